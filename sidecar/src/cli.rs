@@ -291,7 +291,7 @@ pub struct RunArgs {
     /// How the metrics of several workers become one page [default: label]
     #[arg(long, env = "SCALEDAPP_METRICS_MERGE")]
     pub metrics_merge: Option<MetricsMergeArg>,
-    // Last, because clap puts every flag that follows a heading under it.
+    // The groups are last, because clap puts every flag that follows a heading under it.
     /// When the supervisor replaces a worker by itself.
     #[command(flatten)]
     pub limits: LimitArgs,

@@ -1,6 +1,6 @@
 //! Connection dispatch, in which workers accept for themselves and the supervisor is not in
-//! the data path. It has to find out from the kernel which process holds which connection,
-//! when a leaving worker has nothing left to do, and how many connections each worker has.
+//! the data path. It has to find out from the kernel which process has which connection open,
+//! when a draining worker has no work left, and how many connections each worker has.
 
 pub(crate) mod drain;
 pub(crate) mod hold;

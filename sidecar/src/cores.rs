@@ -1,4 +1,4 @@
-//! How many cores this process may use, and what a number of workers means on them.
+//! Determines how many cores this process may use, and how many workers a `WorkerSpec` means.
 //!
 //! The number of cores is the CPU quota, otherwise the CPU request, otherwise the CPUs of
 //! the affinity mask; it never exceeds the affinity mask. The quota is the smallest one of
@@ -203,7 +203,7 @@ fn parse_request(text: &str) -> Option<u64> {
 pub(crate) struct Quotas(Vec<(PathBuf, Hierarchy)>);
 
 impl Quotas {
-    /// Finds them; `root` replaces `/`.
+    /// Finds the cgroups; `root` replaces `/`.
     pub(crate) fn find(root: &Path) -> Self {
         Self(cgroup::limiting(root, "cpu"))
     }

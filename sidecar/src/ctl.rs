@@ -3,8 +3,8 @@
 //! One JSON line goes each way (`scaledapp_wire`) over an abstract Unix socket (unix(7))
 //! whose name contains the full admin address. So no writable directory is needed, and two
 //! supervisors on different addresses never collide. Each side checks the other's uid as
-//! reported by the kernel (`SO_PEERCRED`). That is the whole authentication, because any
-//! process in the network namespace can take such a name.
+//! reported by the kernel (`SO_PEERCRED`), because any process in the network namespace can
+//! bind such a name. There is no other authentication.
 
 pub(crate) mod answers;
 mod client;

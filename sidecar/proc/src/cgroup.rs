@@ -1,13 +1,13 @@
 //! Finds the cgroups that limit this process: its own and all its mounted ancestors, in
-//! both versions of the hierarchy (cgroups(7)). What their files mean is decided in `cores`
-//! and `memory`.
+//! both versions of the hierarchy (cgroups(7)). `container` reads the memory
+//! limits in their files, and `cores` of the supervisor reads the CPU quotas.
 
 use std::path::{Component, Path, PathBuf};
 
 /// A version of the cgroup hierarchy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hierarchy {
-    /// Version 1, in which each controller has a hierarchy of its own: this one.
+    /// The hierarchy of this controller in version 1, in which each controller has its own.
     Controller(&'static str),
     /// Version 2.
     Unified,
@@ -76,8 +76,8 @@ fn directories(mounts: &str, hierarchy: Hierarchy, group: &Path) -> Vec<PathBuf>
         }
     }
     if directories.is_empty() {
-        // The container sees only its own part of the tree, under the name that it has
-        // outside.
+        // The container sees only its own part of the tree, but /proc shows the group's path
+        // on the host.
         directories.extend(mounts.into_iter().map(|(_, point)| point));
     }
     directories

@@ -19,7 +19,7 @@ pub struct Container {
 pub struct Limiting(Vec<(PathBuf, Hierarchy)>);
 
 impl Limiting {
-    /// Finds them; `root` replaces `/`.
+    /// Finds the cgroups; `root` replaces `/`.
     pub fn find(root: &Path) -> Self {
         Self(cgroup::limiting(root, "memory"))
     }
@@ -31,7 +31,7 @@ impl Limiting {
         Some(Container { used, limit })
     }
 
-    /// The memory that the container's sockets hold, in bytes.
+    /// The memory that the container's sockets use, in bytes.
     pub fn sockets(&self) -> Option<u64> {
         let (_, directory, hierarchy) = self.tightest()?;
         sockets(directory, hierarchy)
@@ -46,7 +46,7 @@ impl Limiting {
     }
 }
 
-/// The same for the whole machine (`proc_meminfo(5)`), used if no limit applies.
+/// The memory of the whole machine (`proc_meminfo(5)`), for containers without a limit.
 pub fn of_machine() -> Option<Container> {
     parse_meminfo(&std::fs::read_to_string("/proc/meminfo").ok()?)
 }
@@ -64,7 +64,7 @@ fn parse_meminfo(meminfo: &str) -> Option<Container> {
     })
 }
 
-/// The memory that a cgroup's sockets hold, in bytes. Version 2 includes it in the cgroup's
+/// The memory that a cgroup's sockets use, in bytes. Version 2 includes it in the cgroup's
 /// memory. Version 1 counts it separately, and only if a limit was set for it.
 fn sockets(directory: &Path, hierarchy: Hierarchy) -> Option<u64> {
     let read = |name| std::fs::read_to_string(directory.join(name)).ok();

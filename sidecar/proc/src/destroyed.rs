@@ -4,8 +4,8 @@
 //! unread, but not how much. No privilege is needed within one's own network namespace.
 //!
 //! While a listener exists, the end of each TCP socket of the namespace costs the kernel a
-//! message (a few microseconds on a worker thread of its own). So it should exist only
-//! while the answer matters.
+//! message (a few microseconds on a worker thread of its own). So a listener should exist
+//! only while its reports are needed.
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,7 +28,7 @@ pub struct Destroyed {
     pub cookie: u64,
     /// Whether the socket had been disconnected before: either it had not been accepted
     /// when its listener closed, or its process resets its connections (`SO_LINGER` with a
-    /// time of 0). All counts are 0 then.
+    /// time of 0). In both cases all counts are 0.
     pub is_disconnected: bool,
     /// Bytes that its process had read.
     pub read: u64,
@@ -38,8 +38,8 @@ pub struct Destroyed {
     pub unacknowledged: u32,
 }
 
-/// Listens for sockets that leave something unread or unacknowledged, and for disconnected
-/// ones. The kernel filters out all others.
+/// Receives reports about sockets that were destroyed with unread or unacknowledged bytes, and
+/// about disconnected sockets. The kernel filters out all others.
 #[derive(Debug)]
 pub struct Watch {
     socket: OwnedFd,
@@ -240,7 +240,7 @@ mod tests {
         })
     }
 
-    /// The report about a socket; `None` if there is none within a moment.
+    /// The report about a socket; `None` if there is none within two seconds.
     fn report_of(watch: &mut Watch, cookie: u64) -> Option<Destroyed> {
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(2) {

@@ -1,6 +1,6 @@
 //! Reads what the kernel reports: the container with its cgroups and its memory, and TCP
-//! sockets, both open and just ended. The crate needs no async runtime. What follows from
-//! the values is decided by its users (`sidecar`, `scaledapp-proxy`).
+//! sockets, both open and just ended. The crate needs no async runtime. Its users
+//! (`sidecar`, `scaledapp-proxy`) decide what follows from the values.
 
 pub mod cgroup;
 mod container;

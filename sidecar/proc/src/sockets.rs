@@ -18,7 +18,7 @@ pub const ESTABLISHED: u32 = 1 << 1;
 pub const CLOSE_WAIT: u32 = 1 << 8;
 /// A listening socket.
 pub const LISTEN: u32 = 1 << 10;
-/// All other states, including sockets that are closed and still remembered.
+/// All other states, including closed sockets that the kernel still tracks.
 pub const ALL_BUT_LISTEN: u32 = 0x0fff & !LISTEN;
 
 /// A socket as the kernel describes it (`struct inet_diag_msg`).
@@ -28,7 +28,7 @@ pub struct Found {
     pub peer: SocketAddr,
     /// For a listening socket: the number of connections that wait to be accepted.
     pub queue: u32,
-    /// 0 if no process has accepted the connection yet, or no process holds it any more.
+    /// 0 if no process has accepted the connection yet, or every process has closed it.
     pub inode: u64,
 }
 
@@ -171,8 +171,8 @@ fn request(family: u8, port: u16, states: u32, ask_for: u8) -> [u8; HEADER + REQ
     bytes
 }
 
-/// Passes each message of one datagram to `take`; returns whether the last one was among
-/// them.
+/// Passes each message of one datagram to `take`; returns whether the datagram ends the
+/// answer.
 pub(crate) fn read(mut bytes: &[u8], take: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
     while let (Some(length), Some(kind)) = (number(bytes, 0), bytes.get(4..6)) {
         let length = length as usize;
@@ -214,7 +214,7 @@ fn socket_of(bytes: &[u8], port: u16) -> Option<Found> {
     })
 }
 
-/// `None` also for a connection that no process holds.
+/// Also `None` for a connection that no process has open.
 fn progress_of(bytes: &[u8], port: u16) -> Option<Progress> {
     let found = socket_of(bytes, port).filter(|socket| socket.inode != 0)?;
     let counted = counted(bytes.get(MESSAGE..)?)?;

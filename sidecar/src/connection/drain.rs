@@ -1,19 +1,21 @@
-//! When a worker under Connection dispatch has nothing left to do.
+//! Finds out when a draining worker under Connection dispatch has no work left.
 //!
-//! The supervisor is not in the data path, so it has to look. A worker is idle when none of
-//! its connections carries a request or an answer. It still accepts connections until it
-//! ends. So an idle worker is stopped (SIGSTOP), checked once more, and reported to the
-//! engine while it is stopped: the stop signal then reaches it before it can accept again.
-//! A worker that has accepted a connection in between is continued and checked again later.
+//! The supervisor is not in the data path, so it has to ask the kernel. A worker is idle when
+//! none of its connections carries a request or an answer. A draining worker still accepts
+//! connections until it ends. So an idle worker is stopped (SIGSTOP), checked once more, and
+//! reported to the engine while it is stopped: the stop signal then reaches it before it can
+//! accept again. A worker that has accepted a connection in between is continued and checked
+//! again later.
 //!
-//! A worker whose siblings stay may by chance never be idle. If that lasts, new connections
-//! are held back from all workers: the SYNs of clients are dropped, and clients repeat them
-//! a second later. `hold` decides how long this lasts, and when it happens again.
+//! If other workers of its generation keep serving, a draining worker may by chance never be
+//! idle. If that lasts, new connections are held back from all workers: the SYNs of clients
+//! are dropped, and clients repeat them a second later. `hold` decides how long such a hold
+//! lasts, and when the next one may begin.
 //!
 //! On a busy machine each step may take a hundred times as long as on a quiet one, so no
 //! step waits for another: a timer ends a hold, and a stopped worker is continued as soon
-//! as it is seen to have work, even while other workers have not come to a stop. Each step
-//! also does as little as it can, because the scheduler delays a process that uses more
+//! as a check finds that it has work, even while other workers have not stopped yet. Each
+//! step also does as little as it can, because the scheduler delays a process that uses more
 //! than its share of a busy CPU.
 
 use std::cell::{Cell, RefCell};
@@ -34,11 +36,11 @@ use crate::process::signal_group;
 /// the old queue when its last packet arrives: one round trip later, which over a slow line
 /// takes up to this long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often the kernel is asked.
+/// The shortest pause between two checks.
 const MIN_LOOK_INTERVAL: Duration = Duration::from_millis(10);
-/// If a look takes long (many connections), looking takes at most one part in this many of
-/// the time. Even so, it happens at least every [`MAX_LOOK_INTERVAL`], because a look may
-/// also take long when other processes have the CPU.
+/// The pause after a check is this many times as long as the check, so that checks of many
+/// connections do not use much CPU time. The pause never exceeds [`MAX_LOOK_INTERVAL`],
+/// because a check may also take long when other processes have the CPU.
 const LOOK_SHARE: u32 = 5;
 const MAX_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a worker may take to become idle by chance before connections are held back.
@@ -51,8 +53,8 @@ const MAX_SHORT_LIFE: Duration = Duration::from_secs(1);
 /// machine.
 const SCAN: (Duration, u32) = (Duration::from_millis(250), 40);
 /// How long a process group may take to stop. On a busy machine it needs CPU time for that,
-/// and an attempt that is given up too early has to start again. A thread in a long system
-/// call is not waited for but checked again later.
+/// and an attempt that is given up too early has to start again. A group that has not
+/// stopped by then, for example because of a long system call, is checked again later.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause before the first check whether a group has stopped; it doubles each time.
 const MIN_STOP_PAUSE: Duration = Duration::from_millis(2);
@@ -73,8 +75,8 @@ struct Inner {
     /// The draining workers by process group.
     draining: RefCell<HashMap<u32, Draining>>,
     watching: Cell<bool>,
-    /// Whether no worker stays, so that the draining workers have to take the connections
-    /// that wait in the queues.
+    /// Whether the supervisor is stopping. No other workers serve then, so the draining
+    /// workers have to accept the connections that wait in the queues.
     stopping: Cell<bool>,
     /// The zero of the times that are passed to `hold`.
     made: Instant,
@@ -84,15 +86,15 @@ struct Inner {
 struct Draining {
     generation: Generation,
     begun: Instant,
-    /// Since when it has had short connections only.
+    /// Since when it has had only short connections.
     short_since: Instant,
-    /// The connections that it had at the last look, and when each was first seen.
+    /// The connections that it had at the last check, and when each was first seen.
     connections: HashMap<u64, Instant>,
     tell: Box<dyn FnOnce()>,
 }
 
 impl Drains {
-    /// Creates it without draining workers.
+    /// Creates the set without draining workers.
     pub(crate) fn new(ports: Vec<u16>, sharing: Rc<RefCell<Sharing>>) -> Self {
         Self(Rc::new(Inner {
             ports,
@@ -105,8 +107,8 @@ impl Drains {
         }))
     }
 
-    /// Watches a worker from now on and calls `tell` when it has nothing left to do. The
-    /// worker is stopped by then, and needs a SIGCONT after the signal that ends it.
+    /// Watches a worker from now on and calls `tell` when it has no work left. The worker
+    /// is stopped (SIGSTOP) by then, and needs a SIGCONT after the signal that ends it.
     pub(crate) fn add(&self, group: u32, generation: Generation, tell: impl FnOnce() + 'static) {
         let draining = Draining {
             generation,
@@ -147,12 +149,12 @@ impl Drains {
     }
 }
 
-/// The result of a look at a worker.
+/// What a check of a worker found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Activity {
-    /// It has nothing to do.
+    /// It has no work.
     Idle,
-    /// It has short connections only, but always new ones.
+    /// It has only short connections, but new ones keep coming.
     Accepting,
     /// It has work that must be waited for.
     Busy,
@@ -196,7 +198,7 @@ impl Inner {
     }
 
     /// Whether some worker has continued to accept for too long. This includes a worker
-    /// that looks idle but never is by the time it has stopped.
+    /// that seems idle, but always has work again by the time it has stopped.
     fn is_stuck(&self, seen: &[(u32, Activity)]) -> bool {
         let (draining, sharing) = (self.draining.borrow(), self.sharing.borrow());
         let mut workers = seen.iter().filter_map(|(group, _)| draining.get(group));
@@ -208,7 +210,7 @@ impl Inner {
     /// Holds new connections back while `wanted`, within the limits of `hold`.
     fn hold_back(self: &Rc<Self>, wanted: bool) {
         if self.stopping.get() {
-            // New connections are refused for good already.
+            // New connections are already refused permanently.
             return;
         }
         let turn = self.hold.borrow_mut().look(self.made.elapsed(), wanted);
@@ -218,7 +220,7 @@ impl Inner {
                     "draining workers keep accepting, so new connections wait for a moment"
                 );
                 self.sharing.borrow().refuse_new();
-                // The next look may come late, so a timer ends the hold.
+                // The next check may come late, so a timer ends the hold.
                 let inner = Rc::clone(self);
                 tokio::task::spawn_local(async move {
                     sleep(most).await;
@@ -258,7 +260,7 @@ impl Inner {
 
     fn judge(&self, worker: &Draining) -> Activity {
         let sharing = self.sharing.borrow();
-        // Other workers of its generation can take the next connections.
+        // Other workers of its generation can accept the next connections.
         let has_siblings = sharing.is_active(worker.generation) && !self.stopping.get();
         let is_turned_off = self.stopping.get() || worker.begun.elapsed() >= HANDSHAKE_TIMEOUT;
         let is_last = is_turned_off && sharing.queued(worker.generation) == 0;
@@ -272,8 +274,8 @@ impl Inner {
         }
     }
 
-    /// Stops these groups and reports those that are idle once stopped; they stay stopped.
-    /// The others are continued, each as soon as its result is known.
+    /// Stops these groups and reports those that are idle once stopped. The reported groups
+    /// remain stopped; each of the others is continued as soon as its result is known.
     async fn stand_still(&self, mut groups: Vec<u32>, members: &[Member]) {
         for group in &groups {
             signal_group(*group, Signal::STOP);
@@ -286,7 +288,7 @@ impl Inner {
             let (still, mut waiting) = self.idle(&groups, members);
             let mut told = HashSet::new();
             if !still.is_empty() {
-                // Processes that it forked since the last scan count, too.
+                // Processes that were forked since the last scan count, too.
                 let still = Vec::from_iter(still);
                 told = self.idle(&still, &open_connections::members(&still)).0;
             }
@@ -302,8 +304,8 @@ impl Inner {
             groups.retain(|group| {
                 let goes_on = !told.contains(group) && !waiting.contains(group);
                 if goes_on {
-                    // This includes a group that was forgotten in the meantime because it
-                    // was told to end.
+                    // This includes a group that was forgotten in the meantime because the
+                    // engine stopped it.
                     signal_group(*group, Signal::CONT);
                 }
                 waiting.contains(group)
@@ -317,7 +319,7 @@ impl Inner {
     /// Returns the groups that are stopped and have no work, and those that have no work
     /// but are not stopped yet.
     fn idle(&self, groups: &[u32], members: &[Member]) -> (HashSet<u32>, HashSet<u32>) {
-        // This order matters: a stopped group stays as it is seen.
+        // The order matters: once a group is stopped, its connections cannot change.
         let stopped = open_connections::stopped(members);
         let seen = self.look(groups, members).into_iter();
         let idle = seen.filter(|(_, seen)| *seen == Activity::Idle);

@@ -1,5 +1,5 @@
-//! How long a SYN hold lasts, and how long the pause after it is. Time is passed in;
-//! `drain` drops the SYNs.
+//! Decides how long a SYN hold lasts, and how long the pause after it is. The caller passes
+//! the time in; `drain` drops the SYNs.
 //!
 //! A client whose SYN was dropped repeats it by itself: 1, 3, 7, 15 s after the first (RFC
 //! 6298: one second, doubled), 1, 2, 3, 4, 5, 7 s (Linux from 6.5 on,
@@ -18,12 +18,12 @@ use std::time::Duration;
 
 /// The first hold ends before a client repeats its SYN after one second.
 const FIRST_HOLD: Duration = Duration::from_millis(800);
-/// Later holds, used if the first was in vain, end well before a client's second retry
+/// Later holds, used if the first did not suffice, end well before a client's second retry
 /// after three seconds.
 const LATER_HOLD: Duration = Duration::from_secs(2);
 /// The longest time until a client's first retry (RFC 1122 section 4.2.3.1).
 const FIRST_RETRY: Duration = Duration::from_secs(3);
-/// How late clients' timers and ours may be on a busy machine.
+/// How late the timers of clients and of the supervisor may be on a busy machine.
 const TIMER_SLACK: Duration = Duration::from_millis(500);
 
 /// What the caller has to do.
@@ -35,7 +35,7 @@ pub(crate) enum Turn {
     LetGo,
 }
 
-/// The state of the hold; see the file's head.
+/// The state of the hold; see the module's documentation.
 #[derive(Debug, Default)]
 pub(crate) struct Hold {
     /// When the hold began, and when it has to end.
@@ -94,8 +94,8 @@ mod tests {
         &[3, 6, 12, 24],
     ];
 
-    /// The holds that follow from looks at these intervals, each with whether a hold was
-    /// wanted. `late` is how late the timer ends a hold if no look ends it.
+    /// The holds that follow from calls of `look` at these intervals, each with whether a hold
+    /// was wanted. `late` is how late the timer ends a hold if no call ends it.
     fn holds(looks: &[(u64, bool)], late: Duration) -> Vec<(Duration, Duration)> {
         let mut hold = Hold::default();
         let (mut now, mut due, mut begun) = (Duration::ZERO, None, None);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn looks() -> impl Strategy<Value = Vec<(u64, bool)>> {
-        // Holds are mostly wanted, and looks mostly come in time.
+        // Holds are mostly wanted, and calls mostly come in time.
         let distance = prop_oneof![8 => 10_u64..120, 1 => 100_u64..6000];
         prop::collection::vec((distance, prop::bool::weighted(0.9)), 200..800)
     }
@@ -236,10 +236,10 @@ mod tests {
         assert_eq!(hold.look(at(10), true), Some(Turn::Hold(FIRST_HOLD)));
         assert_eq!(hold.look(at(800), true), None);
         assert_eq!(hold.look(at(820), true), Some(Turn::LetGo));
-        // As long as the hold, plus 3.5 s.
+        // The pause is as long as the hold, plus 3.5 s.
         assert_eq!(hold.look(at(5120), true), None);
         assert_eq!(hold.look(at(5130), true), Some(Turn::Hold(LATER_HOLD)));
-        // Ended early, because it is no longer wanted.
+        // The hold ends early, because it is no longer wanted.
         assert_eq!(hold.look(at(5430), false), Some(Turn::LetGo));
         assert_eq!(hold.look(at(9220), true), None);
         assert_eq!(hold.look(at(9230), true), Some(Turn::Hold(FIRST_HOLD)));

@@ -1,6 +1,6 @@
 //! How many connections each worker has under Connection dispatch, for the load report.
-//! This file decides how often to look, and looks closely only if something has changed.
-//! `open_connections` reads which process holds which connection.
+//! This file decides how often the kernel is asked, and lists connections only if the workers'
+//! sockets have changed. `open_connections` reads which process has which connection open.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -16,15 +16,15 @@ use crate::input::Input;
 use crate::limits::memory;
 use crate::report::Report;
 
-/// The shortest interval between two looks.
+/// The shortest interval between two checks.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
-/// The longest interval between two looks.
+/// The longest interval between two checks.
 const MAX_INTERVAL: Duration = Duration::from_secs(5);
-/// Looking takes at most one part in this many of the time. With many connections one look
-/// costs the kernel tens of milliseconds.
+/// The pause after a check is this many times as long as the check. With many connections
+/// one check costs the kernel tens of milliseconds.
 const LOOK_SHARE: u32 = 100;
 
-/// Reports each change to the supervisor, for as long as it runs.
+/// Reports each change to the supervisor's loop, until the loop ends.
 pub(crate) fn watch(
     ports: Vec<u16>,
     inputs: mpsc::UnboundedSender<Input>,
@@ -60,7 +60,7 @@ fn pause_after(took: Duration) -> Duration {
     (took * LOOK_SHARE).clamp(MIN_INTERVAL, MAX_INTERVAL)
 }
 
-/// The results of the last look.
+/// The results of the last check.
 #[derive(Default)]
 struct Looks {
     /// The number of open descriptors of each process; `None` if the kernel does not report
@@ -72,9 +72,10 @@ struct Looks {
 }
 
 impl Looks {
-    /// Whether any group may have another number of connections than before.
+    /// Whether any group may have a different number of connections than before.
     fn look(&mut self, groups: &[u32], ports: &[u16]) -> bool {
-        // Descendants only: a scan of all processes would cost more than it is worth.
+        // Only descendants are checked: a scan of all processes would cost more than it is
+        // worth.
         let members: Vec<Member> = groups
             .iter()
             .flat_map(|group| {
@@ -94,7 +95,7 @@ impl Looks {
         self.open = open;
         let held = open_connections::sockets_of(&members);
         // To list connections the kernel walks its whole table, so it is not asked if the
-        // workers hold the same sockets as before.
+        // workers have the same sockets open as before.
         if held == self.held {
             return false;
         }

@@ -1,8 +1,9 @@
 //! The open connections of a worker under Connection dispatch.
 //!
 //! The supervisor is not in the data path, so it asks the kernel: `sockets` lists
-//! connections with their inodes, and /proc/PID/fd shows which process holds which inode.
-//! It is read only during a drain, and once a second for the load report.
+//! connections with their inodes, and /proc/PID/fd shows which process has which inode open.
+//! These directories are read only when needed, because that costs a system call for each
+//! descriptor.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -24,7 +25,7 @@ pub(crate) fn carrying(ports: &[u16]) -> HashSet<u64> {
 }
 
 /// The clients' addresses of all connections on local `ports`, including closed ones that
-/// the kernel still remembers. An address that was not in an earlier result belongs to a
+/// the kernel still tracks. An address that was not in an earlier result belongs to a
 /// new connection.
 pub(crate) fn peers(ports: &[u16]) -> HashSet<SocketAddr> {
     found(ports, ALL_BUT_LISTEN)
@@ -58,7 +59,7 @@ pub(crate) fn members(groups: &[u32]) -> Vec<Member> {
 }
 
 /// How many descriptors a process has open; `None` if the kernel does not report it (before
-/// 6.2) or if the process is gone.
+/// 6.2) or if the process has ended.
 pub(crate) fn open_descriptors(pid: u32) -> Option<u64> {
     let told = fs::metadata(format!("/proc/{pid}/fd")).ok()?.len();
     (told > 0).then_some(told)
@@ -73,9 +74,9 @@ pub(crate) fn sockets_of(members: &[Member]) -> HashMap<u32, HashSet<u64>> {
     all
 }
 
-/// Whether the processes of a worker, its group `pid` and its descendants `tree`, hold
-/// sockets, but none of `shared`. If they cannot be read, they seem to hold none at all, and
-/// the result is `false`.
+/// Whether the processes of a worker (its group `pid` and its descendants `tree`) have
+/// sockets open, but none of `shared`. If their descriptors cannot be read, the result is
+/// `false`.
 pub(crate) fn has_closed(pid: u32, tree: &[u32], shared: &HashSet<u64>) -> bool {
     let mut members = members(&[pid]);
     members.extend(tree.iter().map(|process| (*process, pid)));
@@ -83,7 +84,7 @@ pub(crate) fn has_closed(pid: u32, tree: &[u32], shared: &HashSet<u64>) -> bool 
     !held.is_empty() && held.is_disjoint(shared)
 }
 
-/// The inodes among `sockets` that each group holds.
+/// The inodes among `sockets` that each group has open.
 pub(crate) fn held_by_group(
     members: &[Member],
     sockets: &HashSet<u64>,
@@ -98,7 +99,7 @@ pub(crate) fn held_by_group(
     held
 }
 
-/// The groups of which every thread is stopped (`SIGSTOP`), so that none can accept.
+/// The groups in which every thread is stopped (`SIGSTOP`), so that none can accept.
 pub(crate) fn stopped(members: &[Member]) -> HashSet<u32> {
     let mut stopped: HashSet<u32> = members.iter().map(|(_, group)| *group).collect();
     for (pid, group) in members {
@@ -109,7 +110,7 @@ pub(crate) fn stopped(members: &[Member]) -> HashSet<u32> {
     stopped
 }
 
-/// Whether every thread of a process is stopped; true also if it is gone.
+/// Whether every thread of a process is stopped; also true if the process has ended.
 pub(crate) fn is_stopped(pid: u32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task"));
     threads.into_iter().flatten().flatten().all(|thread| {
@@ -150,7 +151,7 @@ fn parse_group(stat: &str) -> Option<u32> {
     after_name(stat)?.nth(2)?.parse().ok()
 }
 
-/// The inodes of the sockets that a process holds.
+/// The inodes of the sockets that a process has open.
 pub(crate) fn socket_inodes(pid: u32) -> impl Iterator<Item = u64> {
     let inodes = look_at(pid, || {
         let entries = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
@@ -204,7 +205,7 @@ mod tests {
         assert_eq!(held[&group], sockets);
         assert_eq!(sockets.len(), 1);
         // The side that closes first keeps the connection in `TIME_WAIT` for a while. A child
-        // that another test starts just now holds copies of both ends until it executes.
+        // that another test starts at this moment has copies of both ends until it calls exec.
         drop(accepted);
         drop(client);
         let start = Instant::now();
@@ -217,8 +218,8 @@ mod tests {
 
     #[test]
     fn a_group_is_stopped_when_all_of_its_threads_are() {
-        // Waits until each has executed its program: a shell that is about to do so (vfork)
-        // would stop in another state.
+        // `spawn` returns after the child has executed its program. A shell that is about to
+        // execute one (vfork) would stop in another state.
         let sleep = |group| {
             let mut command = Command::new("sleep");
             command.arg("1000").process_group(group).spawn().unwrap()

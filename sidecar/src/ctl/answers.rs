@@ -1,5 +1,5 @@
-//! The supervisor's answers to requests at the control socket, and the requests that still
-//! wait for one.
+//! The supervisor's answers to requests at the control socket, and the requests that are not
+//! answered yet.
 //!
 //! The loop and the engine decide what a request changes.
 
@@ -148,7 +148,7 @@ impl Operations {
         self.add(reply)
     }
 
-    /// Answers the caller. `cause` returns the last words of the worker that caused a
+    /// Answers the caller. `cause` returns the last output of the worker that caused a
     /// failure, and the readiness checks that it has not passed.
     pub(crate) fn settle(
         &mut self,
@@ -169,7 +169,7 @@ impl Operations {
             // Writing into a String cannot fail.
             let _infallible = write!(text, "; {missing}");
         }
-        // The worker's last lines may still be on their way, and supervision must not wait
+        // The worker's last lines may not have been read yet, and supervision must not wait
         // for them.
         tokio::task::spawn_local(async move {
             if let Some(tail) = tail {

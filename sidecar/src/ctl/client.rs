@@ -17,7 +17,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::name::socket_name;
 
-/// A supervisor whose admin port is on all addresses can be named by each of them.
+/// Connects to a supervisor. If its admin port listens on all addresses, `admin` may be any of
+/// them.
 fn connect(admin: SocketAddr, timeout: Duration) -> anyhow::Result<UnixStream> {
     let all = [
         IpAddr::from(Ipv6Addr::UNSPECIFIED),
@@ -66,8 +67,8 @@ fn connect_to(admin: SocketAddr, timeout: Duration) -> std::io::Result<UnixStrea
 }
 
 /// Whether a command of user `ours` may be sent to a server of user `server`. Any process
-/// in the network namespace can take the name of a supervisor that does not run. Root may
-/// send to another user's supervisor if that `is_this_program`.
+/// in the network namespace can bind the name of a supervisor that does not run. Root may send
+/// to a server of any user that runs the same executable (`is_this_program`).
 fn may_serve(server: Uid, ours: Uid, is_this_program: impl FnOnce() -> bool) -> Result<(), String> {
     if server == ours || server.is_root() || (ours.is_root() && is_this_program()) {
         return Ok(());

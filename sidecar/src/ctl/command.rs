@@ -13,18 +13,18 @@ use serde_json::Value;
 use super::{client, tables};
 use crate::cli::{CtlArgs, CtlVerb, Output};
 
-/// The time between the two looks from which a table's CPU% is calculated. The kernel
+/// The time between the two samples from which a table's CPU% is calculated. The kernel
 /// counts in ticks of 10 ms, so a shorter time would show noise.
 const CPU_INTERVAL: Duration = Duration::from_millis(400);
 
-/// The timeout of requests for which the supervisor names none.
+/// The timeout of requests, unless the supervisor reports that they may take longer.
 const TIMEOUT: Duration = Duration::from_mins(5);
 /// Printed by `logs` if there are no lines, because an empty output would look like an
 /// error.
 const NO_LINES: &str = "Nothing was written to stderr. What is written to stdout is not kept: it goes to \
     the supervisor's own stdout (its terminal, its journal, `kubectl logs`).";
 
-/// The reader of the output has hung up (`ctl top | head`), so nothing more can be printed.
+/// The reader of the output has closed it (`ctl top | head`), so nothing more can be printed.
 #[derive(Debug, thiserror::Error)]
 #[error("the output has no reader: {0}")]
 pub struct HungUp(#[from] std::io::Error);
@@ -102,7 +102,7 @@ impl Asking {
     }
 
     /// Sends a request that leads to boots, drains and stops. Waits for `timeout`, or for
-    /// as long as these may take according to the supervisor. It prints nothing.
+    /// as long as these may take according to the supervisor. Returns an empty text.
     fn tell(&self, timeout: Option<Duration>, request: &Request) -> anyhow::Result<String> {
         let timeout = timeout.unwrap_or_else(|| {
             let patience = self.patience().unwrap_or(TIMEOUT);

@@ -1,4 +1,4 @@
-//! The server side of `ctl`: accepts, checks the peer, passes requests on.
+//! The server side of `ctl`: accepts connections, checks the peers and passes requests on.
 //!
 //! The supervisor's loop decides what a request does. Any process in the network namespace
 //! can connect, so a silent connection is closed in favour of a new one, and refused peers
@@ -55,7 +55,7 @@ const MAX_WAITING: usize = 64;
 /// The shortest time between two log lines about refused peers.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Takes the socket's name.
+/// Binds the control socket.
 ///
 /// # Errors
 /// Another supervisor has the same admin address.
@@ -79,8 +79,8 @@ pub(crate) async fn serve(listener: UnixListener, asked: mpsc::UnboundedSender<C
     for arrival in 0.. {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
-            // If no descriptor is left, everything that runs must continue, so this loop
-            // waits until one is free.
+            // No descriptor may be free. The supervisor must continue, so this loop waits
+            // and tries again.
             Err(error) => {
                 tracing::warn!(%error, "cannot accept on the control socket");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -133,7 +133,8 @@ struct Refused {
 }
 
 impl Refused {
-    /// Counts one more at `now`. If it should be logged, returns how many were not.
+    /// Counts one more refused peer at `now`. If it should be logged, returns how many were not
+    /// logged since the last log line.
     fn once_more(&mut self, now: Instant) -> Option<u64> {
         let is_due = |told| now.saturating_duration_since(told) >= COMPLAINT_INTERVAL;
         if self.told.is_none_or(is_due) {

@@ -39,7 +39,7 @@ fn a_worker_shows_when_it_started_and_when_its_state_began() {
     world.after(seconds(1));
     let silent = Duration::ZERO;
     let cause = Cause::Hung { silent };
-    // It stops because it was told to, whatever happens next.
+    // The worker is stopping already, so the kill does not change since when.
     world.on(Event::Kill { worker, cause });
     assert_eq!(since(&world), (seconds(1), seconds(3)));
 }
@@ -218,7 +218,7 @@ fn fail_all(world: &mut World, exit: Exit) -> usize {
 fn an_app_that_never_starts_ends_the_supervisor_with_its_own_code() {
     let table = [
         (Exit::Code(3), 3),
-        // Nothing was served, so this is no success.
+        // No request was served, so this is not a success.
         (Exit::Code(0), 3),
         (Exit::Signal(11), 139),
         (Exit::Spawn { code: 127 }, 127),
@@ -243,8 +243,8 @@ fn an_app_that_is_never_ready_in_time_is_reported_as_late_and_not_by_our_own_sig
     let mut world = World::start(Dispatch::Request, 1);
     while world.exited.is_none() {
         match world.in_state(WorkerState::Stopping).first() {
-            // The worker was told to end, so how it ends says nothing about its boot; the
-            // exit code is its own.
+            // The supervisor stopped the worker, so its exit says nothing about its boot. The
+            // supervisor still exits with the worker's code.
             Some(&late) => world.exit(late, Exit::Signal(15)),
             None => world.wake(),
         };
@@ -321,7 +321,7 @@ fn incidents_are_readable_sentences() {
 
 #[test]
 fn a_worker_that_exits_after_it_served_is_no_crash_and_the_next_starts_immediately() {
-    // It served for long, or it is known to have served at all.
+    // Either the worker was ready for long, or it is known to have served.
     for (served_for, is_told) in [(seconds(5), false), (millis(200), true)] {
         let mut world = World::ready(Dispatch::Request, 1);
         for _ in 0..20 {
@@ -383,7 +383,7 @@ fn an_end_that_is_not_orderly_is_a_crash() {
     assert!(told(Exit::Signal(9), seconds(60), true));
     // A daemon that detaches from its starter, or an app that exits for lack of work.
     assert!(told(Exit::Code(0), millis(200), false));
-    // It was being killed, so its exit code does not count.
+    // The supervisor has killed this worker, so exit code 0 does not count.
     let mut world = World::ready(Dispatch::Request, 1);
     world.now += seconds(60);
     let worker = world.newest(0);

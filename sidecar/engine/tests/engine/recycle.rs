@@ -1,4 +1,4 @@
-//! Workers that the supervisor replaces or ends without being asked to.
+//! Workers that the supervisor replaces or kills without a request.
 
 use scaledapp_engine::{
     Action, Cause, Dispatch, Event, Exit, Incident, SlotState, WorkerId, WorkerState,
@@ -37,7 +37,7 @@ fn a_worker_serves_until_its_successor_is_ready() {
         assert_eq!(world.picture(), [(0, 1, Ready), (1, 1, Ready)]);
         assert!(world.incidents.iter().any(|incident| incident.to_string()
             == "worker 1 is replaced: it has 310 MiB of memory, more than 300 MiB"));
-        // It was no crash.
+        // A recycling does not count as a crash.
         assert!(world.engine.slots().all(|slot| slot.restarts == 0));
     }
 }
@@ -96,7 +96,7 @@ fn a_successor_that_fails_leaves_the_old_one_and_may_be_tried_again() {
 
 #[test]
 fn a_repeated_event_recycles_only_once() {
-    // While it runs, and while it waits for another replacement.
+    // The event is repeated while the recycling runs, and while it waits for another one.
     for first in [0, 1] {
         let mut world = World::ready(Dispatch::Request, 2);
         let workers = world.in_state(Ready);
@@ -132,7 +132,7 @@ fn two_waiting_workers_are_recycled_one_after_the_other() {
     for worker in &workers {
         world.on(recycle(*worker, true));
     }
-    // The failure of another replacement does not affect them.
+    // The failure of one replacement does not affect the waiting ones.
     world.exit(world.newest(0), Exit::Code(1));
     world.settle_down();
     assert_eq!(world.newest(0), workers[0]);
@@ -145,7 +145,7 @@ fn a_worker_that_was_replaced_while_it_waited_is_left_alone() {
     let workers = world.in_state(Ready);
     world.on(recycle(workers[0], true));
     world.on(recycle(workers[1], true));
-    // It ends by itself, and its successor has taken its slot.
+    // The waiting worker ends by itself, and its successor takes its slot.
     world.now = seconds(60);
     world.exit(workers[1], Exit::Code(1));
     let successor = world.newest(1);

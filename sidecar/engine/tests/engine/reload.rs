@@ -33,7 +33,7 @@ fn a_request_reload_goes_slot_by_slot_and_starts_the_new_before_it_drains_the_ol
         (world.engine.ready(), world.engine.generation()),
         (2, Generation(2))
     );
-    // The next one starts while the first drains.
+    // The next worker starts while the first one drains.
     assert_eq!(spawns(&actions), [(1, 2)]);
     assert_eq!(
         world.on(Event::Drained(old[0])),
@@ -90,7 +90,7 @@ fn without_memory_for_one_more_the_next_one_waits_until_an_old_one_has_left() {
     let mut world = World::ready(Dispatch::Request, 3);
     let old = world.in_state(Ready);
     world.on(Event::Crowded(true));
-    // No worker is leaving yet: a reload needs memory for one more worker in any case.
+    // No worker is draining yet: a reload needs memory for one more worker in any case.
     assert_eq!(spawns(&world.on(reload(1))), [(0, 2)]);
     assert_eq!(spawns(&world.on(Event::Ready(world.newest(0)))), []);
     assert_eq!(spawns(&world.on(Event::Drained(old[0]))), []);
@@ -261,7 +261,7 @@ fn a_connection_reload_takes_over_only_when_all_are_ready() {
 
 #[test]
 fn any_failure_before_the_takeover_ends_the_new_generation() {
-    // A worker that is starting, one that is ready, and the canary itself.
+    // The failing worker is starting, is ready, or is the canary itself.
     for slot in [1, 2, 0] {
         let mut world = World::ready(Dispatch::Connection, 3);
         world.on(reload(1));
@@ -332,11 +332,11 @@ fn a_crash_looping_slot_is_simply_replaced() {
     }
     world.exit(world.newest(0), Exit::Code(1));
     assert_eq!(spawns(&world.on(reload(1))), [(0, 2)]);
-    // No new worker of the old generation is started beside it.
+    // No new worker of the old generation is started beside the candidate.
     assert_eq!(spawns(&world.after(millis(20_000))), []);
     world.on(Event::Ready(world.newest(0)));
     assert_eq!(world.result(1), Some(Ok(())));
-    // Its failures are forgotten with it.
+    // The failures of the old worker do not count for the new one.
     assert_eq!(
         spawns(&world.exit(world.newest(0), Exit::Code(1))),
         [(0, 2)]

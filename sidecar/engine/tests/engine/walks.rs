@@ -19,7 +19,7 @@ enum Step {
     Crash(usize, Exit),
     /// The n-th draining worker has nothing in flight.
     Drained(usize),
-    /// The n-th of the workers that were told to end does so.
+    /// The n-th worker that has got the stop signal ends.
     Obey(usize),
     Scale(u32),
     Reload,
@@ -144,7 +144,7 @@ impl Walk {
         };
         let told = self.world.incidents.len();
         self.world.on(event);
-        // Without memory for two, one worker leaves before the next one starts.
+        // A recycling without memory for two workers stops one before the next one starts.
         let recycled = |incident: &&Incident| matches!(incident, Incident::RecycleBegan { .. });
         lost += self.world.incidents[told..].iter().filter(recycled).count() as u32;
         let engine = &self.world.engine;
