@@ -3,7 +3,7 @@
 //!
 //! `{"workers": 4, "reload": "2026-11-24T05:00:00Z"}`; instead of a number, `workers` may
 //! be a text such as `"auto"`. A new `workers` scales, a new `reload` token reloads. An
-//! invalid file changes nothing and is reported once; a missing file is no error.
+//! invalid file changes nothing and is reported once; a missing file is not an error.
 //! [`PolledFile`] decides whether the file has changed.
 
 use std::io;
@@ -63,7 +63,7 @@ pub(crate) struct Desired {
 }
 
 impl Desired {
-    /// Nothing has been read yet.
+    /// Returns a `Desired` that has not read the file yet.
     pub(crate) fn new(path: PathBuf) -> Self {
         Self {
             file: PolledFile::new(path, MAX_FILE_BYTES),
@@ -71,12 +71,12 @@ impl Desired {
         }
     }
 
-    /// Reads the file. The first look returns its number of workers, but its reload token
-    /// counts as already done.
+    /// Reads the file. The first call returns the file's number of workers, but the reload
+    /// token in it counts as already done.
     ///
     /// # Errors
     /// The file cannot be read or is invalid; each error is returned once. A missing file
-    /// is no error.
+    /// is not an error.
     pub(crate) fn look(&mut self) -> Result<Change, String> {
         let look = self.file.look(SystemTime::now());
         let path = self.file.path().display();

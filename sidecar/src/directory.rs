@@ -2,10 +2,10 @@
 //!
 //! A deployment switches the symlink `current` from one release to the next and reloads. A
 //! process keeps the directory in which it was started, even if the path now leads to
-//! another one, so workers that inherited the supervisor's directory would run the old
-//! release for ever. Therefore the path is used: that of `--cwd`, otherwise `$PWD` (the
-//! path by which the shell came here, POSIX.1-2017 section 2.5.3) if it led to this
-//! directory at the start.
+//! another one, so workers that inherited the supervisor's directory would keep running
+//! the old release. Therefore workers start in a path: `--cwd`, otherwise `$PWD` (the path by
+//! which the shell reached its directory, POSIX.1-2017 section 2.5.3) if `$PWD` led to the
+//! supervisor's directory at the start.
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -22,11 +22,11 @@ pub(crate) struct Directory {
     /// `None`: the supervisor's own directory, because no path to it is known.
     path: Option<PathBuf>,
     is_given: bool,
-    /// The directory to which the path led at the last message; `None` if it did not exist.
+    /// The directory to which the path led when it was last resolved; `None` if there was none.
     told: Cell<Option<Identity>>,
 }
 
-/// The path leads to another directory than before.
+/// How the path has changed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Changed<'a> {
     /// It leads to another directory.
@@ -107,8 +107,8 @@ fn identity(path: &Path) -> Option<Identity> {
     Some((found.dev(), found.ino()))
 }
 
-/// Makes a path of `--cwd` absolute. A relative path is resolved against the path by which
-/// the shell came here.
+/// Makes a path of `--cwd` absolute. A relative path is resolved against `$PWD` (`pwd`) if that
+/// leads to the current directory, otherwise against the current directory.
 ///
 /// # Errors
 /// It is not a directory, or the current directory is unknown.

@@ -50,11 +50,11 @@ pub(crate) struct Dispatcher {
     pub(crate) deadline: Duration,
     /// How long workers may take to end after the drain.
     pub(crate) grace: Duration,
-    /// Every worker that was fed and is not reaped, including drained ones.
+    /// Every worker that has got an endpoint and is not reaped, including drained ones.
     pub(crate) endpoints: BTreeMap<WorkerId, Fed>,
 }
 
-/// A worker that is going to leave.
+/// A worker that is about to drain.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Leaving {
     pub(crate) worker: WorkerId,
@@ -74,7 +74,7 @@ pub(crate) struct Feed {
     pub(crate) address: SocketAddr,
 }
 
-/// A worker that has been fed.
+/// The endpoints of a worker for one port.
 #[derive(Default)]
 pub(crate) struct Fed {
     /// The endpoint in use comes last, after those that still have requests in flight.
@@ -159,8 +159,8 @@ impl Front {
     }
 
     /// Sends no new request to a worker; resolves when it has no request in flight.
-    /// Upgraded connections are not waited for: the stop signal tells the app to end them,
-    /// and they last until it has.
+    /// Upgraded connections are not waited for: the stop signal asks the app to close
+    /// them, and they stay open until it does.
     pub(crate) fn stop_feeding(&mut self, leaving: Leaving) -> Waiting {
         match self {
             Self::Request(dispatchers) => {
@@ -173,13 +173,14 @@ impl Front {
             Self::Connection(accepting) => {
                 let (tell, told) = oneshot::channel();
                 let tell = move || {
-                    // The receiver is gone if the worker was reaped.
+                    // The receiver is dropped if the worker was reaped.
                     let _reaped = tell.send(());
                 };
                 let drains = &accepting.drains;
                 drains.add(leaving.group, leaving.generation, tell);
                 Box::pin(async move {
-                    // If the worker was forgotten before it was idle, its end is awaited.
+                    // If the worker was forgotten before it was idle, this never resolves: the end
+                    // of the worker is reported instead.
                     if told.await.is_err() {
                         std::future::pending::<()>().await;
                     }
@@ -197,7 +198,7 @@ impl Front {
         }
     }
 
-    /// A worker has ended or is about to be ended. The first call counts.
+    /// A worker has ended or is about to be stopped. Only the first call has an effect.
     pub(crate) fn ended(&self, worker: WorkerId, by: EndedBy) {
         for fed in self.fed(worker) {
             fed.ended(by);
@@ -324,7 +325,7 @@ impl Front {
     }
 }
 
-/// Resolves when all of them have resolved.
+/// Resolves when all futures in `waiting` have resolved.
 fn all(waiting: Vec<Waiting>) -> Waiting {
     Box::pin(async move {
         for one in waiting {

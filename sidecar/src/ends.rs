@@ -21,10 +21,11 @@ use tokio::sync::mpsc;
 use crate::connection::open_connections::after_name;
 use crate::input::Input;
 
-/// The kernel does not say which process sent a SIGKILL. It counts those that it sends for
-/// lack of memory, which a request may have caused. All others count as coming from
-/// outside, including the kernel's for `RLIMIT_CPU` and the app's own. A wrapper such as
-/// npm or a shell then exits with 128 + 9.
+/// Decides whether a worker ended by itself or from outside. The kernel does not report which
+/// process sent a SIGKILL, but it counts the SIGKILLs that it sends for lack of memory; a
+/// request may have caused that. Every other SIGKILL counts as coming from outside, even if the
+/// kernel sent it for `RLIMIT_CPU` or the app sent it to itself. If a wrapper such as npm or a
+/// shell started the killed process, the wrapper exits with 128 + 9.
 pub(crate) fn whose(exit: Exit, out_of_memory: bool) -> EndedBy {
     match exit {
         Exit::Signal(9) | Exit::Code(137) if !out_of_memory => EndedBy::Outside,
@@ -115,7 +116,7 @@ pub(crate) struct Refuses {
 }
 
 impl Process for Runs {
-    /// Whether the process is neither ending nor one of several. The kernel marks a process
+    /// Whether the process is neither exiting nor one of several. The kernel marks a process
     /// as exiting before it closes its sockets.
     fn surely_runs(&self) -> bool {
         let pid = self.pid;
@@ -146,7 +147,7 @@ impl Process for Runs {
     }
 }
 
-/// Judged from `proc_pid_stat(5)`: the process is no zombie (field 3), is not exiting
+/// Judged from `proc_pid_stat(5)`: the process is not a zombie (field 3), is not exiting
 /// (field 9, `PF_EXITING` of the kernel's `sched.h`) and has never waited for a child,
 /// because that would show as page faults of children (field 11).
 fn is_running_alone(stat: &str) -> bool {

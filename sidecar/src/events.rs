@@ -31,7 +31,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// Keeps an incident of this time; when the ring is full, the oldest one is dropped.
+    /// Keeps an incident that happened at `time`; if the ring is full, the oldest is dropped.
     pub(crate) fn note(&mut self, time: SystemTime, incident: &Incident) {
         self.keep(Record {
             time,

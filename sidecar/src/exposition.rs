@@ -17,8 +17,8 @@ use model::{Kind, Labels, Sample, index_of};
 pub(crate) use merge::{Sums, label};
 pub(crate) use model::Exposition;
 
-/// What the comments so far say about a name, before it is known to which samples it
-/// applies.
+/// What the comments read so far declare for a name. Which samples this applies to is not
+/// known yet.
 #[derive(Debug, Default, Clone)]
 struct Declared {
     kind: Option<Kind>,

@@ -33,7 +33,8 @@ pub(crate) fn label(pages: &[(u32, Exposition)]) -> Exposition {
     merged
 }
 
-/// The family to merge into; `None` if it has another type there, which is counted.
+/// The family to merge into. If that family has another type, the conflict is counted and the
+/// result is `None`.
 fn same_kind<'a>(merged: &'a mut Exposition, name: &str, like: &Family) -> Option<&'a mut Family> {
     if merged
         .family(name)
@@ -85,15 +86,15 @@ pub(crate) struct Sums {
     kept: BTreeMap<Key, f64>,
     /// Values of running processes, as last seen.
     last: HashMap<u32, BTreeMap<Key, f64>>,
-    /// Type and help of each kept name, for the time when no running worker has it.
+    /// Type and help of each kept name, used when no running worker has it.
     known: BTreeMap<String, (Kind, Option<String>)>,
     /// The family of each kept sample.
     families: BTreeMap<Key, String>,
-    /// The approximate memory of all of this, in bytes.
+    /// The approximate memory of the maps above, in bytes.
     pub(super) bytes: usize,
 }
 
-/// The maximum of bytes of all remembered names and labels, of running and ended processes.
+/// The maximum size of all remembered names and labels in bytes, of running and ended processes.
 /// Labels without bound are a fault of the app and must not use up the supervisor's memory.
 pub(super) const KEPT_BYTES: usize = 32 << 20;
 /// The approximate memory of a series besides its texts, in bytes.
@@ -110,8 +111,8 @@ fn cost(key: &Key) -> usize {
     2 * (name.len() + labels) + SERIES_BYTES
 }
 
-/// Adds two values. Sums saturate, because a sum that has become infinite or NaN would stay
-/// so for ever.
+/// Adds two values. Sums saturate, because a sum that has become infinite or NaN would
+/// never become finite again.
 fn add(one: f64, other: f64) -> f64 {
     let sum = one + other;
     if one.is_finite() && other.is_finite() {
@@ -135,7 +136,7 @@ impl Sums {
                     continue;
                 };
                 for sample in family.samples.iter().filter(|s| adds_up(family.kind, s)) {
-                    // Remembered values are added below, in the same place, together with
+                    // Remembered values are added below, to the same sample, together with
                     // those of the other processes and of ended ones.
                     let remembered =
                         accumulates(family.kind, sample) && self.saw(*pid, name, family, sample);
@@ -239,13 +240,13 @@ impl Sums {
 #[derive(Debug, Default)]
 struct Total {
     page: Exposition,
-    /// The family of each sample, and its place there.
+    /// The index of each sample's family, and the sample's index in that family.
     places: HashMap<Key, (usize, usize)>,
 }
 
 impl Total {
-    /// The place of a family in the page; `None` if it has another type there, which is
-    /// counted.
+    /// The index of a family in the page. If the family has another type there, the conflict
+    /// is counted and the result is `None`.
     fn family(&mut self, name: &str, like: &Family) -> Option<usize> {
         same_kind(&mut self.page, name, like)?;
         self.page.index.get(name).copied()

@@ -31,7 +31,7 @@ impl Kind {
     }
 
     /// Parses the type names of both formats. A type that only `OpenMetrics` has becomes
-    /// the one whose samples look the same.
+    /// the Prometheus type whose samples have the same form.
     pub(super) fn parse(word: &str) -> Option<Self> {
         Some(match word {
             "counter" => Self::Counter,
