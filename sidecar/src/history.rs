@@ -14,7 +14,7 @@ use crate::clock::rfc3339;
 /// Why a worker has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Cause {
-    /// It exited without being told to.
+    /// It exited although the supervisor had not stopped it.
     Exited,
     /// It was ended by a signal that the supervisor did not send.
     Signalled,
@@ -28,11 +28,11 @@ pub(crate) enum Cause {
     DrainTimedOut,
     /// It did not end after the stop signal and was killed.
     KilledAfterGrace,
-    /// The supervisor replaced it without being asked to, for this reason.
+    /// The supervisor replaced it without a request, for this reason.
     Recycled(&'static str),
     /// The supervisor killed it, for this reason.
     Killed(&'static str),
-    /// It was told to end and did.
+    /// The supervisor stopped it, and it ended in time.
     Ended,
 }
 

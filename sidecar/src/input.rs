@@ -60,7 +60,7 @@ pub(crate) enum Input {
     },
     /// The public listener has drained, so the workers may end.
     FrontDrained {
-        /// Whether the deadline was reached, so nothing is waited for any more.
+        /// Whether the deadline was reached, so that the supervisor waits no longer.
         is_late: bool,
     },
     /// It is time to measure the workers.

@@ -1,4 +1,4 @@
-//! `install DIR`: copies this binary to a place where the app's container can run it.
+//! `install DIR`: copies this binary to a directory from which the app's container can run it.
 //!
 //! An init container calls it with an emptyDir. The copy gets its final name only when it
 //! is complete, so a restarted init container never leaves half a file for the app to run.

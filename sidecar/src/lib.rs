@@ -1,9 +1,9 @@
 //! The in-pod supervisor: one worker per core of an unmodified app behind one port.
 //!
-//! Only its own binary links this crate; `scaledapp` starts that binary and controls it by
+//! Only its own binary links this crate; `scaledapp` starts that binary and controls it with
 //! `ctl`. `scaledapp-engine` makes the lifecycle decisions, `scaledapp-proxy` forwards
 //! requests, and `scaledapp-sys` makes system calls. This crate brings facts to them and
-//! carries their decisions out.
+//! carries out their decisions.
 
 pub mod cli;
 mod clock;

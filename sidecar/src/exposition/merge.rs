@@ -94,7 +94,7 @@ pub(crate) struct Sums {
     pub(super) bytes: usize,
 }
 
-/// The maximum size of all remembered names and labels in bytes, of running and ended processes.
+/// The maximum size of all remembered names and labels, of running and ended processes, in bytes.
 /// Labels without bound are a fault of the app and must not use up the supervisor's memory.
 pub(super) const KEPT_BYTES: usize = 32 << 20;
 /// The approximate memory of a series besides its texts, in bytes.

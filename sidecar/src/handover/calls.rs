@@ -1,11 +1,11 @@
 //! Answers the `bind` and `listen` calls of one worker's processes, and notices when one of
 //! them may reset connections (`SO_LINGER`): see [`Caller::resets`].
 //!
-//! It reads the arguments of the call from /proc, and [`Sharing`] decides which socket the
+//! This file reads the arguments of the call from /proc, and [`Sharing`] decides which socket the
 //! worker gets. A call that cannot be read (the process forbids it) is let through and
-//! reported: the app then binds for itself, which fails if the supervisor has its port.
-//! `process_vm_readv` and `pidfd_getfd` are not allowed under the usual container profiles;
-//! /proc/PID/mem of a child is.
+//! reported: the app then binds for itself, which fails if the supervisor listens on that port.
+//! The usual container profiles do not allow `process_vm_readv` and `pidfd_getfd`, but they
+//! allow reading /proc/PID/mem of a child.
 
 use std::cell::RefCell;
 use std::fs::{self, File};
@@ -55,9 +55,8 @@ pub(crate) struct Caller {
     pub(crate) generation: Generation,
     /// The ports that workers share.
     pub(crate) ports: Rc<[u16]>,
-    /// Set before one of its processes can reset a connection that it has read
-    /// (`SO_LINGER`). From then on the end of a connection does not prove that no process
-    /// has read it.
+    /// Set before one of the worker's processes can reset a connection whose bytes it has
+    /// read (`SO_LINGER`). From then on, a reset does not prove that the bytes were not read.
     pub(crate) resets: Arc<AtomicBool>,
 }
 

@@ -24,7 +24,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Whether a child's `bind` can be answered with a socket of the supervisor.
 ///
 /// # Errors
-/// The reason why not, in words for the log.
+/// Hand-over does not work. The text is the reason, for the log.
 pub(crate) fn hand_over_works(port: u16) -> Result<(), String> {
     let mut command = Command::new("/proc/self/exe");
     command

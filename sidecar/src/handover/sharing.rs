@@ -1,8 +1,8 @@
 //! The socket that a worker gets when it binds a port that workers share.
 //!
 //! Request dispatch: each bind gets a private loopback socket, to which only the dispatcher
-//! connects. It is closed with the worker, so that requests waiting in it fail at once and
-//! are sent elsewhere. Connection dispatch: there is one socket per generation and address
+//! connects. It is closed with the worker, so that connections waiting in it fail
+//! immediately and their requests are sent to other workers. Connection dispatch: there is one socket per generation and address
 //! family. The supervisor keeps it, so that its queue outlives every worker, and a steering
 //! program sends new connections to one generation. `calls` reads what the worker asked
 //! for; the engine decides when to switch generations and when to retire one.
@@ -31,7 +31,7 @@ use mending::Unwatched;
 pub(crate) use family::Family;
 
 /// The most remembered sockets per worker and kind. An app has a handful of ports, and an
-/// app that binds in a loop must not make the supervisor grow.
+/// app that binds in a loop must not make the supervisor's memory grow.
 const REMEMBERED: usize = 32;
 
 /// A `bind` of a stream socket to a shared port, with the properties that the replacement
@@ -43,8 +43,8 @@ pub(crate) struct Bind {
     /// The address family of the app's socket.
     pub(crate) family: Family,
     /// Whether the app's socket has `O_NONBLOCK`. The flag belongs to the open file
-    /// description, so without a copy the app would find the supervisor's choice instead of
-    /// its own.
+    /// description, so without a copy the app's socket would have the supervisor's setting
+    /// instead of the app's.
     pub(crate) nonblocking: bool,
 }
 
@@ -110,8 +110,8 @@ struct Private {
     inode: u64,
     port: u16,
     address: SocketAddr,
-    /// The supervisor's copy until the worker listens. After that the socket is closed when
-    /// the worker ends.
+    /// The supervisor's copy. It is dropped when the worker listens, so that the socket is
+    /// closed when the worker ends.
     bound: Option<Rc<Socket>>,
 }
 
@@ -125,7 +125,7 @@ impl Sharing {
     ///
     /// # Errors
     /// A port is taken; the message says which. This is tested without `SO_REUSEPORT`,
-    /// because otherwise two supervisors would silently share it.
+    /// because otherwise two supervisors would silently share the port.
     pub(crate) fn connection(
         host: Option<IpAddr>,
         ports: Vec<u16>,
@@ -185,8 +185,8 @@ impl Sharing {
         let socket = new_socket(bind.family)?;
         let loopback = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
         socket.bind(&address_for(bind.family, loopback, 0)?)?;
-        // The socket does not listen yet. An app that is handed a listening socket may omit
-        // its own `listen`, which tells the supervisor that it is ready (gunicorn does).
+        // The socket does not listen yet. If it did, the app might omit its own `listen`
+        // (gunicorn does), which shows the supervisor that the worker is ready.
         socket.set_nonblocking(bind.nonblocking)?;
         let socket = Rc::new(socket);
         let sockets = self.private.entry(worker).or_default();
@@ -240,7 +240,7 @@ impl Sharing {
             .map_or(Listened::Unknown, |(_, port)| Listened::Elsewhere(*port))
     }
 
-    /// Replaces sockets that a worker has shut down. shutdown(2) of a listening socket
+    /// Makes sockets that a worker has shut down listen again. shutdown(2) of a listening socket
     /// disconnects it for all processes that share it; connections that waited in it are
     /// lost.
     pub(crate) fn mend(&mut self) {
@@ -322,7 +322,7 @@ impl Sharing {
     /// The opposite of [`Self::refuse_new`].
     pub(crate) fn take_new(&self) {
         for member in self.members() {
-            // A socket that was created since then has no filter.
+            // A socket that was created since `refuse_new` has no filter.
             let _none = member.socket.detach_filter();
         }
     }
@@ -345,7 +345,7 @@ impl Sharing {
     }
 }
 
-/// Watches all new shared sockets, each until it is given up.
+/// Watches all new shared sockets, each until it is no longer shared.
 pub(crate) fn watch_new(sharing: &Rc<RefCell<Sharing>>) {
     let new = std::mem::take(&mut sharing.borrow_mut().unwatched);
     for unwatched in new {
@@ -443,8 +443,8 @@ mod tests {
         let escaped = bind(Generation(1)).as_fd().try_clone_to_owned().unwrap();
         drop((bind(Generation(2)), bind(Generation(3))));
         sharing.activate(Generation(2));
-        // When the first one leaves, the last takes its number, and the chosen one keeps
-        // its own.
+        // When the first socket leaves the group, the last one gets its number. The active
+        // one keeps its own number.
         sharing.retire(|generation| generation == Generation(3));
         let connect = || TcpStream::connect(("127.0.0.1", port)).unwrap();
         let held: Vec<_> = (0..6).map(|_| connect()).collect();

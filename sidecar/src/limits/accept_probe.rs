@@ -1,6 +1,6 @@
 //! The accept probe under Request dispatch, which finds out whether a silent worker accepts
 //! connections. This file decides when a worker is probed and what follows from the result.
-//! Time is passed in; `measure` connects.
+//! The caller passes the time in; `measure` connects.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! The sockets that share a port in Connection dispatch, one of each generation, and the
-//! choice of the one that gets new connections.
+//! choice of the socket that gets new connections.
 //!
-//! The kernel numbers the sockets by their place in the group, and when one leaves, the
-//! last takes its number (`net/core/sock_reuseport.c`). This file keeps the same numbering
+//! The kernel numbers the sockets by their index in the group, and when one leaves, the
+//! last one gets its number (`net/core/sock_reuseport.c`). This file keeps the same numbering
 //! and attaches the steering program again after each change. The engine decides which
 //! generation gets the connections.
 
@@ -74,7 +74,7 @@ impl Group {
     pub(super) fn mend(&mut self, active: Option<Generation>) {
         let ended = |one: &Member| one.socket.is_listener().is_ok_and(|listens| !listens);
         while let Some(index) = self.members.iter().position(ended) {
-            // It left the group and rejoins it as the last one.
+            // The shutdown removed it from the group. `listen` adds it again as the last one.
             let member = self.members.swap_remove(index);
             if let Err(error) = member.socket.listen(BACKLOG) {
                 tracing::error!(%error, "a socket that a worker has shut down is lost");
@@ -97,8 +97,8 @@ impl Group {
         let ends = |one: &Member| Some(one.generation) != active && !in_use(one.generation);
         while let Some(index) = self.members.iter().position(ends) {
             let left = self.members.swap_remove(index);
-            // The shutdown makes it leave the group now, even if a process that escaped
-            // from its worker's group still has a copy.
+            // The shutdown removes it from the group immediately, even if a process that
+            // escaped from its worker's process group still has a copy.
             let _left_already = left.socket.shutdown(Shutdown::Both);
             self.steer(active);
         }
@@ -107,8 +107,8 @@ impl Group {
     /// Attaches the program again; called whenever the numbering or the active generation
     /// has changed.
     pub(super) fn steer(&self, active: Option<Generation>) {
-        // Before the first activation the oldest generation gets the connections, because
-        // it will be the one that is activated.
+        // Before the first activation, the oldest generation gets the connections, because
+        // it will be activated first.
         let index = active
             .and_then(|active| self.members().position(|one| one.generation == active))
             .unwrap_or(0);

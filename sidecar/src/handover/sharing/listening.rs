@@ -1,5 +1,5 @@
-//! How sockets are created, bound and kept from new connections. `sharing` decides which
-//! worker gets which.
+//! Creates sockets, binds them, and keeps new connections from them. `sharing` decides which
+//! worker gets which socket.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -25,7 +25,7 @@ pub(super) fn try_out(host: Option<IpAddr>, port: u16) -> io::Result<()> {
 }
 
 /// Drops SYNs, so that clients repeat them and are refused once the socket is closed.
-/// Closing it at once would reset connections that arrived since the last `accept`.
+/// Closing it immediately would reset connections that arrived since the last `accept`.
 ///
 /// A classic BPF program sees a segment from its TCP header on (`tcp_filter`,
 /// `net/ipv4/tcp_ipv4.c`); `SO_ATTACH_FILTER` needs no privilege (socket(7)).

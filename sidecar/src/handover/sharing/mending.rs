@@ -21,7 +21,7 @@ impl Unwatched {
     pub(super) async fn watch(self, mend: impl Fn(u64) -> bool) {
         loop {
             if let Err(error) = self.hung_up().await {
-                // The supervisor also checks it whenever it measures workers.
+                // The supervisor also checks all shared sockets whenever it measures workers.
                 tracing::debug!(%error, "a shared socket cannot be watched");
                 return;
             }
