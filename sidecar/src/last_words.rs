@@ -39,8 +39,8 @@ impl LastWords {
         }
     }
 
-    /// Writes the lines of the worker that ended last to the termination log, if the
-    /// supervisor exits with a failure.
+    /// Writes the lines of the newest ended worker (the one that was started last) to the
+    /// termination log, if the supervisor exits with a failure.
     pub(crate) fn leave_to_kubelet(&self, code: i32) {
         if code == 0 || !Path::new(TERMINATION_LOG).exists() {
             return;

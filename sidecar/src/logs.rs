@@ -68,7 +68,7 @@ impl Ring {
     }
 }
 
-/// A handle to one worker's stderr for the rest of the supervisor.
+/// A handle to the last stderr lines of one worker.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tail(Arc<Followed>);
 
@@ -107,7 +107,8 @@ impl Tail {
 /// How many pieces of about [`PIECE_BYTES`] may wait for a stream. When there are that
 /// many, reading pauses.
 const PIECES: usize = 16;
-/// How much is read at once. Marked lines are passed on once they fill four times as much.
+/// How many bytes are read in one call. Marked lines are passed on once they fill four times
+/// as much.
 const PIECE_BYTES: usize = 16 * 1024;
 
 /// A message to the thread of one stream.
@@ -153,8 +154,8 @@ impl Sink {
         })
     }
 
-    /// Passes on whole lines, or pieces of an unmarked stream: waits if the stream is full,
-    /// or drops and counts.
+    /// Passes on whole lines, or pieces of an unmarked stream: if the stream is full,
+    /// waits, or drops and counts the lines.
     async fn pass(&self, bytes: Vec<u8>) {
         if bytes.is_empty() {
             return;
@@ -342,7 +343,7 @@ async fn relay(pipe: OwnedFd, sink: Sink, mark: Option<Mark>, origin: Origin, ta
     }
 }
 
-/// Marks make short lines much longer, so the result is passed on in between.
+/// Marks make short lines much longer, so the text is passed on each time it is long enough.
 async fn relay_marked(sink: &Sink, mark: Mark, origin: Origin, lines: &mut Lines, mut read: &[u8]) {
     let now = SystemTime::now();
     let mut text = Vec::new();
@@ -397,7 +398,7 @@ mod tests {
         assert_eq!(lines.last().map(String::as_str), Some("line 999"));
     }
 
-    /// A sink whose thread takes one piece and then waits until it is told to continue.
+    /// A sink whose thread takes one piece and then waits until the returned sender is dropped.
     fn stuck(full: LogsFullArg) -> (Sink, channel::Sender<()>, channel::Receiver<Vec<u8>>) {
         let (open, opened) = channel::channel();
         let (sent, written) = channel::channel();

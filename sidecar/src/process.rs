@@ -43,7 +43,7 @@ pub(crate) struct Recipe {
     pub(crate) increment: Option<Counting>,
     /// The descriptor number of Node's message channel, if workers have one.
     pub(crate) channel: Option<spawn::Number>,
-    /// The limits of open files that the app finds.
+    /// The limits of open files that the app gets.
     pub(crate) open_files: Rlimit,
     /// The memory limit of one worker, in bytes.
     pub(crate) max_memory: Option<u64>,
@@ -55,7 +55,7 @@ pub(crate) struct Recipe {
     pub(crate) pipe_stdout: bool,
 }
 
-/// What a worker is told about its place among the others.
+/// The settings that differ between workers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Placement {
     pub(crate) slot: Slot,
@@ -148,7 +148,7 @@ pub(crate) fn start(recipe: &Recipe, place: Placement) -> Result<Started, (Exit,
     Ok(Started {
         pid: child.id(),
         stdout: child.stdout.take().map(OwnedFd::from),
-        // Dropping `child` neither kills nor reaps it; `reap_all` does that.
+        // Dropping `child` neither kills nor reaps it; `reap_all` reaps it.
         stderr: stderr.expect("invariant: stderr was asked to be a pipe"),
         listener,
         channel,
@@ -157,7 +157,7 @@ pub(crate) fn start(recipe: &Recipe, place: Placement) -> Result<Started, (Exit,
 
 /// Opens a message channel and returns the supervisor's end. Only this child gets the other
 /// end, because the supervisor's descriptors are closed by `exec`. Without a channel the
-/// variable is removed: a channel that the supervisor itself was started with is not for
+/// variables are removed: a channel that the supervisor itself was started with is not for
 /// the workers.
 fn open_channel(command: &mut Command, recipe: &Recipe) -> io::Result<Option<UnixStream>> {
     let Some(number) = &recipe.channel else {
@@ -271,8 +271,8 @@ pub(crate) struct Reaped {
 }
 
 /// Reaps every child that has ended: workers, and as PID 1 or subreaper also the processes
-/// that they left behind. A pid can be reused only after this, so until then it names the
-/// same process.
+/// that they left behind. A pid can be reused only after its process is reaped, so until then
+/// it means the same process.
 pub(crate) fn reap_all() -> Vec<Reaped> {
     use rustix::process::{WaitOptions, wait};
     let mut reaped = Vec::new();

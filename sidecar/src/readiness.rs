@@ -77,7 +77,7 @@ impl PassedChecks {
                 };
                 (Check::Listens, words)
             }),
-            // A worker that does not listen cannot answer; that is already said.
+            // A worker that does not listen cannot answer; only the missing listener is named.
             wanted
                 .path
                 .as_ref()

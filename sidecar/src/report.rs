@@ -1,7 +1,7 @@
 //! What the supervisor shows at `/livez /readyz /metrics /metrics/app /status /watch`.
 //!
-//! The loop writes its state here, and the admin port reads it. Nothing here can change
-//! anything, and neither environment nor arguments of the app are shown.
+//! The loop writes its state here, and the admin port reads it. Requests to these
+//! paths change nothing, and neither environment nor arguments of the app are shown.
 
 mod metrics;
 mod overflows;
@@ -97,14 +97,14 @@ impl Report {
         view.queued = queued;
     }
 
-    /// A reload that the desired-state file asked for has succeeded.
+    /// A reload that the desired-state file requested has succeeded.
     pub(crate) fn reloaded(&self, token: String) {
         let mut view = lock(&self.state.view);
         view.reloaded = Some(token);
         view.reload_failed = None;
     }
 
-    /// A reload that the desired-state file asked for has failed. The details are only in
+    /// A reload that the desired-state file requested has failed. The details are only in
     /// the log and in `ctl logs`, because anyone who reaches the admin port can read this.
     pub(crate) fn reload_failed(&self, token: String, reason: &str) {
         let shown = desired::brief(&token);
@@ -132,7 +132,7 @@ impl Report {
     }
 
     /// The metrics address of each ready worker: its private address for the port, or the
-    /// port itself if it alone listens there.
+    /// port itself if no other worker listens there.
     pub(crate) fn scrape_targets(&self, port: u16) -> Vec<Target> {
         let view = lock(&self.state.view);
         let workers = view.standing.workers.iter();
@@ -171,7 +171,7 @@ impl Report {
         lock(&self.events).shown()
     }
 
-    /// What is remembered of a slot; the other fields of the description stay empty.
+    /// What is remembered of a slot; the other fields of the description are empty.
     pub(crate) fn describe_slot(&self, slot: u32) -> SlotDescription {
         let history = lock(&self.state.history);
         SlotDescription {
@@ -213,8 +213,8 @@ impl Report {
             };
             Snapshot {
                 capacity: view.standing.ready,
-                // Tells balancers whether answers come from the dispatcher or from the app
-                // itself, which must not influence what a balancer repeats.
+                // Balancers repeat requests that a dispatcher hands back. Under Connection
+                // dispatch the app answers, and an app must not decide what is repeated.
                 dispatch: Some(self.dispatch),
                 draining: view.standing.draining,
                 in_flight,
@@ -263,7 +263,7 @@ impl Report {
 
 impl WorkerReport {
     /// Combines what the loop knows about the worker, what the dispatcher counts for it,
-    /// and what the kernel says about its process now.
+    /// and what the kernel reports about its process now.
     fn shown(&self, now: Instant) -> Worker {
         let endpoints = self.endpoints.iter();
         Worker {

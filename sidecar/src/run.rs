@@ -1,7 +1,7 @@
-//! `run`: starts the parts of the supervisor, in the order in which they can fail.
+//! `run`: starts the parts of the supervisor, and the workers last.
 //!
-//! Settings → command → admin port → public port → hand-over self-test → workers. No
-//! process of the app starts before every part of the supervisor works.
+//! The order is: signal handlers, admin port, public port, hand-over self-test, watchdog,
+//! workers. No process of the app starts before every part of the supervisor works.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -51,12 +51,12 @@ const LOAD_INTERVAL: Duration = Duration::from_millis(50);
 /// How often an unchanged load is checked: rarely, so that an idle supervisor sleeps.
 const IDLE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Supervises until it is told to stop, and returns the exit code.
+/// Runs the supervisor until all workers have ended, and returns the exit code.
 ///
 /// # Errors
 /// The supervisor itself could not start (exit code 2).
 pub fn run(settings: Settings) -> anyhow::Result<i32> {
-    // Reserved before any other descriptor is opened, so that the number is low.
+    // The number is reserved before any other descriptor is opened, so that it is low.
     let channel = settings.opens_channel().then(Number::reserve);
     let channel = channel.transpose().context("cannot open /dev/null")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -70,7 +70,7 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     let started = Instant::now();
     let (inputs, received) = mpsc::unbounded_channel();
     let ignores_hangup = scaledapp_sys::signals::ignores_hangup();
-    // Installed first: the kernel keeps no unhandled signals for PID 1.
+    // The handlers are installed first: for PID 1, the kernel drops signals without a handler.
     signals::watch(settings.stop_signal, &inputs)?;
     process::check_proc()?;
     let quotas = Quotas::find(Path::new("/"));
@@ -148,7 +148,7 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
 }
 
 /// Makes this process the parent of workers' orphans, which would otherwise go to an init
-/// that does not know them. PID 1 gets them anyway.
+/// process that does not know them. PID 1 gets them anyway.
 fn adopt_orphans() -> anyhow::Result<()> {
     if std::process::id() != 1 {
         rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
@@ -229,7 +229,7 @@ fn jitter_seed() -> u64 {
     u64::from(std::process::id()) ^ now.map_or(0, |time| u64::from(time.subsec_nanos()))
 }
 
-/// Measures workers regularly, and more often if memory is limited.
+/// Requests measurements of workers regularly, and more often if memory is limited.
 fn look_often(inputs: &mpsc::UnboundedSender<Input>, closely: bool) {
     let period = if closely {
         measure::CLOSE_LOOK_INTERVAL
@@ -280,7 +280,8 @@ fn choose_mechanism(settings: &Settings) -> anyhow::Result<Mechanism> {
     }
 }
 
-/// Forwards everything from outside until the loop has ended.
+/// Forwards ended children, changes of the desired-state file and the number of connections to
+/// the loop, and publishes the load.
 fn watch_outside(
     settings: &Settings,
     inputs: &mpsc::UnboundedSender<Input>,

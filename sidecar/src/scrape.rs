@@ -2,8 +2,8 @@
 //! for one second.
 //!
 //! `exposition` decides how pages are merged; the caller provides the list of workers. A
-//! thread of its own asks and merges, because pages may be large and supervision must not
-//! wait for them.
+//! separate thread requests and merges the pages, because they may be large and supervision
+//! must not wait for them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,10 +27,11 @@ const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// The largest size of all pages together in bytes. Parsing and merging them takes several
 /// times as much memory, in a container that is sized for the app.
 const ALL_BYTES: usize = 16 * 1024 * 1024;
-/// How long a page is reused unless the workers change: however many scrapers ask, each
-/// worker answers once.
+/// How long a page is reused unless the workers change. No matter how many scrapers there are,
+/// each worker answers only once in this time.
 const PAGE_LIFETIME: Duration = Duration::from_secs(1);
-/// How many scrapes may wait for a page: as many as the admin port answers at once.
+/// How many scrapes may wait for a page: as many as the admin port answers at the
+/// same time.
 const MAX_WAITING: usize = 32;
 
 /// A worker that can be scraped.
@@ -102,7 +103,7 @@ impl Scraper {
                                 page
                             }
                         };
-                        // The scraper may have hung up.
+                        // The scraper may have closed its connection.
                         let _gone = answer.send(page);
                     }
                 });
@@ -240,7 +241,7 @@ fn content(answer: &[u8], ended: bool) -> Result<Option<Vec<u8>>, &'static str> 
         }
     }
     if chunked {
-        // Decoded only when it may be complete.
+        // The body is decoded only when it may be complete.
         let whole = ended || body.ends_with(END);
         return if whole { unchunk(body) } else { Ok(None) };
     }

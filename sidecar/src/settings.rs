@@ -35,8 +35,9 @@ pub use counting::Counting;
 pub(crate) use times::Times;
 pub(crate) use trust::Believed;
 
-/// Longer than any event loop pauses, but shorter than balancers wait for an answer, so
-/// that another worker can still answer a request that may be repeated.
+/// The default of `--hang-timeout`. It is longer than any event loop pauses, but shorter than
+/// balancers wait for an answer, so that another worker can still answer a request that may be
+/// repeated.
 const HANG_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Everything that `run` needs to know.
@@ -80,7 +81,7 @@ pub struct Settings {
     pub desired_file: Option<PathBuf>,
     /// The number of dispatcher threads; `None` derives it from the cores.
     pub dispatch_threads: Option<u16>,
-    /// How many requests one worker gets at once.
+    /// How many requests one worker gets at the same time.
     pub max_in_flight: Option<NonZeroU32>,
     /// How many requests may wait for a worker.
     pub queue_length: u32,
@@ -108,7 +109,7 @@ impl Settings {
     /// Merges the flags (into which clap has put the environment) with the file.
     ///
     /// # Errors
-    /// An unreadable file, a value of the wrong shape, or values that exclude each other;
+    /// An unreadable file, a value of the wrong shape, or values that cannot be combined;
     /// the message names the setting and the cure.
     pub fn resolve(args: RunArgs) -> anyhow::Result<Self> {
         let file = match &args.config {

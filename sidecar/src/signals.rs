@@ -1,4 +1,4 @@
-//! What each signal to the supervisor leads to.
+//! The effect of each signal to the supervisor.
 //!
 //! The signals for a stop or a reload have the same meaning in every binary
 //! (`scaledapp-runtime`); TTIN and TTOU change the number of workers. The meaning of all
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::connection::open_connections;
 use crate::input::{Input, forward};
 
-/// Signals that have a meaning to apps only, with their names. TSTP is left out, because it
+/// Signals that have a meaning only for apps, with their names. TSTP is left out, because it
 /// belongs to the shell's job control.
 const OTHERS: [(Number, &str); 10] = [
     (Number::USR1, "USR1"),
@@ -77,8 +77,8 @@ pub(crate) fn watch(
     Ok(())
 }
 
-/// Sends a signal to every process of these groups that handles it. Processes that do not
-/// would be ended by it.
+/// Sends a signal to every process of these groups that handles it. A process
+/// without a handler would be terminated by the signal.
 pub(crate) fn pass_on(number: Number, groups: &[u32]) {
     let known = OTHERS.iter().find(|(other, _)| *other == number);
     let name = known.map_or("?", |(_, name)| name);

@@ -4,7 +4,7 @@
 //! One thread of a process takes a signal for the process. The kernel prefers the first
 //! thread (`complete_signal` in kernel/signal.c), but not while it is stopped: then the
 //! thread that happens to continue first takes the signal, while the others are already
-//! back at work. Node, which ends at the signal in whichever thread takes it, lost 2 of 60
+//! back at work. Node, which exits at the signal in whichever thread takes it, lost 2 of 60
 //! connections that arrived in that moment. So the signal is sent to threads:
 //! - to all of them if its action is the default one, which no program observes;
 //! - to the first where the program has a handler, as the kernel does if that thread runs;

@@ -41,7 +41,7 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Runs until everything has ended; returns the exit code.
+    /// Runs until all workers have ended; returns the exit code.
     pub(crate) async fn run(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) -> i32 {
         let code = self.serve(&mut inputs).await;
         self.workers.front.settled().await;
@@ -156,10 +156,10 @@ impl Supervisor {
         event.into_iter().collect()
     }
 
-    /// Answers a request, or begins what it asks for.
+    /// Answers a request, or begins the requested operation.
     fn asked(&mut self, asked: ControlRequest) -> Option<Event> {
         let ControlRequest { request, reply } = asked;
-        // The client may have hung up; that changes nothing.
+        // The client may have closed the connection; that changes nothing.
         let answer = |reply: Answering, with| drop(reply.send(with));
         let looking = Looking {
             engine: &self.engine,
@@ -196,7 +196,7 @@ impl Supervisor {
                 return Some(Event::Reload { operation });
             }
             Request::Restart { slot } => {
-                // Checked now, not only when its turn comes.
+                // The slot is checked now, and again when the restart begins.
                 if let Some(no_such) = looking.no_such(Some(slot)) {
                     answer(reply, no_such);
                     return None;
@@ -311,7 +311,7 @@ impl Supervisor {
 
     fn log(&mut self, incident: &Incident) {
         match incident {
-            // It hangs or has used up the memory, and a request may be the cause.
+            // The worker hangs or has used up the memory, and a request may be the cause.
             Incident::Killed { worker, .. } => self.workers.front.ended(*worker, EndedBy::Itself),
             Incident::RecycleBegan {
                 worker,
@@ -343,8 +343,8 @@ impl Supervisor {
         }
     }
 
-    /// Feeds the ready workers, and shows the new state to the admin port, balancers and
-    /// the operator.
+    /// Lets the dispatchers send requests to the ready workers, and publishes the new state
+    /// for the admin port, balancers and the operator.
     fn publish(&mut self) {
         let engine = &self.engine;
         let ready = engine.workers();

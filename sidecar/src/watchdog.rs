@@ -1,4 +1,4 @@
-//! Ends every worker, with its children, when the supervisor dies by SIGKILL.
+//! Kills every worker, with its children, when the supervisor dies by SIGKILL.
 //!
 //! If the supervisor is PID 1, the kernel does that (`pid_namespaces(7)`). Otherwise
 //! PDEATHSIG reaches only the worker itself and not its children. So a child process of the
@@ -48,13 +48,13 @@ impl Watchdog {
         self.write(&format!("+{group}\n"));
     }
 
-    /// Removes a group that is gone; its number may be reused for another one.
+    /// Removes a group that has ended; its number may be reused for another group.
     pub(crate) fn forget(&mut self, group: u32) {
         self.groups.remove(&group);
         self.write(&format!("-{group}\n"));
     }
 
-    /// Writes a line to the watching process; if that was killed, a new one takes over.
+    /// Writes a line to the watching process. If that process was killed, starts a new one.
     fn write(&mut self, line: &str) {
         let Some(pipe) = &mut self.pipe else {
             return;
@@ -81,12 +81,12 @@ impl Watchdog {
 }
 
 /// Runs as the watching process: reads groups until the pipe ends, then kills the remaining
-/// ones.
+/// groups.
 pub fn run(input: impl BufRead) {
     scaledapp_sys::ignore_terminating_signals();
     for group in groups_left(input) {
         if let Some(group) = Pid::from_raw(group) {
-            // The group may be gone already.
+            // The group may have ended already.
             let _gone = kill_process_group(group, Signal::KILL);
         }
     }
@@ -96,7 +96,7 @@ fn groups_left(input: impl BufRead) -> BTreeSet<i32> {
     let mut groups = BTreeSet::new();
     for line in input.lines().map_while(Result::ok) {
         let (sign, number) = line.split_at_checked(1).unwrap_or_default();
-        // The numbers 0 and 1 would mean our own group and all processes.
+        // The numbers 0 and 1 would mean this process's own group and all processes.
         let Some(group) = number.parse().ok().filter(|group| *group > 1) else {
             continue;
         };

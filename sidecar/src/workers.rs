@@ -50,7 +50,8 @@ const RELISTEN_TIMEOUT: Duration = Duration::from_millis(250);
 /// How often a stopped worker's group is checked for remaining processes.
 const GROUP_CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// All worker processes, and everything needed to start, feed and end one.
+/// All worker processes, and everything needed to start and stop them and to send them
+/// requests.
 pub(crate) struct Workers {
     pub(crate) recipe: Recipe,
     /// The ports that workers share, the app's own first.
@@ -295,7 +296,7 @@ impl Workers {
                     });
                 }
             }
-            // This is the same for all its workers at every start, so it is logged once.
+            // This is the same for all workers of the app at every start, so it is logged once.
             Finding::Unreadable => {
                 if !std::mem::replace(&mut self.living.knows_unreadable, true) {
                     tracing::warn!(
@@ -348,9 +349,9 @@ impl Workers {
     }
 
     /// Finds workers that have closed the shared socket but still run (Connection
-    /// dispatch). It looks only while connections wait to be accepted, and reports a worker
-    /// at the second look, because it may be about to listen again. `surge`: whether there
-    /// is memory for a successor beside such a worker.
+    /// dispatch). It checks only while connections wait to be accepted, and reports a worker
+    /// only after two such checks in a row, because the worker may be about to listen again.
+    /// `surge`: whether there is memory for a successor beside such a worker.
     pub(crate) fn closed_listeners(
         &mut self,
         engine: &Engine,
@@ -431,7 +432,8 @@ impl Workers {
         });
     }
 
-    /// Asks a worker to end: by a message if it can receive one, otherwise by the signal.
+    /// Asks a worker to end: by a message if that is configured and the worker can receive it,
+    /// otherwise by the signal.
     pub(crate) fn terminate(&mut self, worker: WorkerId) {
         let Some(process) = self.living.processes.get(&worker) else {
             return;
@@ -472,7 +474,8 @@ impl Workers {
         }
     }
 
-    /// The worker that ended, unless other processes of its group are waited for.
+    /// The worker that ended; `None` if the supervisor still waits for other processes of the
+    /// worker's group.
     pub(crate) fn reaped(&mut self, reaped: Reaped, engine: &Engine) -> Option<WorkerId> {
         let worker = self.worker_of(reaped.pid)?;
         let is_stopping = state_of(engine, worker) == Some(WorkerState::Stopping);
@@ -500,8 +503,8 @@ impl Workers {
         });
     }
 
-    /// Removes an ended worker, with everything that must not outlive it. Returns what is
-    /// to be remembered of it, and whether it has served.
+    /// Removes an ended worker, with everything that must not outlive it. Returns the
+    /// record for the history, and whether the worker has served.
     pub(crate) fn ended(
         &mut self,
         worker: WorkerId,
@@ -601,7 +604,8 @@ impl Workers {
         }
     }
 
-    /// The last stderr lines by slot: of its last ended worker, then of the running ones.
+    /// The last stderr lines by slot: those of its last ended worker, then those of the running
+    /// workers.
     pub(crate) fn tails(&self, only: Option<u32>) -> Tails {
         let ended = self.living.last_words.tails();
         let running = self
@@ -629,8 +633,8 @@ impl Workers {
         (self.living.last_words.of(slot, worker), None)
     }
 
-    /// Waits until everything that workers wrote is passed on, and leaves the last lines of
-    /// the youngest worker to the kubelet.
+    /// Waits until everything that workers wrote is passed on, and writes the last lines of
+    /// the newest ended worker to the termination log.
     pub(crate) async fn farewell(&self, code: i32) {
         let last_words = &self.living.last_words;
         last_words.settled().await;

@@ -1,11 +1,11 @@
 //! The socket that a worker gets when it binds a port that workers share.
 //!
 //! Request dispatch: each bind gets a private loopback socket, to which only the dispatcher
-//! connects. It is closed with the worker, so that connections waiting in it fail
-//! immediately and their requests are sent to other workers. Connection dispatch: there is one socket per generation and address
-//! family. The supervisor keeps it, so that its queue outlives every worker, and a steering
-//! program sends new connections to one generation. `calls` reads what the worker asked
-//! for; the engine decides when to switch generations and when to retire one.
+//! connects. It is closed with the worker, so that connections waiting in it fail immediately
+//! and their requests are sent to other workers. Connection dispatch: there is one socket per
+//! generation and address family. The supervisor keeps it, so that its queue outlives every
+//! worker, and a steering program sends new connections to one generation. `calls` reads what
+//! the worker asked for; the engine decides when to switch generations and when to retire one.
 
 mod family;
 mod group;

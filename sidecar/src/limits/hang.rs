@@ -1,6 +1,6 @@
 //! Reads the signs of hung workers under Connection dispatch: the system calls of their
-//! threads (`waiting`) and, if none waits for connections, the progress of their sockets.
-//! `silence` decides what they mean, `watch` what follows.
+//! threads (`waiting`) and, if no thread waits for connections, the progress of their sockets.
+//! `silence` decides what these signs mean, and `watch` decides what follows.
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,7 +19,7 @@ use crate::dispatch::Front;
 use crate::workers::Workers;
 
 /// For how long each worker has made no progress while clients wait, at the time `now`
-/// (since the start). Workers that do make progress, or for which it is not known, are left
+/// (since the start). Workers that make progress, or whose progress is unknown, are left
 /// out. A worker is hung after `most`, not counting the time in which `quotas` kept it from
 /// running.
 pub(super) fn silent_workers(
@@ -84,7 +84,7 @@ fn progress(ports: &[u16]) -> HashMap<u64, Progress> {
     all.map(|one| (one.inode, one)).collect()
 }
 
-/// Those of `connections` that these processes hold.
+/// Those of `connections` that these processes have open.
 fn carried(tree: &[u32], connections: &HashMap<u64, Progress>) -> Carried {
     let mut carried = Carried::default();
     for inode in tree.iter().flat_map(|pid| socket_inodes(*pid)) {

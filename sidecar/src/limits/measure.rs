@@ -1,5 +1,5 @@
-//! Measures workers for `limits`, and probes silent ones. What follows is decided in
-//! `watch` and in the engine.
+//! Measures workers for `limits`, and probes silent ones. `watch` and the engine
+//! decide what follows.
 
 use std::time::{Duration, Instant};
 
@@ -17,21 +17,21 @@ use crate::process::worker::Process;
 use crate::readiness::probe;
 use crate::workers::Workers;
 
-/// The interval of looks where memory is limited: a leak of 50 MB/s adds 12 MB within it.
+/// The interval of measurements if memory is limited: a leak of 50 MB/s adds 12 MB within it.
 pub(crate) const CLOSE_LOOK_INTERVAL: Duration = Duration::from_millis(250);
-/// The interval of looks without a limit.
+/// The interval of measurements without a limit.
 pub(crate) const RELAXED_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Measures for how long the machine has kept this process from running.
 #[derive(Debug, Default)]
 pub(crate) struct Starving {
-    /// When it was measured last, and the throttled time until then.
+    /// The time of the last call, and the throttled time until then.
     before: Option<(Instant, Duration)>,
 }
 
 impl Starving {
-    /// The time lost since the last look: time lost to the quota, or the delay of this
-    /// look.
+    /// The time lost since the last call: the time lost to the quota, or the delay of this
+    /// call, whichever is longer.
     fn look(&mut self, now: Instant, throttled: Duration) -> Duration {
         let Some((then, taken)) = self.before.replace((now, throttled)) else {
             return Duration::ZERO;
@@ -62,7 +62,7 @@ impl Measuring {
     }
 
     /// By how much the boot deadlines have to be extended, because the machine has kept
-    /// workers from running since the last look.
+    /// workers from running since the last call.
     pub(crate) fn starved(&mut self, engine: &Engine) -> Option<Event> {
         let is_starting = |state| state == WorkerState::Starting;
         if !engine.workers().any(|worker| is_starting(worker.state)) {
@@ -84,7 +84,7 @@ impl Measuring {
     ) -> Vec<Event> {
         let measured = self.measure(engine, workers, now);
         let container = self.memory.read();
-        // The kill counter must be read regularly, so that a growth can be dated.
+        // The kill counter must be read regularly, so that it is known when it grew.
         self.out_of_memory.look(Instant::now());
         let was_too_small = self.watch.is_too_small;
         let wanted = u64::from(engine.desired());
@@ -108,7 +108,7 @@ impl Measuring {
             let is_ready = worker.state == WorkerState::Ready;
             let tree = memory::tree(process.pid);
             look_for_forks(process, &tree);
-            // By the time it listens, a wrapper script has started its real process.
+            // By the time a worker is ready, a wrapper script has started the real process.
             let runs_node = || tree.iter().any(|pid| is_node(*pid));
             let capped = is_ready && *process.is_node.get_or_insert_with(runs_node);
             let hung = silent.get(&worker.id).copied();

@@ -8,7 +8,7 @@ use scaledapp_engine::WorkerId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Measured {
     pub(crate) worker: WorkerId,
-    /// Time since it became ready; `None` if it is not ready or is leaving.
+    /// Time since it became ready; `None` if it is starting, draining or stopping.
     pub(crate) age: Option<Duration>,
     /// Resident bytes of its process tree.
     pub(crate) bytes: u64,

@@ -1,5 +1,5 @@
 //! The memory of workers and of the container (`scaledapp-proc`), as the kernel reports it.
-//! What follows is decided in `limits`.
+//! `watch` decides what follows.
 
 pub(crate) use scaledapp_proc::{Container, Limiting, of_machine};
 
@@ -7,8 +7,8 @@ pub(crate) use scaledapp_proc::{Container, Limiting, of_machine};
 /// each, and, counted once, the file-backed and shared memory of the process that has the
 /// most of that.
 ///
-/// It reads `proc_pid_statm(5)`, whose counters the kernel keeps anyway; walking the page
-/// tables (smaps) would stop a large process for milliseconds.
+/// The values come from `proc_pid_statm(5)`, whose counters the kernel keeps anyway; walking
+/// the page tables (smaps) would stop a large process for milliseconds.
 pub(crate) fn of_tree(pid: u32) -> Option<u64> {
     of(&tree(pid))
 }
@@ -27,7 +27,7 @@ pub(crate) fn of(tree: &[u32]) -> Option<u64> {
     found.then_some(own + shared)
 }
 
-/// A process and its descendants, itself first; limited to a number that suffices for any
+/// A process and its descendants, the process first; limited to a number that suffices for any
 /// app.
 pub(crate) fn tree(pid: u32) -> Vec<u32> {
     const MAX_PROCESSES: usize = 256;

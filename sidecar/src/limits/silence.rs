@@ -1,12 +1,12 @@
-//! Whether a worker hangs under Connection dispatch. This file decides from observations
-//! and reads neither files nor a clock.
+//! Decides whether a worker hangs under Connection dispatch. This file decides from
+//! observations and reads neither files nor a clock.
 //!
-//! A worker hangs if four things are true at every look for as long as `--hang-timeout`:
+//! A worker hangs if four things are true at every check for as long as `--hang-timeout`:
 //! none of its threads waits where it would notice a connection (`waiting`); it has
 //! accepted and closed no connection; it has read and sent no byte; and a client has sent
 //! bytes that are unread. An app that applies back-pressure to an upload has unread bytes,
-//! but its event loop is still seen waiting. An app with long computations has clients that
-//! wait, but others are answered. One case is not detected: a hung worker whose only
+//! but some checks find its event loop waiting. An app with long computations has clients that
+//! wait, but other clients are answered. One case is not detected: a hung worker whose only
 //! waiting client is the one whose request caused it, because that request's bytes have
 //! been read.
 //!
@@ -15,11 +15,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// If a look comes later than this, the supervisor was kept from the CPU, and the worker
+/// If a check comes later than this, the supervisor was kept from the CPU, and the worker
 /// may have been as well.
 const MAX_ELAPSED: Duration = Duration::from_secs(2);
-/// The kernel walks through all connections of the machine for each look at them, so it is
-/// asked only this often within the time that makes a worker hung.
+/// To list connections, the kernel walks through all connections of the machine. So they are
+/// listed at most this many times within the hang timeout.
 const LOOKS_PER_TIMEOUT: u32 = 8;
 
 /// A worker's connections at one moment.
@@ -35,10 +35,10 @@ pub(crate) struct Carried {
 /// The history of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Silence {
-    /// When it was looked at last, and for how long it had been kept from running by then.
+    /// When it was checked last, and for how long it had been kept from running by then.
     looked: Option<(Duration, Duration)>,
     /// For how long no thread has waited for connections since its connections were last
-    /// looked at.
+    /// listed.
     not_waiting: Duration,
     /// Its connections at that time.
     before: Option<Carried>,
@@ -47,14 +47,15 @@ pub(crate) struct Silence {
 }
 
 impl Silence {
-    /// One of its threads waits for connections, or that is unknown.
+    /// Records that one of its threads waits for connections, or that this is unknown.
     pub(crate) fn is_waiting(&mut self) {
         *self = Self::default();
     }
 
-    /// No thread waits for connections at the time `now` (since any fixed moment), and it
-    /// was kept from running for `kept` since its start. Returns whether its connections
-    /// have to be looked at, if a silence of `most` makes it hung.
+    /// Records that no thread waits for connections at the time `now` (since any fixed
+    /// moment), and that the worker was kept from running for `kept` since its start.
+    /// Returns whether its connections have to be listed now; `most` is the silence after
+    /// which a worker is hung.
     pub(crate) fn is_not_waiting(&mut self, now: Duration, kept: Duration, most: Duration) -> bool {
         if let Some((then, had)) = self.looked.replace((now, kept)) {
             let elapsed = now.saturating_sub(then).min(MAX_ELAPSED);
@@ -63,7 +64,7 @@ impl Silence {
         self.not_waiting >= most / LOOKS_PER_TIMEOUT
     }
 
-    /// Takes its connections now; returns for how long nothing has moved while a client
+    /// Records its connections; returns for how long nothing has moved while a client
     /// waits.
     pub(crate) fn carries(&mut self, now: Carried) -> Duration {
         let not_waiting = std::mem::take(&mut self.not_waiting);
@@ -94,11 +95,11 @@ mod tests {
         }
     }
 
-    /// What is seen of a worker in a given second: its connections, if no thread waits for
+    /// What a check finds in a given second: the worker's connections, if no thread waits for
     /// new ones.
     type Story = fn(u64) -> Option<Carried>;
 
-    /// The longest silence within ten minutes of looks each second, and the second in which
+    /// The longest silence within ten minutes with a check each second, and the second in which
     /// it reaches the limit. `kept` is the time per second in which the worker could not
     /// run.
     fn watch(story: Story, kept: Duration) -> (Duration, Option<u64>) {

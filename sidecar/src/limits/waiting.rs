@@ -2,13 +2,13 @@
 //! now, because one of its threads waits for connections.
 //!
 //! A single worker cannot be asked, because all workers accept from one queue. But the
-//! kernel shows which system call each thread waits in (`proc_pid_syscall(5)`). A running
-//! event loop is seen waiting sooner or later; a loop that is stuck in the app's code never
-//! is. `silence` decides what follows if it never is.
+//! kernel shows which system call each thread waits in (`proc_pid_syscall(5)`). Sooner
+//! or later, a check finds a working event loop in such a call, but never a loop that is stuck
+//! in the app's code. `silence` decides what follows from the checks.
 //!
 //! The main thread may wait for anything, because it runs most runtimes' event loop. Other
-//! threads count only if they wait for connections: Node has one that waits on an epoll
-//! instance of its own for timers, whatever the app does.
+//! threads count only if they wait for connections: Node has a thread that waits for
+//! timers on an epoll instance of its own, even if the app is stuck.
 
 use std::collections::HashSet;
 use std::fs;
@@ -32,12 +32,12 @@ struct Call {
     first: u64,
 }
 
-/// The result of a look at a worker's threads.
+/// What a check of a worker's threads found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waiting {
     /// This thread waits for connections.
     Thread(WaitingThread),
-    /// No thread does; this process, which could accept, was looked at.
+    /// No thread waits for connections. The pid is that of a process that could accept.
     NoThread(u32),
     /// It is unknown: /proc is not readable, the process is stopped, or none of the
     /// processes has the listening socket.
@@ -51,8 +51,8 @@ impl WaitingThread {
     }
 }
 
-/// Looks for such a thread in the processes `tree` of a worker; `listeners` are the inodes
-/// of the sockets that workers accept from.
+/// Searches the processes `tree` of a worker for a thread that waits for connections;
+/// `listeners` are the inodes of the sockets that workers accept from.
 pub(crate) fn find(tree: &[u32], listeners: &HashSet<u64>) -> Waiting {
     let mut found = Waiting::Unknown;
     for pid in tree {
@@ -104,7 +104,7 @@ fn call_of(pid: u32, thread: u32) -> Result<Option<Call>, Closed> {
     match fs::read_to_string(format!("/proc/{pid}/task/{thread}/syscall")) {
         Ok(text) => Ok(parse_call(&text)),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Closed),
-        // Either the kernel was built without this file, or the thread is gone. Only the
+        // Either the kernel was built without this file, or the thread has ended. Only the
         // first is an error.
         Err(_) if fs::exists(format!("/proc/{pid}/task/{thread}")).unwrap_or(false) => Err(Closed),
         Err(_) => Ok(None),

@@ -55,10 +55,10 @@ pub(crate) struct Watch {
     before: Option<(Duration, u64)>,
     /// The bytes that each worker used when it was first seen ready.
     born: HashMap<WorkerId, u64>,
-    /// The same for the worker that became ready last, even if it is gone.
+    /// The same for the worker that became ready last, even if it has ended.
     newborn: Option<u64>,
-    /// The worker that was killed to free memory; until it has ended, no other is killed
-    /// for that.
+    /// The worker that was killed to free memory. Until it has ended, no other worker is
+    /// killed for this reason.
     killed: Option<WorkerId>,
     /// Whether workers of normal size fill the container; this is logged once.
     pub(crate) is_too_small: bool,
@@ -112,7 +112,7 @@ impl Watch {
             events.extend(self.relieve(workers, container, growth));
         }
         let share = container.map(|container| container.limit / wanted.max(1));
-        // The most urgent one comes first, because only one runs at a time.
+        // The most urgent event comes first, because only one recycling runs at a time.
         let surge = self.has_room(container, growth);
         let mut due: Vec<(u8, Reverse<u64>, Event)> = workers
             .iter()
@@ -192,7 +192,8 @@ impl Watch {
             self.is_too_small = false;
             return None;
         }
-        // A worker that is already leaving will free memory soon.
+        // A worker is starting, draining or stopping. A replacement that is under way will
+        // free memory soon.
         if workers.iter().any(|worker| worker.age.is_none()) {
             return None;
         }
@@ -226,8 +227,8 @@ impl Watch {
     }
 
     /// Whether there is no memory for one more worker, with `memory` as it is now. A reload
-    /// that waits for leaving workers loses a little time; one that does not wait could
-    /// cause the largest worker to be recycled.
+    /// that waits until old workers have ended loses a little time; a reload that does not
+    /// wait could cause the largest worker to be recycled.
     pub(crate) fn is_crowded(&self, memory: Option<Container>) -> bool {
         let (Some(Container { used, limit }), Some(born)) = (memory, self.newborn) else {
             return false;
@@ -405,7 +406,7 @@ mod tests {
         let young = [capped(1, 60), capped(2, 600), worker(3, 60), worker(4, 60)];
         assert_eq!(watch.look(Duration::ZERO, &young, room, 4), []);
         // Limits of 256 MiB each. A worker that was larger from the start would be as large
-        // after another start, and one without a cap may use what others leave.
+        // after another start, and one without a cap may use what the others do not use.
         let grown = [
             capped(1, 257),
             capped(2, 600),

@@ -139,7 +139,7 @@ pub(crate) fn mark(
             };
             let begun = text.len();
             if serde_json::to_writer(&mut *text, &record).is_err() {
-                // Writing numbers and texts cannot fail, but half a record must not stay.
+                // Writing numbers and texts cannot fail, but half a record must not remain.
                 text.truncate(begun);
                 return;
             }

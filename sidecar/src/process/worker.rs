@@ -19,7 +19,7 @@ use crate::readiness::channel::Channel;
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
-    /// Whether closing one of its sockets may reset unread data (`handover::calls::Caller`).
+    /// Whether it may reset connections whose bytes it has read (`handover::calls::Caller`).
     pub(crate) resets: Arc<AtomicBool>,
     pub(crate) slot: Slot,
     pub(crate) generation: Generation,
@@ -33,10 +33,10 @@ pub(crate) struct Process {
     pub(crate) channel: Option<Channel>,
     /// The state of its accept probe (Request dispatch).
     pub(crate) accept_probe: AcceptProbe,
-    /// The thread that was seen waiting for connections (Connection dispatch).
+    /// The thread that waited for connections at the last check (Connection dispatch).
     pub(crate) waiting_thread: Option<WaitingThread>,
     pub(crate) silence: Silence,
-    /// Whether it held none of the shared sockets at the last look.
+    /// Whether it had none of the shared sockets open at the last check.
     pub(crate) has_closed: bool,
     /// Whether it is being replaced because of its memory.
     pub(crate) has_swollen: bool,
@@ -48,7 +48,7 @@ pub(crate) struct Process {
     pub(crate) left: Option<Exit>,
     /// The task that checks its readiness.
     pub(crate) probe: Option<AbortHandle>,
-    /// Other tasks that are pointless without it.
+    /// Other tasks that end together with it.
     pub(crate) tasks: Vec<AbortHandle>,
 }
 

@@ -3,7 +3,7 @@
 //!
 //! One message is understood (`ready`) and one is sent (`shutdown`); both are those of PM2.
 //! Everything else is read and dropped, whatever its content and amount: an app that sends
-//! must neither wait for the supervisor nor make it grow. `readiness` and `workers` decide
+//! must neither wait for the supervisor nor make its memory grow. `readiness` and `workers` decide
 //! what the messages lead to.
 
 use std::io;
@@ -19,8 +19,8 @@ pub(crate) const SERIALIZATION: &str = "NODE_CHANNEL_SERIALIZATION_MODE";
 
 /// The longest line that is parsed; the expected one has 7 bytes.
 const LINE_BYTES: usize = 64;
-/// How much is read at once. libuv writes no more at a time, and the buffer is on the
-/// stack.
+/// How many bytes are read in one call. libuv writes no more at a time, and the buffer is
+/// on the stack.
 const PIECE_BYTES: usize = 16 * 1024;
 
 /// The supervisor's end of a worker's channel.
@@ -37,8 +37,8 @@ impl Channel {
         Ok(Self(Rc::new(UnixStream::from_std(ours)?)))
     }
 
-    /// Reads until the worker closes its end, which it is free to do; calls `ready` at the
-    /// first such message.
+    /// Reads until the worker closes its end, which it may do at any time; calls `ready` when
+    /// the first `ready` message arrives.
     pub(crate) async fn read(self, ready: impl FnOnce()) {
         let mut ready = Some(ready);
         let mut lines = Lines::default();
@@ -72,7 +72,7 @@ impl Channel {
         }
     }
 
-    /// Sends `shutdown`; returns whether it was sent. It is not if the worker has closed
+    /// Sends `shutdown`; returns whether it was sent. It is not sent if the worker has closed
     /// its end (`process.disconnect`).
     pub(crate) fn ask_to_end(&self) -> bool {
         const MESSAGE: &[u8] = b"\"shutdown\"\n";
@@ -97,7 +97,7 @@ struct Lines {
 }
 
 impl Lines {
-    /// Whether one of the lines that end in `bytes` is the message.
+    /// Whether one of the lines that end in `bytes` is the message `ready`.
     fn push(&mut self, bytes: &[u8]) -> bool {
         let mut found = false;
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {

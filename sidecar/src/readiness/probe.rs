@@ -44,10 +44,11 @@ pub(crate) async fn until_ok(address: SocketAddr, path: String) {
 }
 
 /// Whether the listener at `address` accepts: a new connection leaves the queue, or
-/// connections that waited before it do. A worker whose single thread is busy does not
-/// accept either.
+/// connections that waited before it do. A worker whose single thread is busy the
+/// whole time does not accept either.
 pub(crate) async fn accepts(address: SocketAddr) -> bool {
-    // There are only a few, because the kernel lists all connections of the machine each time.
+    // There are only a few pauses, because the kernel lists all connections of the machine
+    // after each.
     const PAUSES: [Duration; 3] = [
         Duration::from_millis(100),
         Duration::from_millis(400),

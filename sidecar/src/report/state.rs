@@ -41,7 +41,7 @@ pub(crate) struct Standing {
     pub(crate) generation: u32,
     /// The desired number of workers.
     pub(crate) desired: u32,
-    /// By slot: how many workers ended without having been told to.
+    /// By slot: how many workers ended without a planned replacement.
     pub(crate) restarts: Vec<u32>,
     /// The number of slots whose worker is ready.
     pub(crate) ready: u32,

@@ -1,7 +1,7 @@
 //! The file of `--config`: the settings that it may contain.
 //!
-//! The files next to the flags of the same names decide what the settings mean and which of
-//! them exclude each other.
+//! `settings`, `portless`, `times` and `trust` decide what the settings mean and which of
+//! them cannot be combined.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;

@@ -27,8 +27,8 @@ pub(crate) struct Times {
     per_address: Option<NonZeroU32>,
 }
 
-/// Refuses settings of the dispatcher if there is none, because a limit without effect
-/// would be mistaken for an effective one.
+/// Refuses settings of the dispatcher if there is no dispatcher, because a limit without
+/// effect would be mistaken for an effective one.
 ///
 /// # Errors
 /// There is such a setting; the message names the flag.
@@ -72,7 +72,7 @@ pub(super) fn check_dispatch(
 impl Times {
     /// # Errors
     /// A duration in the file is invalid, a time is 0 although nothing could be done within
-    /// it, or a limit of heads makes no sense.
+    /// it, or a limit of heads is invalid.
     pub(super) fn resolve(args: &TimeArgs, file: &FileSettings) -> anyhow::Result<Self> {
         let default = Config::dispatcher().limits;
         let head_bytes = args.head_bytes.or(file.head_bytes);
@@ -141,7 +141,7 @@ impl Times {
         self.connections.is_none()
     }
 
-    /// Copies them into a dispatcher's limits.
+    /// Copies the settings into a dispatcher's limits.
     pub(crate) fn of(self, limits: Limits) -> Limits {
         Limits {
             answer_time: self.answer,

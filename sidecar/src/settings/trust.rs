@@ -74,8 +74,8 @@ impl Believed {
         })
     }
 
-    /// The policy for the dispatchers. From here on the token file is watched for changes.
-    /// It must be called within a tokio runtime.
+    /// The policy for the dispatchers. From this call on, the token file is watched for
+    /// changes. This function must be called within a tokio runtime.
     pub(crate) fn callers(&self) -> Callers {
         if self.trust == Trust::Behind && self.token_file.is_none() {
             tracing::warn!(
@@ -96,7 +96,7 @@ impl Believed {
     }
 }
 
-/// One of the flags that are set.
+/// The first of these flags that is set.
 pub(super) fn given(args: &TrustArgs, file: &FileSettings) -> Option<&'static str> {
     let flags = [
         ("--trust", args.trust.or(file.trust).is_some()),

@@ -28,7 +28,7 @@ mod tests {
         let before = resident_pages();
         let mut pieces: Vec<Vec<u8>> = (0..32_768).map(|_| vec![1; 1000]).collect();
         assert!(resident_pages() > before + 7000, "32 MiB are in use");
-        // One allocation of a thousand stays, including the last one.
+        // One allocation in 1024 is kept, including the last one.
         let mut at = 0;
         pieces.retain(|_| {
             at += 1;

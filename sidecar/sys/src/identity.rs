@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn our_own_identity_is_back_afterwards() {
-        // SAFETY: -1 is no identity: the call changes nothing and returns the current one.
+        // SAFETY: -1 is not a valid identity: the call changes nothing and returns the current one.
         let now = || unsafe { (libc::setfsuid(u32::MAX), libc::setfsgid(u32::MAX)) };
         let before = now();
         let within = with_fs_identity(65534, 65533, now);

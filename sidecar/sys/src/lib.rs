@@ -1,12 +1,12 @@
-//! The edge to the kernel: all `unsafe` code of the project, without any decisions.
+//! The interface to the kernel: all `unsafe` code of the project, without any decisions.
 //!
 //! Every block carries a SAFETY comment. The modules are: the seccomp user notification
 //! listener and its answers ([`notify`]), the code that runs between `fork` and `exec` of a
 //! worker ([`spawn`]), the inherited signal state ([`signals`]), the identity for reading
 //! /proc ([`identity`]), the steering program of a `SO_REUSEPORT` group ([`steer`]), the
-//! system calls that wait for connections ([`waiting`]), when a socket hangs up
+//! system calls that wait for connections ([`waiting`]), waiting until a socket hangs up
 //! ([`hangup`]) or an epoll set is readable ([`readable`]), a signal for one thread
-//! ([`thread`]), and free memory that is returned to the kernel ([`heap`]). Which worker
+//! ([`thread`]), and the return of free memory to the kernel ([`heap`]). Which worker
 //! gets which socket, and when, is decided in `sidecar/src`.
 
 #![expect(

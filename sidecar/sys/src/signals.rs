@@ -16,7 +16,7 @@ const LAST: libc::c_int = 64;
 /// Unblocks all signals and ignores none, as after a login. It must be called before the
 /// first thread starts, because each thread inherits the mask of the thread that starts it.
 ///
-/// Two signals stay as they are: HUP, which `nohup` ignores for a program and its children,
+/// Two signals are left unchanged: HUP, which `nohup` ignores for a program and its children,
 /// and PIPE, which Rust's runtime ignores and restores for children by itself.
 pub fn reset() {
     // SAFETY: the set and the actions are values of this frame, which the kernel reads and
@@ -44,8 +44,9 @@ pub fn ignores_hangup() -> bool {
     is_ignored(libc::SIGHUP)
 }
 
-/// Makes `command`'s child ignore HUP. Our own handler does not survive `exec`, and without
-/// this the promise of `nohup` would be lost with it.
+/// Makes `command`'s child ignore HUP. A handler does not survive `exec`, so a child of a
+/// process that handles HUP would otherwise get the default action instead of the ignored HUP
+/// that `nohup` promises.
 pub fn ignore_hangup(command: &mut Command) {
     // SAFETY: the closure makes one system call (rt_sigaction), which is
     // async-signal-safe, and allocates nothing.

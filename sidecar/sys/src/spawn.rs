@@ -1,8 +1,8 @@
 //! What happens between `fork` and `exec` of a child.
 //!
 //! `std::process::Command` is responsible for the program, its arguments and its
-//! descriptors. This file adds the parts that must run inside the child: it dies with its
-//! parent, installs the filter and sends the filter's listener back.
+//! descriptors. This file adds the parts that must run inside the child: the child arranges to
+//! be killed with its parent, installs the filter and sends the filter's listener back.
 //!
 //! Code between `fork` and `exec` may only make async-signal-safe calls
 //! (signal-safety(7)): no allocation, no locks.
@@ -42,8 +42,8 @@ pub fn tie_to_parent(command: &mut Command) {
 }
 
 /// Sets the limit of open files for `command`'s child. The supervisor raises its own limit,
-/// and a program that cannot handle high descriptor numbers (`select(2)`) must find the
-/// limit that it would find without a supervisor.
+/// and a program that cannot handle high descriptor numbers (`select(2)`) must get the
+/// limit that it would get without a supervisor.
 pub fn limit_open_files(command: &mut Command, limit: Rlimit) {
     // SAFETY: the closure makes one system call (prlimit64), which is
     // async-signal-safe, and allocates nothing.
@@ -94,12 +94,12 @@ pub fn hand_down(command: &mut Command, descriptor: OwnedFd, number: &Number) {
 
 /// Starts `command` tied to this thread and under the `bind`/`listen` filter.
 ///
-/// `command` is consumed, because it holds a descriptor that is of no use to a second
+/// `command` is consumed, because it contains a descriptor that is of no use to a second
 /// child. The call blocks until the child has called `exec` or failed.
 ///
 /// # Errors
 /// The child's error if `exec` or the filter failed (`EBUSY`: another supervisor's listener
-/// is in this process's chain, seccomp(2)).
+/// is in this process's chain of filters, seccomp(2)).
 pub fn spawn_filtered(mut command: Command) -> io::Result<Filtered> {
     let (ours, theirs) = UnixStream::pair()?;
     let channel = theirs.as_raw_fd();
@@ -123,8 +123,8 @@ pub fn spawn_filtered(mut command: Command) -> io::Result<Filtered> {
 /// Makes this process ignore SIGTERM, SIGINT, SIGHUP and SIGQUIT.
 pub fn ignore_terminating_signals() {
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
-        // SAFETY: SIG_IGN is a valid disposition for these signals, and no
-        // handler of ours is replaced by it.
+        // SAFETY: SIG_IGN is a valid disposition for these signals, and this
+        // process has no handler that it would replace.
         unsafe {
             libc::signal(signal, libc::SIG_IGN);
         }

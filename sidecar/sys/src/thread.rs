@@ -5,9 +5,9 @@ use std::io;
 /// Sends `signal` to the thread `thread` of the process `process` (`tgkill(2)`).
 ///
 /// # Errors
-/// Those of the system call: `ESRCH` if the thread is gone, `EPERM`, `EINVAL`.
+/// Those of the system call: `ESRCH` if the thread has ended, `EPERM`, `EINVAL`.
 pub fn signal(process: u32, thread: u32, signal: i32) -> io::Result<()> {
-    // SAFETY: the call takes three numbers and touches no memory of ours.
+    // SAFETY: the call takes three numbers and touches no memory of this process.
     let done = unsafe {
         libc::syscall(
             libc::SYS_tgkill,

@@ -13,8 +13,8 @@ pub enum Waits {
     Poll,
 }
 
-/// How a thread in the system call `number` of this architecture waits; `None` if not for
-/// connections.
+/// How a thread in the system call `number` of this architecture waits; `None` if it does
+/// not wait for connections.
 #[must_use]
 pub fn waits_in(number: i64) -> Option<Waits> {
     match number {
