@@ -480,7 +480,7 @@ fn awaited(
 
 /// Resolves when DNS answers with all balancers.
 async fn named(plan: &Plan) {
-    // One answer holds at most eight addresses.
+    // One answer contains at most eight addresses.
     let expected = plan.dns.addresses.len().min(8);
     let complete = |named: Vec<IpAddr>| named.len() == expected;
     while !ask::addresses(plan.dns.listen, plan.dns.hostname.as_str())

@@ -1,4 +1,4 @@
-//! An imported app as text: a `ScaledApp` in YAML, or words for a shell.
+//! An imported app as text: a `ScaledApp` in YAML, or a command line for a shell.
 //!
 //! The YAML is simple: block mappings, block lists, and quotes around every text that could
 //! be read as something else.

@@ -166,7 +166,7 @@ fn request(family: u8, port: u16, states: u32, ask_for: u8) -> [u8; HEADER + REQ
     put(6, &REQUEST_DUMP.to_ne_bytes());
     put(16, &[family, TCP, ask_for]);
     put(20, &states.to_ne_bytes());
-    // The first field of `struct inet_diag_sockid`; the fields that stay 0 match anything.
+    // The first field of `struct inet_diag_sockid`; the fields that are 0 match anything.
     put(24, &port.to_be_bytes());
     bytes
 }

@@ -78,7 +78,7 @@ struct Inner {
     /// Whether the supervisor is stopping. No other workers serve then, so the draining
     /// workers have to accept the connections that wait in the queues.
     stopping: Cell<bool>,
-    /// The zero of the times that are passed to `hold`.
+    /// The origin of the times that are passed to `hold`.
     made: Instant,
     hold: RefCell<Hold>,
 }

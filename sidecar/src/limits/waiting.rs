@@ -1,7 +1,7 @@
 //! The accept probe under Connection dispatch: whether a worker would notice a connection
 //! now, because one of its threads waits for connections.
 //!
-//! A single worker cannot be asked, because all workers accept from one queue. But the
+//! A single worker cannot be probed, because all workers accept from one queue. But the
 //! kernel shows which system call each thread waits in (`proc_pid_syscall(5)`). Sooner
 //! or later, a check finds a working event loop in such a call, but never a loop that is stuck
 //! in the app's code. `silence` decides what follows from the checks.

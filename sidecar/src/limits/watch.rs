@@ -253,7 +253,7 @@ impl Watch {
             let bytes = worker.bytes;
             return Some((0, Cause::Memory { bytes, limit }));
         }
-        // In thousandths of the limit, so that the division stays exact enough.
+        // In thousandths of the limit, so that the division remains exact enough.
         let jitter = u64::from(self.limits.jitter_percent.min(100)) * 10;
         let mut random = fastrand::Rng::with_seed(self.seed ^ worker.worker.0);
         let share = 1000 - random.u64(..=jitter);
