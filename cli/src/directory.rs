@@ -71,9 +71,9 @@ impl Trusted {
         uid == self.us || uid == self.machine || uid == 0
     }
 
-    /// Checks a directory on the path to the run's directory. In a sticky directory (`/tmp`), no
-    /// other user than the owner of an entry can rename or remove the entry; the next step checks
-    /// the owner of the entry.
+    /// Checks a directory on the path to the run's directory. In a sticky directory (`/tmp`),
+    /// another user can rename or remove only entries of their own; the next step checks the owner
+    /// of the entry.
     fn on_the_way(self, path: &Path, uid: u32, gid: u32, mode: u32) -> Result<(), Unsafe> {
         if !self.owner(uid) {
             return Err(Unsafe::Owner(path.to_owned(), uid));

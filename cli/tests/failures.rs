@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 
 const YAML: &str = "apiVersion: scaledapp.io/v1alpha1\nkind: ScaledApp\nmetadata: {name: NAME}\nspec:\n  image: i\n  command: [nothing]\n  port: 21984\n";
 
-/// Locked from the writing of the programs to their end. Otherwise, a child of another test could
+/// Locked while the programs are written and run. Otherwise, a child of another test could
 /// have a program open for writing between fork and exec, and a program that is open for writing
 /// cannot be executed (ETXTBSY).
 static WRITING: Mutex<()> = Mutex::new(());

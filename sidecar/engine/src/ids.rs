@@ -50,7 +50,7 @@ pub enum Dispatch {
     /// The supervisor gives each worker its requests and can stop giving them to a single
     /// worker, so a reload goes slot by slot.
     Request,
-    /// The workers of a generation accept connections from one queue, so new connections can
-    /// be kept only from a whole generation.
+    /// The workers of a generation accept connections from one queue, so only a whole
+    /// generation can be kept from new connections.
     Connection,
 }

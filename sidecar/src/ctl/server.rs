@@ -79,8 +79,8 @@ pub(crate) async fn serve(listener: UnixListener, asked: mpsc::UnboundedSender<C
     for arrival in 0.. {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
-            // No descriptor may be free. The supervisor must continue, so this loop waits
-            // and tries again.
+            // There may be no free descriptor. The supervisor must continue, so this loop
+            // waits and tries again.
             Err(error) => {
                 tracing::warn!(%error, "cannot accept on the control socket");
                 tokio::time::sleep(Duration::from_millis(100)).await;

@@ -39,7 +39,7 @@ fn a_worker_shows_when_it_started_and_when_its_state_began() {
     world.after(seconds(1));
     let silent = Duration::ZERO;
     let cause = Cause::Hung { silent };
-    // The worker is stopping already, so the kill does not change since when.
+    // The worker is stopping already, so the kill does not change the time of its state.
     world.on(Event::Kill { worker, cause });
     assert_eq!(since(&world), (seconds(1), seconds(3)));
 }

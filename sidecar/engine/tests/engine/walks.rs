@@ -144,7 +144,7 @@ impl Walk {
         };
         let told = self.world.incidents.len();
         self.world.on(event);
-        // A recycling without memory for two workers stops one before the next one starts.
+        // Without memory for two workers, a recycling stops the old one before the new one starts.
         let recycled = |incident: &&Incident| matches!(incident, Incident::RecycleBegan { .. });
         lost += self.world.incidents[told..].iter().filter(recycled).count() as u32;
         let engine = &self.world.engine;
