@@ -21,11 +21,11 @@ use tokio::sync::mpsc;
 use crate::connection::open_connections::after_name;
 use crate::input::Input;
 
-/// Decides whether a worker ended by itself or was ended from outside. The kernel does not report which
-/// process sent a SIGKILL, but it counts the SIGKILLs that it sends for lack of memory; a
-/// request may have caused that. Every other SIGKILL counts as coming from outside, even if the
-/// kernel sent it for `RLIMIT_CPU` or the app sent it to itself. If a wrapper such as npm or a
-/// shell started the killed process, the wrapper exits with 128 + 9.
+/// Decides whether a worker ended by itself or was ended from outside. The kernel does not
+/// report which process sent a SIGKILL, but it counts the SIGKILLs that it sends for lack of
+/// memory; a request may have caused that. Every other SIGKILL counts as coming from outside,
+/// even if the kernel sent it for `RLIMIT_CPU` or the app sent it to itself. If a wrapper such as
+/// npm or a shell started the killed process, the wrapper exits with 128 + 9.
 pub(crate) fn whose(exit: Exit, out_of_memory: bool) -> EndedBy {
     match exit {
         Exit::Signal(9) | Exit::Code(137) if !out_of_memory => EndedBy::Outside,
