@@ -10,7 +10,7 @@ use anyhow::Context;
 /// Documentation/scheduler/sched-stats.rst).
 ///
 /// # Errors
-/// The process is gone.
+/// The process has exited.
 pub fn run_time(pid: u32) -> anyhow::Result<Duration> {
     let mut time = Duration::ZERO;
     let threads =
@@ -28,7 +28,7 @@ pub fn run_time(pid: u32) -> anyhow::Result<Duration> {
 /// The sum of [`run_time`] of several processes.
 ///
 /// # Errors
-/// One of them is gone.
+/// One of them has exited.
 pub fn run_time_of(pids: &[u32]) -> anyhow::Result<Duration> {
     pids.iter().map(|pid| run_time(*pid)).sum()
 }

@@ -1,5 +1,5 @@
 //! The memory of a connection: resident bytes of the balancer for each connection, in each
-//! state in which one can stay, beside nginx in the same states.
+//! state in which a connection can remain for long, beside nginx in the same states.
 //!
 //! `cargo xtask bench memory`. Each state has its own proxy, so that no state reuses
 //! another one's memory. The kernel's memory (sockets and their buffers) is not included.
@@ -24,11 +24,11 @@ const CONNECTIONS: u64 = 4000;
 const SETTLING: Duration = Duration::from_secs(6);
 const BOOT: Duration = Duration::from_secs(20);
 
-/// A state in which a connection stays.
+/// A state in which a connection can remain for long.
 struct State {
     name: &'static str,
     sends: &'static [u8],
-    /// It reads this many bytes of an answer, and then stops reading.
+    /// How many bytes of an answer the client reads before it stops reading.
     reads: usize,
 }
 
@@ -101,7 +101,8 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Brings connections into a state. Returns the memory that each takes in the end.
+/// Brings connections into a state. Returns the resident bytes that each of them needs after
+/// [`SETTLING`].
 fn cost(pid: u32, address: SocketAddr, state: &State) -> anyhow::Result<u64> {
     let resident = || proc::resident_bytes(pid).context("the proxy is gone");
     let before = resident()?;
@@ -179,7 +180,7 @@ fn nginx(directory: &Path, origin: SocketAddr) -> anyhow::Result<(Process, Socke
     let mut command = Command::new("nginx");
     command.arg("-c").arg(&file).arg("-p").arg(directory);
     let process = Process::spawn(command)?;
-    // It listens before its worker exists.
+    // nginx listens before its worker process exists.
     wait::until_true(BOOT, "nginx has a worker and listens", || {
         !proc::children(process.pid()).is_empty() && TcpStream::connect(address).is_ok()
     })?;

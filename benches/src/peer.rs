@@ -1,5 +1,5 @@
-//! The measured proxies: nginx, our balancer, our dispatcher. Each has one thread, and
-//! answers of the same size.
+//! The measured proxies: nginx, the balancer and the dispatcher. Each has one thread, and
+//! the servers behind all of them send answers of the same size.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ pub struct Peer {
     _running: Running,
 }
 
-/// The processes, which end with the peer.
+/// The processes, which end when the peer is dropped.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held only to be dropped")]
 enum Running {
@@ -45,7 +45,7 @@ enum Running {
 #[derive(Debug)]
 pub struct Origin {
     addresses: Vec<SocketAddr>,
-    /// The processes, which end with it.
+    /// The servers' processes, which end when this value is dropped.
     processes: Vec<Process>,
 }
 
@@ -53,12 +53,12 @@ impl Peer {
     /// CPU time so far.
     ///
     /// # Errors
-    /// The process is gone.
+    /// One of the processes has exited.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
         cpu::run_time_of(&self.pids)
     }
 
-    /// Resident memory of the processes whose time counts.
+    /// Resident memory of the processes whose CPU time counts, in bytes.
     pub fn resident_bytes(&self) -> u64 {
         self.pids
             .iter()
@@ -67,7 +67,7 @@ impl Peer {
     }
 }
 
-/// One line of nginx's configuration for each.
+/// Joins one line of nginx's configuration for each value.
 fn lines<T>(of: &[T], line: impl Fn(&T) -> String) -> String {
     of.iter().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -100,7 +100,7 @@ fn start_nginx(directory: &Path, name: &str, servers: &str) -> anyhow::Result<Pr
     Process::spawn(command)
 }
 
-/// An nginx with two listeners that answer themselves.
+/// An nginx with two listeners, both of which answer without an upstream.
 ///
 /// # Errors
 /// It cannot be started or does not serve in time.
@@ -205,7 +205,7 @@ pub fn nginx(
     })
 }
 
-/// Our balancer in front of the same servers.
+/// `scaledapp-balancer` in front of these servers.
 ///
 /// # Errors
 /// It cannot be started or does not serve in time.
@@ -228,7 +228,7 @@ pub fn balancer(origin: &Origin, certificate: Option<&Certificate>) -> anyhow::R
     })
 }
 
-/// Our supervisor in front of two workers that answer with the same size.
+/// `scaledapp-sidecar` with two workers whose answers have the same size.
 ///
 /// # Errors
 /// It cannot be started or does not serve in time.

@@ -1,6 +1,7 @@
-//! Interleaved rounds of load on several proxies, and the table of what a request cost each.
+//! Interleaved rounds of load on several proxies, and the table of the CPU time that each of
+//! them needed for a request.
 //!
-//! Which load, and on which proxies, is decided by the programs.
+//! The programs decide which load is sent to which proxies.
 
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
@@ -26,11 +27,11 @@ struct Row {
     errors: u64,
 }
 
-/// Measures one kind of load and prints its table. The first peer is what the others are
-/// compared with.
+/// Measures one kind of load and prints its table. The others are compared with the first
+/// peer.
 ///
 /// # Errors
-/// The load cannot be run, or a proxy is gone.
+/// The load cannot be run, or a proxy has exited.
 pub fn compare(
     title: &str,
     peers: &[Peer],

@@ -49,7 +49,8 @@ pub fn run(to: SocketAddr, connections: Connections, time: Duration) -> anyhow::
     run_at("http", to, connections, time)
 }
 
-/// The same over TLS. Each new connection is a full handshake: wrk resumes no session.
+/// As [`run`], over TLS. Each new connection makes a full handshake, because wrk resumes no
+/// session.
 ///
 /// # Errors
 /// As [`run`].

@@ -80,10 +80,10 @@ impl Launch {
         Ok(words)
     }
 
-    /// Starts it without waiting until it is ready.
+    /// Starts the balancer without waiting until it is ready.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// The balancer cannot be started.
     pub fn start(self) -> anyhow::Result<Balancer> {
         let words = self.words()?;
         let mut command = Command::new(&words[0]);
@@ -94,10 +94,10 @@ impl Launch {
         })
     }
 
-    /// Starts it and waits until it is ready.
+    /// Starts the balancer and waits until it is ready.
     ///
     /// # Errors
-    /// It cannot be started or is not ready in time.
+    /// The balancer cannot be started or is not ready in time.
     pub fn ready(self) -> anyhow::Result<Balancer> {
         let balancer = self.start()?;
         let admin = balancer.launch.admin;

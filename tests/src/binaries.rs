@@ -9,7 +9,7 @@ pub const OVERRIDE: &str = "SCALEDAPP_BIN_DIR";
 
 /// The workspace's root.
 pub fn workspace() -> &'static Path {
-    // Fixed at compile time: the harness is always run where it was built.
+    // The path is fixed at compile time: the harness always runs where it was built.
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap_or(Path::new("/"))

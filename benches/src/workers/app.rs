@@ -41,13 +41,13 @@ impl Language {
 /// What an app does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Does {
-    /// Answers at once.
+    /// Answers immediately.
     Hello,
     /// Burns 0.2 ms of CPU; `/block/MS` burns MS milliseconds instead.
     Work,
     /// Waits this long without using CPU, and echoes what was posted.
     Wait(Duration),
-    /// Answers at once and writes a line to standard output.
+    /// Answers immediately and writes a line to standard output.
     Log,
     /// As `Wait(20 ms)`, but listens only when this time has passed since its start.
     BootsLate(Duration),
@@ -223,7 +223,7 @@ impl App {
         Ok(())
     }
 
-    /// The command of one process of it.
+    /// The command that starts one process of the app.
     pub(crate) fn command(&self) -> Vec<String> {
         let file = self.file.to_string_lossy().into_owned();
         let interpreter = match self.language {
@@ -250,8 +250,8 @@ impl App {
     }
 }
 
-/// The distribution's own Python. Version managers put wrapper scripts before it on the
-/// `PATH`, and other supervisors are not measured with such wrappers.
+/// The distribution's own Python. A version manager's wrapper script may precede it on the
+/// `PATH`, and the peers' workers are not started through a wrapper.
 const PYTHON: &str = "/usr/bin/python3";
 
 /// Whether Python apps can be run.
@@ -259,7 +259,7 @@ pub(crate) fn has_python() -> bool {
     Path::new(PYTHON).is_file()
 }
 
-/// The path of Go. Its archive installs it outside of the `PATH`.
+/// The path of the Go tool, which go.dev's archive installs outside of the `PATH`.
 ///
 /// # Errors
 /// It is not installed.

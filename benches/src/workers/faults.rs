@@ -1,5 +1,5 @@
-//! Unexpected faults: workers that are killed again and again, a release that ends at its
-//! start, a release that listens late.
+//! Faults: workers that are killed repeatedly, a release that exits when it starts, and a
+//! release that listens late.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
@@ -25,8 +25,8 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(1);
 /// A replacement that takes longer than this counts as taking this long.
 const MAX_REPLACEMENT_TIME: Duration = Duration::from_millis(900);
 
-/// Children of all threads, from the kernel's own list: reading all of `/proc` each
-/// millisecond would itself be a load.
+/// The children of all threads of a process, from the kernel's own list: reading all of
+/// `/proc` each millisecond would itself be a load.
 fn children(root: u32) -> Vec<u32> {
     let threads = fs::read_dir(format!("/proc/{root}/task"));
     let lists = threads.into_iter().flatten().flatten();
@@ -49,13 +49,14 @@ fn stop(loads: Vec<Running>) -> Report {
 struct Kills {
     kind: Kind,
     report: Report,
-    /// From the kill to the replacement's exec (or its fork, if workers are forks of a
+    /// Times from a kill to the replacement's exec (or to its fork, if workers are forks of a
     /// loaded app).
     replaced: Vec<Duration>,
     missing: usize,
 }
 
-/// Section f: all servers at the same time, so that the state of the machine affects all of them.
+/// Kills a worker each second, on all servers at the same time, so that the state of the
+/// machine affects all of them.
 pub(crate) fn kills(bench: &mut Bench) -> anyhow::Result<()> {
     let seconds = bench.pace.of(8, 20, 60);
     let mut servers = bench.start_all(
@@ -225,7 +226,7 @@ struct Released {
     after_death: Option<Duration>,
 }
 
-/// Section g.
+/// Reloads to a release that exits immediately, and to one that listens late.
 pub(crate) fn releases(bench: &mut Bench) -> anyhow::Result<()> {
     let boot = Duration::from_secs(8);
     let late = format!("reload to a release that boots {boot:?}");
@@ -280,8 +281,8 @@ fn release(server: &Server, does: Does, boot: Duration) -> anyhow::Result<Releas
         (ended, end, watch.join().ok().flatten())
     });
     let ended = ended.with_context(|| format!("reload of {}", server.kind.name()))?;
-    // Peers continue after their command has ended: the last of two workers may take as
-    // long again to start, and may fail even later.
+    // Peers continue after their command has ended: the second of two workers may take as
+    // long to start as the first, and may fail even later.
     let after = (boot + Duration::from_secs(6)).as_secs();
     for load in &loads {
         let sent = load.sent() + after * u64::from(RATE) / sorts.len() as u64;

@@ -112,7 +112,7 @@ fn memory_rows(found: &[Memory], bare: f64, bench: &mut Bench) {
     }
 }
 
-/// Without requests: the CPU time of all supervisors over the same seconds.
+/// The CPU time of all supervisors during the same seconds, without requests.
 fn idle_rows(servers: &[Server], bench: &mut Bench) -> anyhow::Result<()> {
     let time = Duration::from_secs(bench.pace.of(5, 10, 30));
     let pids: Vec<Vec<u32>> = servers.iter().map(Server::supervisors).collect();

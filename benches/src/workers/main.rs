@@ -1,5 +1,5 @@
-//! The supervisor beside its peers: bare Node, Node's `cluster`, PM2, gunicorn
-//! and Puma, in one run, one round after the other.
+//! The supervisor beside its peers (bare Node, Node's `cluster`, PM2, gunicorn and Puma),
+//! all measured in one run.
 //!
 //! `cargo xtask bench workers`. This file has the command line, the order of the sections
 //! and the form of the result. Only the ratios are reliable, because the machine may be
@@ -137,7 +137,7 @@ impl Bench {
         false
     }
 
-    /// Starts an app under a supervisor; `None` if that is not installed.
+    /// Starts an app under a supervisor; `None` if this supervisor is not installed.
     fn start(
         &mut self,
         kind: Kind,
@@ -153,7 +153,7 @@ impl Bench {
         Server::start(&directory, kind, language, does, workers).map(Some)
     }
 
-    /// As [`Bench::start`] for each of these.
+    /// As [`Bench::start`], for a Node app under each of these supervisors.
     fn start_all(
         &mut self,
         kinds: &[Kind],
@@ -214,8 +214,7 @@ fn main() -> anyhow::Result<ExitCode> {
     );
     let file = write(pace, &bench, &results, &broken, start.elapsed())?;
     println!("{}", file.display());
-    // Targets are ratios on a machine that may be shared: a missed one is a result to look
-    // at, not a failed run.
+    // The machine may be shared, so a missed target is a result to examine, not a failed run.
     Ok(ExitCode::from(u8::from(!broken.is_empty())))
 }
 
@@ -242,8 +241,8 @@ fn run(section: Section, bench: &mut Bench, results: &mut Vec<Value>, broken: &m
     println!("\n({seconds:.0} s, load average of the last minute {busy})");
 }
 
-/// The load average of the last minute, which shows how busy the machine was. Results of an
-/// overloaded machine say little.
+/// The load average of the last minute, so that a reader can discard the results of an
+/// overloaded machine.
 fn load_average() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let first = text.split(' ').next().and_then(|word| word.parse().ok());

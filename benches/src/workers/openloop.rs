@@ -71,7 +71,7 @@ impl Measured {
 }
 
 impl OpenLoop {
-    /// When the n-th request is due.
+    /// When the request with this index is due, counted from the start of the load.
     fn due(&self, index: u64) -> Duration {
         Duration::from_secs_f64(index as f64 / f64::from(self.rate))
     }

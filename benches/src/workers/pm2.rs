@@ -1,5 +1,6 @@
-//! PM2 with its own daemon and home, both of which end when the value is dropped. It only
-//! runs as a peer, from the directory in which `cargo xtask bench` has installed it.
+//! PM2 with a daemon and a home directory of its own; the daemon ends when the value is
+//! dropped. PM2 only runs as a peer, from the directory in which `cargo xtask bench` has
+//! installed it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,8 +12,8 @@ use rustix::process::Signal;
 use scaledapp_tests::process::{self, Ended};
 use scaledapp_tests::{binaries, proc, wait};
 
-/// Time-out of a command. Commands take seconds; a reload that waits for `listen_timeout`s
-/// takes longer.
+/// Time-out of a command. Commands take seconds, but a reload may wait for one
+/// `listen_timeout` after the other.
 const COMMAND: Duration = Duration::from_mins(1);
 const NAME: &str = "app";
 
@@ -27,7 +28,7 @@ fn program() -> PathBuf {
     binaries::workspace().join("target/bench/pm2/node_modules/pm2/bin/pm2")
 }
 
-/// Whether it is installed.
+/// Whether PM2 is installed.
 pub(crate) fn is_there() -> bool {
     program().is_file()
 }

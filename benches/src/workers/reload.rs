@@ -12,15 +12,16 @@ use crate::app::{self, Does, Language};
 use crate::server::{Kind, Server, is_ours};
 use crate::table::{Row, Target};
 
-/// Longer than start and drain of any peer, so that the load includes the end of each reload.
+/// Time-out for further answers after a reload. It is longer than start and drain of any
+/// peer, so that the load includes the end of each reload.
 const MORE: Duration = Duration::from_secs(20);
 const QUICK: Duration = Duration::from_millis(20);
 const SLOW: Duration = Duration::from_secs(3);
 
 /// A load ends by itself after two minutes, so a new one starts before that.
 const FRESH: Duration = Duration::from_secs(50);
-/// Requests per second of each kind of client to each server with a quick handler; with a
-/// slow one, eight clients of each kind wait for answers.
+/// Requests per second of each kind of client to each server with a quick handler. With a
+/// slow handler there is no rate: each client sends its next request after an answer.
 const RATE: u32 = 100;
 
 /// One app under one supervisor.
@@ -43,8 +44,8 @@ struct Outcome {
     took: Duration,
 }
 
-/// Section e: first all Node servers at the same time, then all others, so that the state
-/// of the machine affects all compared servers.
+/// Reloads first all Node servers at the same time, then all others, so that the state of
+/// the machine affects all servers that are compared.
 pub(crate) fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let many = bench.pace.of(5, 20, 100);
     let some = bench.pace.of(2, 5, 20);
@@ -239,8 +240,8 @@ pub(crate) fn kinds(report: &Report) -> String {
     format!("{} sent, {} failed{list}", report.sent, report.failed())
 }
 
-/// Starts load of these kinds of clients (whether they keep connections) on a server, at
-/// this total rate.
+/// Starts load on a server, at this total rate in requests per second. Each of `sorts` is a
+/// kind of clients: whether they keep their connections.
 ///
 /// # Errors
 /// Load cannot be started.

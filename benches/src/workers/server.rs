@@ -1,5 +1,5 @@
-//! Our supervisor and its peers behind one interface: started with an app and a number of
-//! workers, asked for their processes, reloaded, ended when dropped.
+//! The supervisor and its peers behind one interface, which starts an app with a number of
+//! workers, lists their processes and reloads them. A server ends when it is dropped.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,9 +27,9 @@ const RELOAD: Duration = Duration::from_mins(1);
 /// The supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Ours, Request dispatch.
+    /// `scaledapp-sidecar` with Request dispatch.
     Request,
-    /// Ours, Connection dispatch.
+    /// `scaledapp-sidecar` with Connection dispatch.
     Connection,
     /// No supervisor: one process on its own port.
     Bare,
@@ -76,7 +76,7 @@ impl Kind {
     }
 }
 
-/// Whether it is our supervisor.
+/// Whether it is `scaledapp-sidecar`, not a peer.
 pub(crate) fn is_ours(kind: Kind) -> bool {
     matches!(kind, Kind::Request | Kind::Connection)
 }
@@ -100,7 +100,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts it in `directory` and waits until all workers have booted.
+    /// Starts a server in `directory` and waits until all workers have booted.
     ///
     /// # Errors
     /// Something is not installed, does not start or does not serve.
@@ -143,9 +143,9 @@ impl Server {
         Ok(server)
     }
 
-    /// Waits until it serves, has all its workers, and these have started. For shared
-    /// listeners it is not visible which process accepts, so the workers count as started
-    /// when none of them uses CPU.
+    /// Waits until the server answers, has all its workers, and these have started. If the
+    /// workers share a listener, it is not visible which of them accepts. Therefore they
+    /// count as started when none of them uses CPU.
     fn wait_booted(&mut self) -> anyhow::Result<()> {
         let address = self.address;
         wait::until(BOOT, &format!("{address} serves"), || {
@@ -204,9 +204,10 @@ impl Server {
         children.into_iter().filter(runs).collect()
     }
 
-    /// Whether a child runs the app. Until it executes the app, a child of ours runs our own
-    /// binary, as our watchdog always does, and a peer's child has its parent's arguments.
-    /// If workers are forks of the loaded app, every child is a worker.
+    /// Whether a child runs the app. Until it executes the app, a child of
+    /// `scaledapp-sidecar` runs the supervisor's own binary, as the watchdog always does, and
+    /// a peer's child has its parent's arguments. If workers are forks of the loaded app,
+    /// every child is a worker.
     pub(crate) fn is_worker(&self, pid: u32) -> bool {
         let binary = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
         let words = proc::command_line;
@@ -220,7 +221,7 @@ impl Server {
         }
     }
 
-    /// All others: supervisor and watchdog, daemon, primary, master.
+    /// All processes that do not run the app: supervisor and watchdog, daemon, primary, master.
     pub(crate) fn supervisors(&self) -> Vec<u32> {
         let workers: BTreeSet<u32> = self.workers().into_iter().collect();
         let mut pids = self.pids();
@@ -232,7 +233,7 @@ impl Server {
     /// signal, until no old worker is left.
     ///
     /// # Errors
-    /// The command cannot be started or does not end, or old workers stay.
+    /// The command cannot be started or does not end, or old workers keep running.
     pub(crate) fn reload(&self) -> anyhow::Result<Ended> {
         match &self.running {
             Running::Ours(sidecar) => sidecar.ctl(&["reload"]),
@@ -281,8 +282,8 @@ fn ours(app: &App, dispatch: &str, address: SocketAddr, count: usize) -> anyhow:
     Ok(Running::Ours(launch.ready(count as u64)?))
 }
 
-/// Starts several servers on one socket, as a shell would, and with one pipe for their
-/// output, like our workers.
+/// Starts several servers on one socket, as a shell would. They share one pipe for their
+/// output, as workers of `scaledapp-sidecar` do.
 fn shared(app: &App, address: SocketAddr, count: usize) -> anyhow::Result<Running> {
     let socket = OwnedFd::from(TcpListener::bind(address)?);
     let mut command = Command::new("sh");

@@ -1,16 +1,16 @@
-//! The rows of the result: our figure, a peer's, their ratio, and whether it meets its
-//! target. The measuring code sets the targets.
+//! The rows of the result: the supervisor's figure ("ours"), a peer's, their ratio, and
+//! whether the row meets its target. The measuring code sets the targets.
 
 use serde_json::{Value, json};
 
 /// A target for a figure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Target {
-    /// Ours divided by the peer's.
+    /// Least value of our figure divided by the peer's.
     RatioAtLeast(f64),
-    /// Ours divided by the peer's.
+    /// Greatest value of our figure divided by the peer's.
     RatioAtMost(f64),
-    /// Ours alone.
+    /// Greatest value of our figure alone.
     AtMost(f64),
 }
 
@@ -58,13 +58,13 @@ impl Row {
         self
     }
 
-    /// Adds a note: counts, and what else a reader must know.
+    /// Adds a note: counts, and anything else that a reader must know.
     pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
         self.note = note.into();
         self
     }
 
-    /// Ours divided by the peer's; `None` without a peer or by zero.
+    /// Our figure divided by the peer's; `None` without a peer, or if the peer's is zero.
     fn ratio(&self) -> Option<f64> {
         let quotient = || {
             let (_, theirs) = self.peer.as_ref()?;

@@ -21,7 +21,7 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// Section c: 250 one-shot requests per second, 1 % of which burn 50 ms.
+/// Measures latency at 250 one-shot requests per second, of which 1 % burn 50 ms.
 pub(crate) fn fixed_rate(bench: &mut Bench) -> anyhow::Result<()> {
     let kinds = [
         Kind::Connection,
@@ -78,8 +78,8 @@ fn steady(server: &Server, rate: u32, requests: u64) -> anyhow::Result<Measured>
     load.run()
 }
 
-/// Section d: four workers, all servers at the same time, so that other work on the machine
-/// slows all of them.
+/// Measures how evenly four workers are loaded, on all servers at the same time, so that
+/// other work on the machine slows all of them.
 pub(crate) fn spread(bench: &mut Bench) -> anyhow::Result<()> {
     let kinds = [Kind::Request, Kind::Connection, Kind::Shared, Kind::Pm2];
     let servers = bench.start_all(&kinds, Does::Work, 4)?;
@@ -138,7 +138,7 @@ fn max_to_min(report: &Report, workers: usize) -> (f64, String) {
     (ratio, note)
 }
 
-/// Section j: one of four workers is blocked for three seconds.
+/// Measures how many requests are late while one of four workers is blocked for three seconds.
 pub(crate) fn blocked(bench: &mut Bench) -> anyhow::Result<()> {
     let kinds = [
         Kind::Request,
@@ -184,7 +184,7 @@ pub(crate) fn blocked(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// 200 requests per second while one worker burns three seconds.
+/// Sends 200 requests per second while one worker burns three seconds.
 fn while_one_is_blocked(to: SocketAddr) -> anyhow::Result<Measured> {
     let blocker = std::thread::spawn(move || {
         let request = http::Request::get("/block/3000");
@@ -198,7 +198,7 @@ fn while_one_is_blocked(to: SocketAddr) -> anyhow::Result<Measured> {
         hundredth: "/",
     };
     let measured = load.run()?;
-    // It may answer after the load has ended, or not at all.
+    // The blocked worker may answer after the load has ended, or not at all.
     let _blocked = blocker.join();
     Ok(measured)
 }

@@ -19,9 +19,9 @@ struct Rounds {
     kind: Kind,
     /// Requests per second.
     rates: Vec<f64>,
-    /// Microseconds of CPU per request, of all its processes.
+    /// CPU time of all of the server's processes per request, in microseconds.
     costs: Vec<f64>,
-    /// The same for the processes that do not run the app.
+    /// The part of `costs` in processes that do not run the app.
     overhead: Vec<f64>,
     requests: u64,
     errors: u64,
@@ -86,7 +86,7 @@ fn cost_row(ours: &Rounds, peer: &Rounds, what: &str) -> Row {
         .paired(paired_ratio(&ours.costs, &peer.costs))
 }
 
-/// Section a: one request per connection, two workers that answer at once.
+/// Measures one request per connection, with two workers that answer immediately.
 pub(crate) fn one_shot(bench: &mut Bench) -> anyhow::Result<()> {
     let kinds = [
         Kind::Shared,
@@ -139,8 +139,8 @@ pub(crate) fn one_shot(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Section b: what the dispatcher's own process costs per request, beside nginx
-/// in the same place. The bench in `hop.rs` measures this in more detail.
+/// Measures the CPU time of the dispatcher's own process per request, beside nginx in front
+/// of the same workers. The bench in `hop.rs` measures this in more detail.
 pub(crate) fn hop(bench: &mut Bench) -> anyhow::Result<()> {
     let origin = peer::workers()?;
     let nginx = peer::nginx(bench.directory.path(), "pod", &origin, None)?;
@@ -177,8 +177,8 @@ fn round(
     Ok(load.requests)
 }
 
-/// Section i: a line per request into a pipe that this bench reads, or into
-/// PM2's log files.
+/// Measures requests for each of which a worker writes a line, into a pipe that this bench
+/// reads, or into PM2's log files.
 pub(crate) fn log_lines(bench: &mut Bench) -> anyhow::Result<()> {
     let kinds = [Kind::Shared, Kind::Connection, Kind::Request, Kind::Pm2];
     let servers = bench.start_all(&kinds, Does::Log, 2)?;

@@ -1,7 +1,7 @@
-//! A load generator for places where the tests cannot run: inside a node of a cluster.
+//! A load generator for a node of a cluster, inside which the tests themselves cannot run.
 //!
-//! It sends load with [`scaledapp_tests::load`] until its standard input ends, then prints its report as
-//! one JSON object.
+//! It sends load with [`scaledapp_tests::load`] until its standard input ends, then prints its
+//! report as one JSON object.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Fails if stderr is closed; the exit code still tells the result.
+            // The write fails if stderr is closed; the exit code still shows the error.
             drop(writeln!(std::io::stderr(), "scaledapp-load: {error:#}"));
             ExitCode::from(64)
         }
