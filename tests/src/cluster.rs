@@ -1,7 +1,7 @@
 //! A running cluster, used only through kubectl and from within its nodes.
 //!
-//! `cargo xtask test` makes it and passes its location in the environment. Without that, tests of this
-//! layer are skipped.
+//! `cargo xtask test` makes the cluster and passes its location in environment variables. Without
+//! them, the tests of this layer are skipped.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -34,7 +34,7 @@ impl Cluster {
     /// The cluster that xtask names.
     ///
     /// # Errors
-    /// It names none. The text is the reason to print for a skipped test.
+    /// A variable is not set. The text is the reason to print for a skipped test.
     pub fn from_environment() -> Result<Self, String> {
         let get = |name: &str| {
             std::env::var(name).map_err(|_| {
@@ -126,7 +126,8 @@ impl Cluster {
         Ok(ended.stdout)
     }
 
-    /// Makes a new namespace that enforces `restricted`; removes an old one of that name.
+    /// Makes a new namespace that enforces `restricted`, and first deletes an old namespace of
+    /// that name.
     ///
     /// # Errors
     /// The API server refuses.
@@ -169,10 +170,10 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts a load on a node, with these further arguments.
+    /// Starts the load generator on a node, with `words` as further arguments.
     ///
     /// # Errors
-    /// It does not start.
+    /// The container engine cannot be started.
     pub fn load(
         &self,
         node: &str,
@@ -239,10 +240,10 @@ impl Cluster {
         text
     }
 
-    /// Waits until a condition holds.
+    /// Calls `look` until it returns a value.
     ///
     /// # Errors
-    /// It does not in time. The message has the last state.
+    /// There is no value in time. The message has the last error of `look`.
     pub fn wait<T>(
         &self,
         what: &str,
@@ -261,10 +262,10 @@ impl Cluster {
 pub struct Loading(Child);
 
 impl Loading {
-    /// Stops it and returns its report.
+    /// Stops the load and returns its report.
     ///
     /// # Errors
-    /// It ended before, or its output is not a report.
+    /// The load generator failed, or its output is not a report.
     pub fn stop(mut self) -> anyhow::Result<Report> {
         drop(self.0.stdin.take());
         let mut text = String::new();
@@ -302,7 +303,7 @@ impl Report {
         self.0["failed"].as_u64().unwrap_or(u64::MAX)
     }
 
-    /// Requests that failed with this word in the description (`Get`, `refused`).
+    /// Requests whose kind of failure contains `word`, such as `Get` or `refused`.
     pub fn failed_with(&self, word: &str) -> u64 {
         let failures = self.0["failures"].as_object();
         let of = failures
@@ -341,7 +342,7 @@ impl std::fmt::Display for Report {
 /// Addresses of all slots of a `ScaledApp`, with the port of their Services.
 ///
 /// # Errors
-/// It has none.
+/// The status has no slots, or a slot has no IP address.
 pub fn slots(app: &Value) -> anyhow::Result<Vec<SocketAddr>> {
     let slots = app["status"]["balancers"]
         .as_array()

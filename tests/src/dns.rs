@@ -1,5 +1,5 @@
-//! A minimal DNS client: one question, one answer (RFC 1035 section 4). It is written by hand so that it
-//! shares no code with the server.
+//! A minimal DNS client for one question and one answer (RFC 1035 section 4). It is written by hand
+//! so that it shares no code with the server.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -46,10 +46,10 @@ pub struct Answer {
     pub addresses: Vec<(IpAddr, Duration)>,
 }
 
-/// Asks one question.
+/// Sends one question and returns its answer.
 ///
 /// # Errors
-/// There is no answer in time, or it answers another question.
+/// There is no answer in time, or it belongs to another question.
 pub fn ask(
     server: SocketAddr,
     transport: Transport,
@@ -59,7 +59,7 @@ pub fn ask(
     exchange(server, transport, &encode(name, question, false))
 }
 
-/// Asks a recursor for the answer to one question (RD set), over UDP.
+/// Sends one question to a recursor (RD set) over UDP, and returns its answer.
 ///
 /// # Errors
 /// As [`ask`].
@@ -117,7 +117,7 @@ pub fn addresses(server: SocketAddr, name: &str) -> anyhow::Result<Vec<IpAddr>> 
 }
 
 fn encode(name: &str, question: Type, recursion: bool) -> Vec<u8> {
-    // A new id for each query, because Unbound rotates addresses by the id.
+    // Each query has a new id, because Unbound rotates addresses by the id.
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let id = (std::process::id() as u16).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
     let mut query = id.to_be_bytes().to_vec();

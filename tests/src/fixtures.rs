@@ -1,5 +1,5 @@
-//! The apps that tests supervise. None knows of its supervisor, and each takes its port from its
-//! arguments, so only a handed-over socket can share the port.
+//! The apps that tests supervise. None has code for a supervisor, and each takes its port from its
+//! arguments instead of `PORT`, so its workers can share the port only by the socket hand-over.
 
 use std::path::Path;
 use std::process::Command;
@@ -26,11 +26,11 @@ pub fn python(port: u16) -> Vec<String> {
     vec!["python3".to_owned(), app("app.py"), port.to_string()]
 }
 
-/// Builds the static Go server (quick the second time, because of Go's cache) and returns the command
-/// that runs it on a port.
+/// Builds the static Go server and returns the command that runs it on a port. Later builds are
+/// quick, because of Go's cache.
 ///
 /// # Errors
-/// It does not build. Check first that `go` is installed.
+/// The server does not build. Check first that `go` is installed.
 pub fn go(port: u16) -> anyhow::Result<Vec<String>> {
     static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
     let output = binaries::workspace().join("target/scaledapp-fixture-go");
@@ -46,7 +46,8 @@ pub fn go(port: u16) -> anyhow::Result<Vec<String>> {
 }
 
 fn build_go(output: &Path) -> anyhow::Result<()> {
-    // Another test process may build or run it at the same time, so it is put in place by rename.
+    // Another test process may build or run the server at the same time. Renaming replaces the file
+    // atomically.
     let partial = output.with_extension(std::process::id().to_string());
     let mut command = Command::new("go");
     command.current_dir(binaries::workspace().join("tests/fixtures/go"));

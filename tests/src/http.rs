@@ -1,4 +1,4 @@
-//! A small blocking HTTP/1.1 client that says exactly how a request failed.
+//! A small blocking HTTP/1.1 client that reports exactly how a request failed.
 //!
 //! It never retries. Like every client with a pool, it checks whether an idle connection was closed
 //! before reusing it. Any error after that check is a failure.
@@ -20,9 +20,9 @@ pub enum Failure {
     Refused,
     /// The connection was reset.
     Reset,
-    /// The connection cannot be made for another reason, or any other I/O error.
+    /// Any other I/O error, also while connecting.
     Io(String),
-    /// No connection or no complete answer in time.
+    /// There was no connection, or no complete answer, in time.
     TimedOut,
     /// The connection was closed before the first byte of the answer.
     EofBeforeResponse,
@@ -30,9 +30,9 @@ pub enum Failure {
     Truncated,
     /// The answer is not HTTP/1.1.
     Malformed(String),
-    /// The status was not the expected one. Only callers that count use this.
+    /// The status was not the expected one. Only load generators use this kind.
     Status(u16),
-    /// The status was right, but the body was not. Only callers that count use this.
+    /// The status was right, but the body was not. Only load generators use this kind.
     WrongBody,
 }
 
@@ -101,7 +101,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The same with further fields.
+    /// The same request with these fields.
     #[must_use]
     pub fn with(self, fields: &'a [(&'a str, &'a str)]) -> Self {
         Self { fields, ..self }
@@ -139,7 +139,7 @@ impl<'a> Request<'a> {
 pub struct Response {
     /// Status code.
     pub status: u16,
-    /// Names in lower case, in the order received.
+    /// Fields with their names in lower case, in the order received.
     pub fields: Vec<(String, String)>,
     /// Body without its framing.
     pub body: Vec<u8>,
@@ -197,8 +197,8 @@ impl Connection {
         })
     }
 
-    /// Whether another request may be sent: the peer has neither announced nor
-    /// carried out its close.
+    /// Whether another request may be sent: the peer has neither closed the connection nor
+    /// announced that it will.
     pub fn is_reusable(&self) -> bool {
         if self.closing || !self.received.is_empty() || self.stream.set_nonblocking(true).is_err() {
             return false;
@@ -251,7 +251,7 @@ impl Connection {
     /// Shuts down sending.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// The connection no longer exists.
     pub fn finish(&mut self) -> Result<(), Failure> {
         Ok(self.stream.shutdown(Shutdown::Write)?)
     }
@@ -273,7 +273,7 @@ impl Connection {
     /// Reads until the peer closes, and returns all bytes.
     ///
     /// # Errors
-    /// It does not close in time, or resets.
+    /// The peer does not close in time, or resets the connection.
     pub fn read_to_close(&mut self) -> Result<Vec<u8>, Failure> {
         let deadline = Instant::now() + self.timeout;
         while self.fill(deadline)? > 0 {}
@@ -451,7 +451,7 @@ pub fn get(to: SocketAddr, path: &str) -> Result<Response, Failure> {
 /// Sends bytes as they are and reads until the peer closes.
 ///
 /// # Errors
-/// It does not close within `timeout`, resets, or refuses.
+/// The peer does not close within `timeout`, resets the connection, or refuses it.
 pub fn raw(to: SocketAddr, timeout: Duration, bytes: &[u8]) -> Result<Vec<u8>, Failure> {
     let mut connection = Connection::open(to, timeout)?;
     // A peer that refuses the request may close before it has read all of it.

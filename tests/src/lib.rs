@@ -1,7 +1,8 @@
 //! The test harness: real processes, sockets and load, with every request counted.
 //!
-//! It uses only the public interface (binaries, ports, JSON, signals) and links none of the components.
-//! `cargo xtask demo` uses it too, so it returns `Result` and leaves assertions to the tests.
+//! It uses only public interfaces (binaries, ports, JSON, signals) and links none of the
+//! components. `cargo xtask demo` uses it too, so its functions return `Result`, and only the tests
+//! assert.
 
 pub mod balancer;
 pub mod binaries;

@@ -1,8 +1,8 @@
-//! Load with every request counted: how many were sent, how many failed and how, and the longest time
-//! without a success.
+//! Load with every request counted: how many were sent, how many failed and how, and the longest
+//! time without a success.
 //!
-//! Each client is a thread that sends one request at a time and never retries. The number of requests and
-//! the time are always limited.
+//! Each client is a thread that sends one request at a time and never retries. The number of
+//! requests and the time are always limited.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -92,11 +92,11 @@ impl Load {
         Ok(running.stop())
     }
 
-    /// Sends load before, during and after `act`: until `more` requests have been answered before it, and
-    /// as many after it.
+    /// Sends load before, during and after `act`. `act` starts when `more` requests have been
+    /// answered, and the load stops when `more` further requests have been answered after `act`.
     ///
     /// # Errors
-    /// As [`Load::start`], or they are not answered by the deadline.
+    /// As [`Load::start`], or the requests are not answered by the deadline.
     pub fn around(
         self,
         more: u64,
@@ -134,7 +134,7 @@ impl Default for Shared {
     }
 }
 
-/// Running clients. Dropping it stops them soon.
+/// Running clients. If this value is dropped, each client stops after its present request.
 #[derive(Debug)]
 pub struct Running {
     shared: Arc<Shared>,
@@ -192,7 +192,7 @@ impl Running {
         )
     }
 
-    /// Lets each client finish its request, and returns the sums.
+    /// Lets each client finish its request, and returns the sums over all clients.
     pub fn stop(mut self) -> Report {
         self.shared.stop.store(true, Ordering::Relaxed);
         let clients = std::mem::take(&mut self.clients);
@@ -224,12 +224,12 @@ struct Client {
     tally: BTreeMap<String, u64>,
 }
 
-/// Method of a failed request.
+/// The method of a failed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Method {
-    /// Safe: a balancer may retry it.
+    /// GET, which a proxy may repeat.
     Get,
-    /// Must not be repeated.
+    /// POST, which a proxy must not repeat.
     Post,
 }
 
@@ -306,8 +306,8 @@ impl Client {
                 let method = if post { Method::Post } else { Method::Get };
                 *self.failures.entry((method, failure)).or_default() += 1;
                 shared.failed.fetch_add(1, Ordering::Relaxed);
-                // A refused connection returns at once. Without a pause, a dead server would get a
-                // hundred thousand requests.
+                // A refused connection fails immediately. Without a pause, the load would send a
+                // hundred thousand requests to a dead server.
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
@@ -428,13 +428,13 @@ impl Report {
         of.map(|(_, count)| count).sum()
     }
 
-    /// Failed requests without refused connections: a client that comes after a port was closed has lost
-    /// no request.
+    /// Failed requests without refused connections: a client that connects after a port was closed
+    /// has lost no request.
     pub fn lost(&self) -> u64 {
         self.failed() - self.failed_with(&Failure::Refused)
     }
 
-    /// Adds the counts of another report. Of the times, the worse one stays.
+    /// Adds the counts of another report, and keeps the worse one of each pair of times.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
         self.sent += other.sent;
@@ -508,7 +508,7 @@ mod tests {
 
     #[test]
     fn failures_have_their_kind_and_method() {
-        // Every second connection is reset, and a POST is not echoed.
+        // Every second connection is reset, and the body of a POST is not echoed.
         let upstream = Upstream::start(|mut peer| {
             if peer.read_request().is_none() || peer.index % 2 == 1 {
                 return peer.reset();

@@ -46,19 +46,19 @@ pub struct Local {
     pub process: Process,
     /// The state file, written once everything was ready.
     pub state: State,
-    /// The directory of its files.
+    /// The directory of the run's files.
     pub workdir: PathBuf,
-    /// From its start to the state file.
+    /// The time from its start until the state file existed.
     pub took: Duration,
     state_file: PathBuf,
 }
 
 impl Local {
-    /// Starts `scaledapp local FILE` and waits until everything is ready. The state file and the work
-    /// directory are put into `directory`.
+    /// Starts `scaledapp local FILE` and waits until everything is ready. The state file and the
+    /// work directory are put into `directory`.
     ///
     /// # Errors
-    /// It cannot be started, ends, or is not ready in time.
+    /// The program cannot be started, ends, or is not ready in time.
     pub fn start(file: &Path, directory: &Path) -> anyhow::Result<Self> {
         Self::start_with(file, directory, &[])
     }
@@ -109,8 +109,8 @@ impl Local {
         })
     }
 
-    /// The balancers as a client finds them: their addresses from our DNS server, with the port from the
-    /// state file.
+    /// The balancers as a client finds them: their addresses as `scaledapp-dns` answers them, with
+    /// the port from the state file.
     ///
     /// # Errors
     /// The name does not resolve.
@@ -123,7 +123,7 @@ impl Local {
             .collect())
     }
 
-    /// The process that serves a balancer's address now, which is not its supervisor.
+    /// The balancer process that serves this address now, not its supervisor.
     pub fn balancer(&self, address: SocketAddr) -> Option<u32> {
         let mark = format!("--listen {address}");
         proc::descendants(self.process.pid())
@@ -148,10 +148,10 @@ impl Local {
         Ok(workers)
     }
 
-    /// Waits until every pod has exactly `workers` ready workers.
+    /// Waits until every pod has exactly `workers` workers, all of them ready.
     ///
     /// # Errors
-    /// It does not in time.
+    /// A pod does not have them in time.
     pub fn wait_ready(&self, workers: u64) -> anyhow::Result<()> {
         wait::until(
             sidecar::BOOT,
@@ -190,10 +190,10 @@ impl Local {
         Ok(())
     }
 
-    /// Runs another `scaledapp` command against this run.
+    /// Runs another `scaledapp` command for this run.
     ///
     /// # Errors
-    /// It cannot be started or does not end.
+    /// The command cannot be started or does not end.
     pub fn command(&self, words: &[&str]) -> anyhow::Result<Ended> {
         let mut command = Command::new(binaries::path("scaledapp")?);
         command

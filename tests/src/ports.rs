@@ -1,12 +1,12 @@
-//! Free ports and loopback addresses that tests running at once do not share.
+//! Free ports and loopback addresses that tests which run at the same time do not share.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::bail;
 
-/// First port. The range is below that for outgoing connections (32768 and up), so that a client's port
-/// cannot take ours between the check and its use.
+/// First port. The range is below that of outgoing connections (32768 and up), so that no client's
+/// connection can take a port between the check and its use.
 const FIRST: u16 = 15_000;
 const COUNT: u16 = 16_000;
 
@@ -45,7 +45,7 @@ pub fn local() -> anyhow::Result<SocketAddr> {
 pub fn loopback() -> Ipv4Addr {
     let block = std::process::id() as u16;
     let address = NEXT_ADDRESS.fetch_add(1, Ordering::Relaxed);
-    // From 127.128.0.0 on, away from the addresses of `scaledapp local`.
+    // The addresses begin at 127.128.0.0, apart from those of `scaledapp local`.
     let second = 128 + (block >> 8) as u8 % 128;
     Ipv4Addr::new(127, second, block as u8, 1 + (address % 250) as u8)
 }

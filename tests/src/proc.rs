@@ -33,7 +33,7 @@ pub fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Children, their children and so on.
+/// All processes below `pid`: children, their children, and so on.
 pub fn descendants(pid: u32) -> BTreeSet<u32> {
     let parents: Vec<(u32, u64)> = all()
         .into_iter()
@@ -60,7 +60,7 @@ pub fn is_running(pid: u32) -> bool {
     })
 }
 
-/// Whether the process has ended and was not reaped.
+/// Whether the process has ended but has not been reaped.
 pub fn is_zombie(pid: u32) -> bool {
     stat(pid).is_some_and(|fields| fields.first().is_some_and(|state| state == "Z"))
 }
@@ -90,7 +90,7 @@ pub fn cpu_time(pid: u32) -> Option<Duration> {
     Some(Duration::from_secs_f64(ticks as f64 / per_second as f64))
 }
 
-/// Open descriptors; `None` for a process that is gone or not ours.
+/// Number of open descriptors; `None` if the process has exited or belongs to another user.
 pub fn open_files(pid: u32) -> Option<usize> {
     Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count())
 }
@@ -104,7 +104,7 @@ pub fn command_line(pid: u32) -> String {
         .to_owned()
 }
 
-/// Running processes whose arguments hold `text`.
+/// Running processes whose arguments contain `text`.
 pub fn with_argument(text: &str) -> Vec<u32> {
     all()
         .into_iter()

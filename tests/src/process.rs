@@ -1,7 +1,7 @@
-//! A child process under test: captured output, signals, and no survivors.
+//! A child process under test, with captured output and signals.
 //!
-//! Dropping a [`Process`] kills it, its group and everything below it, and
-//! prints its last output if the test failed.
+//! Dropping a [`Process`] kills the child, its process group and all of its descendants. If the
+//! test has failed, it also prints the child's last output.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
@@ -26,12 +26,12 @@ const OUTPUT_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Default, Clone)]
 struct Capture {
     lines: Arc<Mutex<VecDeque<String>>>,
-    /// Whether all writers have closed it.
+    /// Whether all writers have closed the stream.
     ended: Arc<AtomicBool>,
 }
 
 impl Capture {
-    /// Reads to the end in a separate thread, so that the child never blocks.
+    /// Reads a stream to its end in a separate thread, so that the child never blocks.
     fn follow(stream: impl Read + Send + 'static) -> Self {
         let capture = Self::default();
         let (lines, ended) = (Arc::clone(&capture.lines), Arc::clone(&capture.ended));
@@ -109,7 +109,8 @@ impl Process {
         Self::spawn_with(command, Stdio::null())
     }
 
-    /// As [`Process::spawn`], with this standard input, such as a listening socket as inetd passes it.
+    /// As [`Process::spawn`], with this standard input. It may be a listening socket, as inetd
+    /// passes one.
     ///
     /// # Errors
     /// It cannot be started.
@@ -151,15 +152,15 @@ impl Process {
     /// Sends a signal to this process only.
     ///
     /// # Errors
-    /// It is gone.
+    /// The process has exited and was reaped.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         send(self.pid(), signal).with_context(|| format!("cannot signal {}", self.name))
     }
 
-    /// Waits for its end.
+    /// Waits until the process has ended.
     ///
     /// # Errors
-    /// It still runs at the deadline.
+    /// The process still runs at the deadline.
     pub fn wait(&mut self, deadline: Duration) -> anyhow::Result<Ended> {
         let what = format!("{} ends", self.name);
         let status = wait::until(deadline, &what, || match self.child.try_wait() {
@@ -167,8 +168,8 @@ impl Process {
             Ok(None) => Err(format!("it runs; its stderr:\n{}", self.stderr.text())),
             Err(error) => Err(error.to_string()),
         })?;
-        // The pipes may hold unread output. If a surviving child holds them open, they never end, so
-        // this waits only for a limited time.
+        // The pipes may contain unread output. A surviving descendant may keep them open, so this
+        // waits only for a limited time.
         let streams = [&self.stdout, &self.stderr];
         let _survivor = wait::until_true(OUTPUT_TIMEOUT, "its output ends", || {
             streams
@@ -182,15 +183,15 @@ impl Process {
         })
     }
 
-    /// Whether it still runs.
+    /// Whether the process still runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits until its standard error holds `text`.
+    /// Waits until the process has written `text` to its standard error.
     ///
     /// # Errors
-    /// It does not by the deadline. The message shows its content.
+    /// It has not by the deadline. The message shows what it has written.
     pub fn says(&self, deadline: Duration, text: &str) -> anyhow::Result<()> {
         wait::until(deadline, &format!("{} says {text:?}", self.name), || {
             let stderr = self.stderr.text();
@@ -206,7 +207,7 @@ impl Process {
 /// Sends a signal to any process.
 ///
 /// # Errors
-/// It is gone or not ours.
+/// The process has exited, or belongs to another user.
 pub fn send(pid: u32, signal: Signal) -> anyhow::Result<()> {
     let pid = Pid::from_raw(pid as i32).context("0 is not a process id")?;
     Ok(kill_process(pid, signal)?)

@@ -1,6 +1,6 @@
 //! A server under test that logs its addresses, used only through its log and its admin port.
 //!
-//! For tests in a server's own package, which run the binary that cargo has just built.
+//! It serves tests in a server's own package, which run the binary that cargo has just built.
 //! [`crate::balancer`] and [`crate::sidecar`] start release binaries.
 
 use std::cell::Cell;
@@ -26,15 +26,16 @@ pub struct Served {
     pub address: SocketAddr,
     /// Its admin address.
     pub admin: SocketAddr,
-    /// Bytes of its log before the line that was waited for last. No test logs more lines than are kept.
+    /// The log's length in bytes up to the end of the line that was waited for last. No test logs
+    /// more lines than [`Process`] keeps.
     read: Cell<usize>,
 }
 
 impl Served {
-    /// Starts it and waits until it listens.
+    /// Starts a server and waits until it listens.
     ///
     /// # Errors
-    /// It cannot be started, or does not log in time that it listens.
+    /// The server cannot be started, or does not log in time that it listens.
     pub fn start(command: Command) -> anyhow::Result<Self> {
         let process = Process::spawn(command)?;
         let read = Cell::new(0);
@@ -58,7 +59,7 @@ impl Served {
     /// Waits until `/readyz` answers with 200.
     ///
     /// # Errors
-    /// It does not in time.
+    /// There is no such answer in time.
     pub fn wait_ready(&self) -> anyhow::Result<()> {
         wait::until(SOON, "it is ready", || match self.get("/readyz") {
             Ok(response) if response.status == 200 => Ok(()),
@@ -70,13 +71,13 @@ impl Served {
     /// Sends a GET to the admin port.
     ///
     /// # Errors
-    /// It does not answer.
+    /// The admin port does not answer.
     pub fn get(&self, path: &str) -> anyhow::Result<Response> {
         http::get(self.admin, path).with_context(|| path.to_owned())
     }
 }
 
-/// Waits for a line with `text` after the first `read` bytes.
+/// Waits for a line with `text` after the first `read` bytes of the log.
 fn next_line(process: &Process, read: &Cell<usize>, text: &str) -> anyhow::Result<String> {
     wait::until(SOON, &format!("it logs {text:?}"), || {
         let log = process.stderr();

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::process::{Ended, Process};
 use crate::{binaries, http, ports, process, wait};
 
-/// The time for a worker to boot. Even on two busy cores it takes much less.
+/// Time-out for the boot of workers, which takes much less even on two busy cores.
 pub const BOOT: Duration = Duration::from_secs(20);
 
 /// How to start a supervisor.
@@ -87,10 +87,10 @@ impl Launch {
         Ok(command)
     }
 
-    /// Starts it without waiting until it is ready.
+    /// Starts the supervisor without waiting until it is ready.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// The supervisor cannot be started.
     pub fn start(self) -> anyhow::Result<Sidecar> {
         let process = Process::spawn(self.command()?)?;
         Ok(Sidecar {
@@ -99,20 +99,20 @@ impl Launch {
         })
     }
 
-    /// Starts it and waits until `workers` are ready.
+    /// Starts the supervisor and waits until `workers` workers are ready.
     ///
     /// # Errors
-    /// It cannot be started, or they are not ready in time.
+    /// The supervisor cannot be started, or the workers are not ready in time.
     pub fn ready(self, workers: u64) -> anyhow::Result<Sidecar> {
         let mut sidecar = self.start()?;
         sidecar.wait_ready(workers)?;
         Ok(sidecar)
     }
 
-    /// Runs it to its end.
+    /// Runs the supervisor to its end.
     ///
     /// # Errors
-    /// It cannot be started or does not end.
+    /// The supervisor cannot be started or does not end within `deadline`.
     pub fn run(self, deadline: Duration) -> anyhow::Result<Ended> {
         process::run(self.command()?, deadline)
     }
@@ -121,22 +121,22 @@ impl Launch {
 /// One worker as status shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Worker {
-    /// Stable index.
+    /// The slot's number, which a replacement keeps.
     pub slot: u64,
     /// Process id.
     pub pid: u32,
     /// `Ready`, `Draining` and so on.
     pub state: String,
-    /// Counts reloads.
+    /// The generation, counted up by each reload.
     pub generation: u64,
-    /// Counts unexpected ends.
+    /// How often workers of this slot ended unexpectedly.
     pub restarts: u64,
 }
 
 /// A running supervisor.
 #[derive(Debug)]
 pub struct Sidecar {
-    /// Its process (the wrapper's, if that does not exec).
+    /// Its process, or that of the wrapper if the wrapper does not exec the supervisor.
     pub process: Process,
     /// How it was started.
     pub launch: Launch,
@@ -159,7 +159,7 @@ impl Sidecar {
         status(self.launch.admin)
     }
 
-    /// The workers by slot, including those that are leaving.
+    /// The workers by slot, including those that are being stopped.
     ///
     /// # Errors
     /// As [`Sidecar::status`].
@@ -179,10 +179,10 @@ impl Sidecar {
             .collect())
     }
 
-    /// Waits until exactly `workers` are ready and no other is left.
+    /// Waits until exactly `workers` workers are ready and no other worker exists.
     ///
     /// # Errors
-    /// They are not ready in time, or the supervisor ended.
+    /// The workers are not ready in time, or the supervisor ended.
     pub fn wait_ready(&mut self, workers: u64) -> anyhow::Result<()> {
         let admin = self.launch.admin;
         let mut ended = None;
@@ -213,10 +213,10 @@ impl Sidecar {
         ctl(self.launch.admin, words)
     }
 
-    /// As [`Sidecar::ctl`], but it must exit with 0. Returns its output.
+    /// As [`Sidecar::ctl`], but requires exit code 0 and returns the standard output.
     ///
     /// # Errors
-    /// It exited with another code.
+    /// `ctl` exited with another code.
     pub fn ctl_done(&self, words: &[&str]) -> anyhow::Result<String> {
         let ended = self.ctl(words)?;
         ensure!(
@@ -229,10 +229,10 @@ impl Sidecar {
     }
 }
 
-/// Runs `scaledapp-sidecar ctl` against an admin address.
+/// Runs `scaledapp-sidecar ctl` for the supervisor at an admin address.
 ///
 /// # Errors
-/// It cannot be started or does not end.
+/// `ctl` cannot be started or does not end.
 pub fn ctl(admin: SocketAddr, words: &[&str]) -> anyhow::Result<Ended> {
     let mut command = Command::new(binaries::path("scaledapp-sidecar")?);
     command
@@ -244,7 +244,7 @@ pub fn ctl(admin: SocketAddr, words: &[&str]) -> anyhow::Result<Ended> {
 /// `/status` of a supervisor.
 ///
 /// # Errors
-/// It does not answer with 200.
+/// The supervisor does not answer with 200.
 pub fn status(admin: SocketAddr) -> anyhow::Result<Value> {
     let response = http::get(admin, "/status").with_context(|| format!("status of {admin}"))?;
     ensure!(

@@ -1,5 +1,5 @@
-//! A scripted peer: a listener that runs a given script in a thread for each connection, and records every
-//! byte that it received.
+//! A scripted upstream: a listener that runs a given script in a thread for each connection, and
+//! records every byte that it receives.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long a script may wait for bytes. A script that waits longer is stuck.
+/// How long a script may wait for bytes; after that, its connection counts as ended.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The listener.
@@ -41,7 +41,7 @@ impl Upstream {
     /// Listens on a given address.
     ///
     /// # Errors
-    /// It is taken.
+    /// Another socket uses the address.
     pub fn start_on(
         address: SocketAddr,
         script: impl Fn(Peer) + Send + Sync + 'static,
@@ -74,7 +74,7 @@ impl Upstream {
                 };
                 let script = Arc::clone(&script);
                 std::thread::spawn(move || {
-                    // A peer that never writes must not block the thread for ever.
+                    // A peer that never writes must not block the thread indefinitely.
                     if peer.stream.set_read_timeout(Some(READ_TIMEOUT)).is_ok() {
                         script(peer);
                     }
@@ -135,7 +135,7 @@ impl Peer {
         read
     }
 
-    /// Reads a head with its empty line. `None` if the connection ends before.
+    /// Reads a head with its empty line. `None` if the connection ends earlier.
     pub fn read_head(&mut self) -> Option<String> {
         loop {
             if let Some(at) = self
@@ -165,7 +165,7 @@ impl Peer {
         Some(head)
     }
 
-    /// Reads `length` bytes. `None` if the connection ends before.
+    /// Reads `length` bytes. `None` if the connection ends earlier.
     pub fn read_exactly(&mut self, length: usize) -> Option<Vec<u8>> {
         while self.buffer.len() < length {
             if self.fill() == 0 {
@@ -197,7 +197,7 @@ impl Peer {
         std::mem::take(&mut self.buffer)
     }
 
-    /// Writes. Returns `false` if the peer is gone.
+    /// Writes bytes. Returns `false` if the peer has closed the connection.
     pub fn write(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }

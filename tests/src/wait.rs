@@ -1,15 +1,15 @@
-//! Waiting for a condition with a deadline. Tests wait in no other way.
+//! Waiting for a condition with a deadline. Tests wait only in this way.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-/// Time between two checks. It is short compared with every deadline, and long compared with a check.
+/// Time between two checks: short compared with every deadline, long compared with a check.
 const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Calls `look` until it returns `Ok`.
 ///
 /// # Errors
-/// `deadline` passed. The message names `what` and the last `Err`.
+/// `deadline` has passed. The message has `what` and the last `Err`.
 pub fn until<T, E: Display>(
     deadline: Duration,
     what: &str,
@@ -27,10 +27,10 @@ pub fn until<T, E: Display>(
     }
 }
 
-/// As [`until`], for a plain condition.
+/// As [`until`], for a condition that is true or false.
 ///
 /// # Errors
-/// `deadline` passed.
+/// `deadline` has passed.
 pub fn until_true(
     deadline: Duration,
     what: &str,

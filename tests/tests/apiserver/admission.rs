@@ -1,5 +1,5 @@
-//! Tests with admission that changes our fields: the app becomes Ready, nothing is written
-//! again and again, and a person's changes are still undone.
+//! Tests with admission that changes fields which the operator writes: the app becomes Ready,
+//! the operator writes each object only once, and it still undoes a person's changes.
 
 use scaledapp_tests::wait;
 use serde_json::{Value, json};
@@ -66,7 +66,7 @@ fn image(deployment: &Value) -> &str {
     container["image"].as_str().unwrap()
 }
 
-/// A registry mirror and a policy for labels behave like this.
+/// The policies are those of a registry mirror and of a platform that sets a label.
 #[test]
 fn values_that_admission_changes_are_written_once_and_those_that_people_change_are_undone() {
     let Some(story) = story("mirrored", 1) else {
@@ -110,7 +110,7 @@ fn values_that_admission_changes_are_written_once_and_those_that_people_change_a
     let after = story.server.writes("mirrored");
     assert_eq!(after[before.len()..], [""; 0]);
 
-    // A person changes a field that admission changes as well, and another field.
+    // A person changes first a field that admission does not change, then one that it does.
     for (path, patch) in [
         ("spec.replicas", json!({"spec": {"replicas": 5}})),
         (
@@ -194,7 +194,7 @@ fn objects_are_known_though_a_policy_sets_another_managed_by_on_all_of_them() {
     assert_eq!(app["status"]["pods"], "1/1");
 }
 
-/// Labels that selectors need.
+/// The removed label is one by which the operator selects its objects.
 #[test]
 fn objects_that_admission_hides_from_the_operator_are_reported_and_written_once() {
     let Some(story) = story("hidden", 1) else {
@@ -237,7 +237,7 @@ fn objects_that_admission_hides_from_the_operator_are_reported_and_written_once(
     assert_eq!(after[before.len()..], [""; 0]);
 }
 
-/// The number of workers reaches running pods by an annotation.
+/// The removed annotation is the one by which the number of workers reaches running pods.
 #[test]
 fn an_annotation_that_admission_removes_from_pods_is_written_once_to_each() {
     let Some(story) = story("stripped", 1) else {

@@ -1,4 +1,4 @@
-//! Tests of the chart as helm installs it: existing objects are left alone, and the API
+//! Tests of the chart as helm installs it: helm changes no existing definition, and the API
 //! server knows every rendered field.
 
 use serde_json::{Value, json};
@@ -14,8 +14,8 @@ fn owner(story: &crate::story::Story) -> String {
     crd["metadata"]["annotations"]["meta.helm.sh/release-name"].to_string()
 }
 
-/// `helm uninstall` keeps the definition, with the name of the release that installed it.
-/// It may also have been applied by hand.
+/// A definition may already exist: `helm uninstall` keeps it, with the name of the release that
+/// installed it, or a person has applied it, as here.
 #[test]
 fn a_release_leaves_a_definition_of_others_alone_and_says_so() {
     let Some(story) = story("chart", 1) else {
@@ -40,7 +40,7 @@ fn a_release_leaves_a_definition_of_others_alone_and_says_so() {
     let note = "was there already (from kubectl) and is left as it is";
     assert!(installed.stdout.contains(note), "{}", installed.stdout);
     assert_eq!(owner(&story), "null");
-    // An upgrade of the release does not change that.
+    // An upgrade of the release does not take over the definition either.
     let upgrade = [
         "upgrade",
         "second",
@@ -99,7 +99,7 @@ fn everything_that_the_chart_renders_is_accepted_in_strict_mode() {
             "{values}: {kinds:?}"
         );
     }
-    // The control: an unknown field is refused.
+    // The negative control: an unknown field is refused.
     let wrong = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "wrong", "namespace": "default"}, "datum": {},

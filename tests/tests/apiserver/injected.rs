@@ -1,6 +1,6 @@
-//! Tests with admission that adds to our objects, as that of meshes and platform teams does:
-//! labels, variables, tolerations, containers, and another grace period. All additions stay, the
-//! app becomes Ready and Updated, and no pass writes.
+//! Tests with admission that adds to the operator's objects, as meshes and platform teams do:
+//! labels, variables, tolerations, containers, and another grace period. The operator keeps all
+//! additions, the app becomes Ready and Updated, and no later pass writes.
 
 use serde_json::{Value, json};
 
@@ -23,8 +23,8 @@ fn merged(of: &str) -> String {
     )
 }
 
-/// The items that a policy appends: a toleration, and a container with capabilities. Both stand
-/// in lists that are a single value for server-side apply.
+/// The items that a policy appends: a toleration, and a container that drops all capabilities.
+/// Tolerations and capabilities are lists that server-side apply treats as a single value.
 fn appended(path: &str, of: &str) -> String {
     let spec = of.replacen("Object", "object", 1);
     let add = |field: &str, value: &str| {
@@ -49,7 +49,8 @@ fn appended(path: &str, of: &str) -> String {
 }
 
 impl Story {
-    /// Adds a policy with two mutations, for created objects and, with `changes`, for changed ones.
+    /// Adds a policy with two mutations. It applies to created objects, and with `changes` to
+    /// changed objects as well.
     fn injects(&self, group: &str, resource: &str, changes: bool, merge: &str, patch: &str) {
         let name = format!("{}-{resource}", self.namespace);
         let operations: &[&str] = if changes {
@@ -90,7 +91,7 @@ fn names(list: &Value) -> Vec<&str> {
     list.filter_map(|it| it["name"].as_str()).collect()
 }
 
-/// Checks that the metadata and spec of a pod or a template have all that the policies add.
+/// Checks that a pod or a pod template has everything that the policies add.
 fn assert_injected(of: &Value) {
     let spec = &of["spec"];
     assert_eq!(spec["terminationGracePeriodSeconds"], 77, "{spec}");

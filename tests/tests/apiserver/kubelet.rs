@@ -1,5 +1,5 @@
-//! Simulated nodes: reports the status of nodes and pods as kubelets would, by rules of the
-//! tests, and serves the admin ports of our pods.
+//! Simulated kubelets. They report the status of nodes and pods, as rules of the tests
+//! determine it, and they serve the admin ports of supervisors and balancers.
 //!
 //! The pauses are shorter than those of a kubelet, above all between restarts.
 
@@ -22,20 +22,20 @@ const ADMIN_PORT: u16 = 9377;
 const LIFE: Duration = Duration::from_millis(600);
 const BACK_OFF: Duration = Duration::from_millis(1_500);
 
-/// How a pod that has a node behaves.
+/// How a scheduled pod behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Behaviour {
     /// It is ready after this time and answers on its admin port.
     Ready(Duration),
-    /// Its main container ends again and again, with this exit code and last output.
+    /// Its main container crashes repeatedly, with this exit code and last output.
     Crashes(i32, &'static str),
-    /// Its main container waits for ever, with this reason and message.
+    /// Its main container never starts; it waits with this reason and message.
     Waits(&'static str, &'static str),
     /// As [`Behaviour::Waits`], before any other container starts.
     InitWaits(&'static str, &'static str),
     /// As [`Behaviour::Crashes`], before any other container starts.
     InitCrashes(i32, &'static str),
-    /// It cannot be set up, which this event reports.
+    /// It cannot be set up, because a volume is missing; an event reports this message.
     Unmounted(&'static str),
     /// It is ready, but only its kubelet reaches its admin port.
     Unreachable,
@@ -80,7 +80,7 @@ struct Taken {
 #[derive(Clone)]
 pub(crate) struct Kubelets {
     api: Api,
-    /// The rules by namespace; without one, every pod is ready at once.
+    /// The rules by namespace. In a namespace without a rule, every pod is ready immediately.
     rules: Arc<Mutex<HashMap<String, Rule>>>,
 }
 
@@ -135,7 +135,7 @@ impl Kubelets {
             .unwrap();
     }
 
-    /// Starts to simulate all kubelets, until the process ends.
+    /// Starts to simulate all kubelets until the process ends.
     pub(crate) fn start(&self) {
         let kubelets = self.clone();
         std::thread::spawn(move || {
@@ -218,7 +218,7 @@ impl Kubelets {
 }
 
 impl Kubelets {
-    /// Sends the event about a volume that a pod lacks.
+    /// Sends the event for a volume that cannot be mounted into a pod.
     fn unmounted(&self, namespace: &str, pod: &Value, note: &str) {
         let name = pod["name"].as_str().unwrap_or_default();
         let event = json!({
@@ -234,7 +234,7 @@ impl Kubelets {
     }
 }
 
-/// An address of the network namespace that no pod had before.
+/// An address of the network namespace that no pod has had before.
 fn address() -> Ipv4Addr {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -310,7 +310,7 @@ impl ContainerState {
         }
     }
 
-    /// A container in a crash loop of this age.
+    /// A container in a crash loop that began this long ago.
     fn crashes(elapsed: Duration, code: i32, words: &str) -> Self {
         let ended = json!({"terminated": {"exitCode": code, "reason": "Error", "message": words}});
         let round = (elapsed.as_millis() / (LIFE + BACK_OFF).as_millis()) as u32;

@@ -1,4 +1,4 @@
-//! Tests of an app's life: creation, scaling, deletion.
+//! Tests of creation, scaling and deletion of an app, and of objects that belong to others.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ fn an_app_comes_up_is_scaled_and_leaves_nothing_behind() {
     assert_eq!(app["status"]["pods"], "4/4");
     assert_eq!(story.warnings("hello"), [""; 0]);
 
-    // We have no finalizer, so owner references must remove everything.
+    // The operator sets no finalizer, so owner references must remove everything.
     let options = json!({"propagationPolicy": "Foreground"});
     story
         .server
@@ -93,7 +93,7 @@ fn pods_per_node_follow_the_nodes() {
     assert_eq!(nodes, ["nodes-1", "nodes-2", "nodes-3"]);
 }
 
-/// `kubectl delete --cascade=orphan` and a restored backup have this result.
+/// `kubectl delete --cascade=orphan` and a restored backup leave such objects behind.
 #[test]
 fn objects_that_an_app_left_behind_become_its_own_again() {
     let Some(story) = story("orphan", 1) else {
@@ -156,8 +156,8 @@ fn objects_that_an_app_left_behind_become_its_own_again() {
     owned_by_hand(&story, &message);
 }
 
-/// Runs the command of the message as a user who may delete these objects. Then none of them stays
-/// when the app is deleted.
+/// Runs the command of the message as a user who may delete these objects. Afterwards, the
+/// deletion of the app must delete all of them.
 fn owned_by_hand(story: &Story, message: &str) {
     let api = &story.server.api;
     let (_, command) = message.split_once("(kubectl ").unwrap();
@@ -195,7 +195,7 @@ fn owned_by_hand(story: &Story, message: &str) {
     .unwrap();
 }
 
-/// An object without our labels belongs to somebody else.
+/// An object without the operator's labels belongs to somebody else.
 #[test]
 fn an_object_of_somebody_else_with_our_name_is_left_alone() {
     let Some(story) = story("conflict", 1) else {
@@ -216,7 +216,8 @@ fn an_object_of_somebody_else_with_our_name_is_left_alone() {
     assert_eq!(story.server.api.get(&map).unwrap()["data"], theirs["data"]);
 }
 
-/// The slice's name is used only once a balancer serves.
+/// The operator writes a slot's `EndpointSlice` only once a balancer serves, so the conflict
+/// appears later than those of other objects.
 #[test]
 fn an_endpoint_slice_of_somebody_else_is_left_alone() {
     let Some(story) = story("slice", 1) else {
@@ -284,7 +285,7 @@ fn a_persons_change_of_our_object_is_undone_at_once() {
         })
         .unwrap();
     }
-    // Kubernetes has created slices for the selector, and does not remove them.
+    // For the selector, Kubernetes has created slices, which it does not delete by itself.
     let slices = "endpointslices?labelSelector=kubernetes.io/service-name%3Dhello-lb-0";
     let names = || -> Vec<String> {
         let slices = story.list("/apis/discovery.k8s.io/v1", slices);
@@ -305,7 +306,7 @@ fn a_persons_change_of_our_object_is_undone_at_once() {
     .unwrap();
 }
 
-/// Many charts set these labels.
+/// Many charts set labels like these.
 #[test]
 fn pods_of_others_with_the_same_labels_get_no_request() {
     let Some(story) = story("foreign", 1) else {
@@ -380,7 +381,7 @@ fn additions_of_others_to_a_deployment_stay_and_cause_no_further_writes() {
     });
     story.wait_complete("hello");
     let before = story.deployment("hello");
-    // Another pass, for a reason that does not concern the Deployment.
+    // This triggers another pass, for a reason that does not concern the Deployment.
     story.apply("hello", "replicas: {total: 1}\nbalancers: {replicas: 3}");
     story.wait_complete("hello");
     let after = story.server.api.get(&path).unwrap();

@@ -1,7 +1,7 @@
-//! Tests that need a long time: nodes that are drained one after the other, an autoscaler
+//! Tests that take a long time: nodes that are drained one after the other, an autoscaler
 //! that adds and removes nodes, and many idle apps. `SCALEDAPP_LONG` sets the time in
 //! seconds, such as `600`; without it the tests are skipped. They print a line every ten
-//! seconds, and check that the values stay within bounds.
+//! seconds, and check that the values remain within bounds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ fn length() -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// The observations of a test.
+/// The numbers that a test records.
 #[derive(Default)]
 struct Log {
     begun: Option<Instant>,
@@ -142,19 +142,19 @@ fn nodes_are_drained_one_after_the_other() {
     assert!(fewest >= 3, "{fewest}");
 }
 
-/// The memory and the actions of a cluster autoscaler. It has the usual rules with shorter times.
+/// A simulated cluster autoscaler. It follows the usual rules, with shorter times.
 #[derive(Default)]
 struct Autoscaler {
     /// Number of the last node.
     number: usize,
-    /// For how many checks in a row a pod has waited.
+    /// The number of successive checks in which a pod was waiting, by name.
     waits: BTreeMap<String, usize>,
-    /// For how many checks in a row a node was not needed.
+    /// The number of successive checks in which a node was not needed, by name.
     unneeded: BTreeMap<String, usize>,
     /// The node that is being emptied, and is removed once it is empty.
     leaving: Option<String>,
     added: usize,
-    /// Those of the added nodes that a pod of the app with a pod on each node needed.
+    /// How many of the added nodes were added for a pod of `each`, the app with a pod on each node.
     added_for_each: usize,
     removed: usize,
 }
@@ -186,8 +186,8 @@ impl Autoscaler {
         }
     }
 
-    /// Empties and removes nodes, one at a time, that are less than half used for ten checks and
-    /// whose pods fit elsewhere.
+    /// Empties and removes nodes, one at a time. It chooses nodes that were less than half used in
+    /// ten successive checks and whose pods fit on another node.
     fn remove(&mut self, story: &Story, pods: &[Value]) {
         let nodes: Vec<String> = nodes(story).iter().map(name).collect();
         let used = |node: &str| -> u64 {
@@ -282,8 +282,8 @@ fn an_autoscaler_comes_to_rest() {
     println!(
         "{added} nodes added, {added_for_each} for a pod on each, {removed} removed, {most} at most"
     );
-    // Each node has 4 CPUs, and takes one pod of 2 CPUs and one of 1.5. A load of eight pods needs
-    // eight nodes, and one more may be leaving.
+    // Each node has 4 CPUs, enough for one pod of `load` (2) and one of `each` (1.5). Eight pods of
+    // `load` need eight nodes, and a ninth may be waiting for its removal.
     assert!(most <= 9, "{most}");
     assert_eq!(added_for_each, 0);
     if length >= Duration::from_mins(4) {
@@ -296,14 +296,14 @@ fn an_autoscaler_comes_to_rest() {
 
 /// CPU time of a process so far, in seconds.
 fn cpu(pid: u32) -> f64 {
-    // The kernel counts in hundredths here (USER_HZ).
+    // The kernel counts these times in hundredths of a second (USER_HZ).
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
     let times = after_name.split(' ').skip(11).take(2);
     times.filter_map(|it| it.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
-/// It takes at most three minutes, because a longer time shows nothing else.
+/// This test takes at most three minutes, because a longer time would show nothing more.
 #[test]
 fn a_hundred_idle_apps_cost_no_write() {
     let Some(length) = length() else {

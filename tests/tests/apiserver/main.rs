@@ -1,9 +1,9 @@
-//! Tests of the operator with a real API server, its controllers and its scheduler, and
-//! with simulated nodes: what Kubernetes refuses, defaults, places and deletes, and how the
-//! operator reacts.
+//! Tests of the operator with a real API server, controllers and scheduler, and with
+//! simulated nodes. They show how the operator reacts to what Kubernetes refuses, defaults,
+//! schedules and deletes.
 //!
-//! This layer is between the simulated API server (`operator/tests/api`), which shows
-//! single requests, and the kind layer, where containers run. No app runs here.
+//! This layer is between the mock API server (`operator/tests/api`), with which single
+//! requests are tested, and the kind layer, where containers run. No app runs here.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
 //! Tests of the status if objects of an app are refused, its pods find no node, or nothing
-//! is created at all: every condition has the cause with its cure.
+//! is created at all: every condition names the cause with its cure.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::refusals::quota;
 use crate::story::{SOON, condition, story};
 
-/// A missing object is reported itself, instead of the pods that are refused because of it.
+/// The status reports the missing `ServiceAccount`, not the pods that are refused because of it.
 #[test]
 fn a_refused_object_is_reported_itself_and_written_once() {
     let Some(story) = story("accounts", 1) else {
@@ -56,7 +56,8 @@ fn a_refused_object_is_reported_itself_and_written_once() {
     story.wait_complete("hello");
 }
 
-/// The scheduler's message is reported with its cure, and so is its silence.
+/// The status quotes the scheduler's message with a cure. If no scheduler looks at the pod, the
+/// status says so, too.
 #[test]
 fn a_pod_that_finds_no_node_is_reported_with_its_cure() {
     let Some(story) = story("no-node", 1) else {
@@ -111,8 +112,7 @@ fn a_pod_that_finds_no_node_is_reported_with_its_cure() {
     });
 }
 
-/// Whatever the reason why the operator does nothing more, no condition claims that nothing
-/// is missing.
+/// Whatever stops the operator, no condition claims that nothing is missing.
 #[test]
 fn if_nothing_is_created_no_condition_says_that_nothing_is_missing() {
     let Some(story) = story("nothing", 1) else {

@@ -1,4 +1,4 @@
-//! Tests of hostnames with a real API server: which app gets one, what the status of the
+//! Tests of hostnames with a real API server: which app gets a name, what the status of the
 //! other apps says, and what the DNS server answers with the rights of the chart.
 
 use std::net::{IpAddr, SocketAddr};
@@ -84,12 +84,13 @@ fn a_hostname_goes_to_a_permitted_app_and_the_status_of_the_others_says_why_not(
         &format!("--admin=127.0.0.1:{ADMIN}"),
     ];
     let dns = a.server.start_dns(&flags).unwrap();
-    // The thief is older.
+    // `thief` is older than `owner`, which is in the namespace that the name belongs to.
     apply(&b, "thief", "x.own.apps.test");
     apply(&b, "apex", "apps.test");
     apply(&b, "server", "ns1.apps.test");
     apply(&b, "outside", "x.example.test");
-    // If both are made within the same second, the namespace decides which one counts as older.
+    // If `first` and `second` are created within the same second, the namespace decides which one
+    // counts as older.
     apply(&a, "first", "same.apps.test");
     apply(&a, "owner", "x.own.apps.test");
     apply(&b, "second", "same.apps.test");
@@ -145,7 +146,7 @@ fn a_hostname_goes_to_a_permitted_app_and_the_status_of_the_others_says_why_not(
     .unwrap();
     let addresses: Vec<IpAddr> = answer.addresses.iter().map(|(ip, _)| *ip).collect();
     assert_eq!(addresses, [address]);
-    // Once the older one is gone the younger one has the name.
+    // Once the older app is deleted, the younger app gets the name.
     let none = json!({});
     a.server.api.delete(&a.app_path("first"), &none).unwrap();
     assert_is_of(&b, "second", "same.apps.test");

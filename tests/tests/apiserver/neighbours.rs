@@ -1,5 +1,5 @@
-//! Tests of other writers to our objects: kubectl's rollout commands, autoscalers, tools
-//! that keep objects as they are in a repository.
+//! Tests of other writers to the operator's objects: kubectl's rollout commands, persons, and
+//! tools that keep objects as they are in a repository.
 
 use scaledapp_tests::wait;
 use serde_json::{Value, json};
@@ -26,8 +26,8 @@ impl Story {
     }
 }
 
-/// Many operators remove the annotation again, which stops the restart half-way, or
-/// restarts once more at the next change.
+/// Many operators remove the annotation that the command sets. That stops the restart half-way,
+/// or causes another one at the next change.
 #[test]
 fn a_rollout_restart_is_carried_out_once() {
     let Some(story) = story("restart", 1) else {
@@ -53,7 +53,7 @@ fn a_rollout_restart_is_carried_out_once() {
     assert_eq!(story.sets("hello"), after);
 }
 
-/// `kubectl rollout pause` leaves a release where it is.
+/// After `kubectl rollout pause`, a release does not proceed.
 #[test]
 fn a_deployment_that_somebody_has_paused_is_reported() {
     let Some(story) = story("pause", 1) else {
@@ -79,7 +79,7 @@ fn a_deployment_that_somebody_has_paused_is_reported() {
     assert!(pods.iter().all(|pod| image(pod) == "registry.test/app:2"));
 }
 
-/// Quantities that the API server rewrites, in every field.
+/// The API server rewrites quantities in any field that has one.
 #[test]
 fn amounts_in_any_form_are_written_once() {
     let Some(story) = story("amounts", 1) else {
@@ -117,8 +117,8 @@ podTemplate:
     assert_eq!(writes[before.len()..], [""; 0]);
 }
 
-/// Tools that track their objects by labels and annotations must not find these on objects
-/// of the operator, because they would delete them.
+/// Deployment tools track their objects by labels and annotations. They would delete objects of
+/// the operator that have them.
 #[test]
 fn labels_of_deployment_tools_stay_on_the_object_that_they_deploy() {
     let Some(story) = story("marks", 1) else {
@@ -158,7 +158,7 @@ fn labels_of_deployment_tools_stay_on_the_object_that_they_deploy() {
             }
         }
     }
-    // The object itself stays as it was applied, so the tools see no difference.
+    // The ScaledApp's spec is as it was applied, so the tools see no difference.
     let live = story.app("hello");
     for (field, wanted) in object["spec"].as_object().unwrap() {
         assert_eq!(live["spec"][field], *wanted, "{field}");
@@ -169,7 +169,6 @@ fn labels_of_deployment_tools_stay_on_the_object_that_they_deploy() {
     );
 }
 
-/// A deleted object, or a removed owner reference, is restored.
 #[test]
 fn an_object_that_is_deleted_or_loses_its_owner_is_restored() {
     let Some(story) = story("orphans", 1) else {

@@ -1,5 +1,5 @@
-//! Tests of pods per node while nodes fill, come and go, with a cluster autoscaler that
-//! adds a node whenever a pod finds none.
+//! Tests of pods per node while nodes fill up, appear and are drained, with a cluster autoscaler
+//! that adds a node whenever a pod finds none.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,8 +12,8 @@ use crate::story::{Story, condition, is_unschedulable, story};
 
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// An autoscaler that adds a node for a pod that has none in two successive checks. A real one
-/// checks every ten seconds.
+/// An autoscaler that adds a node for a pod without a node in two successive checks. A real
+/// autoscaler checks every ten seconds.
 struct Autoscaler {
     added: Arc<AtomicUsize>,
     ends: Arc<AtomicBool>,
@@ -66,7 +66,7 @@ impl Drop for Autoscaler {
 }
 
 impl Story {
-    /// Adds a foreign pod that takes this many CPUs of a node.
+    /// Adds a pod that does not belong to the app and takes this many CPUs of a node.
     fn fill(&self, number: usize, cpu: &str) {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
@@ -107,7 +107,7 @@ fn a_full_node_neither_keeps_the_app_from_being_ready_nor_grows_the_cluster() {
     assert_eq!(app["status"]["pods"], "2/2");
     let degraded = condition(&app, "Degraded");
     assert_eq!(degraded.reason, "NodesWithoutRoom", "{degraded:?}");
-    // It stays Ready.
+    // An autoscaler would have added a node by now.
     std::thread::sleep(Duration::from_secs(5));
     assert_eq!(story.nodes_of("hello"), ["full-1", "full-3"]);
     // A new node gets its pod, and causes no further node.
@@ -115,7 +115,7 @@ fn a_full_node_neither_keeps_the_app_from_being_ready_nor_grows_the_cluster() {
     story.wait("hello", "a pod for the new node", |app| {
         app["status"]["pods"] == "3/3"
     });
-    // The full node gets room.
+    // The full node becomes free.
     story
         .server
         .api
@@ -183,7 +183,7 @@ fn a_drain_and_a_rollout_do_not_grow_the_cluster_either() {
     assert_eq!(scaler.added(), 0, "while pods were replaced");
 }
 
-/// The successor of an evicted pod has no node until fewer pods are wanted.
+/// The successor of an evicted pod has no node until the operator asks for fewer pods.
 #[test]
 fn a_drain_causes_no_warning_about_a_pod_without_a_node() {
     let Some(story) = story("quietly", 3) else {

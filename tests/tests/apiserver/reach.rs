@@ -1,5 +1,5 @@
-//! Tests of admin ports that are blocked although their pods are ready: by a
-//! `NetworkPolicy`, or by a mesh that enforces mutual TLS. Everything keeps serving, and
+//! Tests of admin ports that are blocked although their pods are ready, as by a
+//! `NetworkPolicy` or by a mesh that enforces mutual TLS. Everything keeps serving, and
 //! the status names the blocked connections.
 
 use std::time::Duration;
@@ -16,7 +16,8 @@ fn is_app(pod: &Value) -> bool {
 }
 
 impl Story {
-    /// Waits for this reason of Degraded; Ready must never be false meanwhile.
+    /// Waits until Degraded has this reason and a message with these parts; Ready must be true all
+    /// the time.
     fn wait_degraded(&self, reason: &str, says: &[&str]) -> Value {
         self.wait("hello", reason, |app| {
             let ready = condition(app, "Ready");
@@ -56,7 +57,7 @@ fn an_app_that_the_operator_cannot_reach_comes_up_serves_and_says_so() {
     };
     story.rule(|_| Behaviour::Unreachable);
     story.apply("hello", "replicas: {total: 2}");
-    // By the kubelets' readiness the app is complete, and stays so.
+    // According to the kubelets the app is complete.
     story.wait("hello", "it serves", |app| {
         condition(app, "Ready").status == "True" && app["status"]["serving"] == "2/2"
     });
@@ -77,7 +78,7 @@ fn an_app_that_the_operator_cannot_reach_comes_up_serves_and_says_so() {
     for slot in 0..2 {
         assert_eq!(story.leads(slot), [story.balancer_address(slot)]);
     }
-    // A balancer that is ready later than the other one may be reported, too.
+    // A balancer that becomes ready later than the other may cause another warning.
     let warnings = story.warnings("hello");
     let reports = warnings.iter().filter(|it| it.contains("PodsUnreachable"));
     assert_eq!(reports.count(), 1, "{warnings:?}");

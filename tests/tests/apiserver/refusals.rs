@@ -1,5 +1,5 @@
 //! Tests of pods that do not start: what the status says, whose message it quotes, how
-//! soon, and that it stays the same until the cause is gone.
+//! soon, and that it does not change until the cause is removed.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -88,7 +88,7 @@ fn a_refusal_of_pods_is_quoted() {
     story.wait_reported("PodsRefused", "violates PodSecurity");
 }
 
-/// A release crashes while the old one serves.
+/// The new release crashes while the old one serves.
 #[test]
 fn a_pipeline_sees_that_a_release_fails_and_the_old_pods_stay() {
     let Some(story) = story("release", 1) else {
@@ -108,7 +108,7 @@ fn a_pipeline_sees_that_a_release_fails_and_the_old_pods_stay() {
     // Both old pods keep serving.
     assert_eq!(condition(&app, "Ready").status, "True");
     assert_eq!(app["status"]["readyReplicas"], 2);
-    // The status stays the same over two restarts, and is not written again.
+    // The message stays the same over two restarts.
     let begun = Instant::now();
     let mut seen = BTreeSet::new();
     while begun.elapsed() < Duration::from_secs(5) {
@@ -140,9 +140,10 @@ const AT_ONCE: Duration = Duration::from_secs(30);
 /// One cause why pods do not start, in its own namespace.
 struct Case {
     name: &'static str,
-    /// Prepares the obstacle, before the app is applied.
+    /// Creates the obstacle before the app is applied.
     before: fn(&Story),
-    /// Applied first until it is complete, for cases in which only balancers fail later.
+    /// Fields that are applied first, until the app is complete. For cases in which balancers fail
+    /// later.
     first: Option<&'static str>,
     fields: &'static str,
     rule: fn(&Value) -> Behaviour,
@@ -161,7 +162,7 @@ const QUIET: Case = Case {
     says: &[],
 };
 
-/// The app's pods behave like this, all others are ready.
+/// Gives this behaviour to the app's pods; balancers are ready.
 fn of_app(pod: &Value, behaviour: Behaviour) -> Behaviour {
     if is_app(pod) { behaviour } else { READY }
 }
@@ -171,13 +172,13 @@ fn of_balancers(pod: &Value, behaviour: Behaviour) -> Behaviour {
 }
 
 impl Story {
-    /// Creates a foreign object in the namespace.
+    /// Creates an object in the namespace that does not belong to the app.
     pub(crate) fn make(&self, group: &str, kind: &str, object: &Value) {
         let mut object = object.clone();
         object["metadata"]["namespace"] = json!(self.namespace);
         let path = self.at(group, kind);
         self.server.api.post(&path, &object).unwrap();
-        // Admission reads it from a cache.
+        // Admission reads the object from a cache, which is updated a moment later.
         std::thread::sleep(Duration::from_secs(1));
     }
 
@@ -207,7 +208,7 @@ impl Story {
             &binding,
         )
         .unwrap();
-        // It is in force once it refuses something.
+        // The policy is in force once it refuses something.
         let probe = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "probe-", "labels": {"app.kubernetes.io/component": component}}, "spec": {
             "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [{"name": "c", "image": "c", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
@@ -298,7 +299,7 @@ const CASES: &[Case] = &[
         ],
         ..QUIET
     },
-    // The LimitRange gives its maximum as the limit of a container without one.
+    // A LimitRange sets its maximum as the limit of a container without a limit.
     Case {
         name: "range-default-app",
         before: |story| limit(story, &json!({"type": "Container", "max": {"cpu": "500m"}})),
@@ -552,7 +553,7 @@ const CASES: &[Case] = &[
 fn is_reported(case: &Case, app: &Value) -> Result<(), String> {
     let degraded = condition(app, "Degraded");
     let ready = condition(app, "Ready");
-    // Before the first start Ready has the same message; later something may serve.
+    // Before the first start Ready has the same message. Later Ready may be true.
     let shown = if case.first.is_none() {
         &ready
     } else {
@@ -587,7 +588,7 @@ fn try_case(case: &Case) {
     })
     .unwrap();
     println!("{}: reported after {:?}", case.name, begun.elapsed());
-    // It stays so, and is reported once.
+    // The message does not change, and there is one event.
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(4) {
         is_reported(case, &story.app("hello")).unwrap();
@@ -601,7 +602,7 @@ fn try_case(case: &Case) {
 /// Everything that can keep pods of the app, its init container or its balancers from starting.
 #[test]
 fn each_cause_is_quoted_at_once_with_its_cure() {
-    // A few at a time, each in its own namespace.
+    // Four cases run at a time, each in its own namespace.
     let next = std::sync::atomic::AtomicUsize::new(0);
     let failed = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {

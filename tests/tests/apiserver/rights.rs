@@ -90,7 +90,7 @@ fn the_token_of_the_operator_reaches_no_access_rules_of_others() {
     ] {
         assert_eq!(code(answer), 403, "{what}");
     }
-    // The control: the actions that the token is meant for.
+    // The negative control: an action that the token is meant for.
     operator
         .post(&roles, &role("less", "endpointslices"))
         .unwrap();
@@ -136,8 +136,8 @@ fn a_role_that_somebody_changed_is_reported_and_created_again_once_it_is_deleted
     assert_ne!(again["metadata"]["uid"], made["metadata"]["uid"]);
 }
 
-/// An operator with Roles instead of the `ClusterRole`, beside the one that watches all
-/// namespaces: both plan the same.
+/// An operator with Roles instead of the `ClusterRole` runs beside the operator that watches all
+/// namespaces. They do not disturb each other, because they plan the same objects.
 #[test]
 fn with_roles_only_it_watches_their_namespaces_and_names_the_one_it_cannot_read() {
     let Some(story) = story("watched", 1) else {

@@ -1,6 +1,7 @@
-//! Tests which objects the API server accepts, by server-side apply and by a plain create
-//! (which the first `kubectl apply` is). Except for nulls, `scaledapp-operator render`
-//! accepts the same; it is tested with the same list in `operator/tests/api/render.rs`.
+//! Tests which objects the API server accepts, by server-side apply and by a plain create,
+//! as the first `kubectl apply` makes it. `operator/tests/api/render.rs` tests
+//! `scaledapp-operator render` with the same list: it accepts the same objects, nulls
+//! included.
 
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! Tests of scaling by the scale subresource, as `kubectl scale` and an HPA do, and that a
-//! clean start, scaling and a rollout cause no Warning.
+//! Tests of scaling by the scale subresource, as `kubectl scale` and an HPA do it. They also
+//! check that a clean start, scaling and a rollout cause no Warning.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,14 +11,14 @@ use crate::kubelet::Behaviour;
 use crate::story::{SOON, Story, condition, stays, story};
 
 impl Story {
-    /// As `kubectl scale` does.
+    /// Scales an app as `kubectl scale` does.
     fn scale(&self, name: &str, replicas: u32) -> Result<Value, crate::api::Refused> {
         let path = format!("{}/scale", self.app_path(name));
         let patch = json!({"spec": {"replicas": replicas}});
         self.server.api.merge(&path, &patch)
     }
 
-    /// As `kubectl apply --server-side` with these fields does.
+    /// Waits until the status counts `pods`, such as `2/2`, and Updated is true.
     fn wait_pods(&self, name: &str, pods: &str) -> Value {
         self.wait(name, pods, |app| {
             app["status"]["pods"] == pods && condition(app, "Updated").status == "True"
@@ -40,7 +40,7 @@ fn kubectl_scale_works_with_and_without_replicas_and_a_refusal_names_the_cure() 
     let Some(story) = story("scale", 2) else {
         return;
     };
-    // Without replicas: a pod for each node.
+    // Without `replicas`, there is a pod on each node.
     story.apply("hello", "");
     story.wait_pods("hello", "2/2");
     let scaled = story.scale("hello", 3).unwrap();
@@ -60,7 +60,7 @@ fn kubectl_scale_works_with_and_without_replicas_and_a_refusal_names_the_cure() 
     pods.retain(stays);
     assert_eq!(pods.len(), 3, "{selector}");
 
-    // To the same number: no pod is replaced.
+    // Scaling to the present number replaces no pod.
     let (before, generation) = (
         uids(&story),
         story.deployment("hello")["metadata"]["generation"].clone(),
@@ -77,7 +77,7 @@ fn kubectl_scale_works_with_and_without_replicas_and_a_refusal_names_the_cure() 
     // Applying without a number keeps the scaled one.
     story.apply("hello", "");
     story.wait_pods("hello", "3/3");
-    // With one, applying again undoes the scaling.
+    // Applying with a number undoes the scaling.
     story.apply("hello", "replicas: {total: 2}");
     story.wait_pods("hello", "2/2");
     story.scale("hello", 1).unwrap();
@@ -100,7 +100,8 @@ fn kubectl_scale_works_with_and_without_replicas_and_a_refusal_names_the_cure() 
     assert_eq!(story.warnings("hello"), [""; 0]);
 }
 
-/// Pods that may share a node have another template than one pod for each node.
+/// With a `total`, pods may share a node and therefore have another template than with one pod
+/// on each node.
 #[test]
 fn scaling_to_the_present_number_restarts_nothing_and_removing_it_undoes_it() {
     let Some(story) = story("same-scale", 2) else {
@@ -152,7 +153,7 @@ fn an_hpa_scales_an_app_with_total_and_reports_what_is_missing_without() {
         });
         story.try_apply(&hpa).unwrap();
     }
-    // Without any metric it still raises the number to its minimum.
+    // Without any metric, an HPA still raises the number to its minimum.
     story.wait_pods("hello", "3/3");
     let said = |name: &str| {
         let path = format!("horizontalpodautoscalers/{name}");
@@ -178,7 +179,7 @@ fn an_hpa_scales_an_app_with_total_and_reports_what_is_missing_without() {
         "{}",
         lacks.message
     );
-    // The app's status says at once what to do. An app that has a total is not affected.
+    // The app's status says what to do. The app that has a `total` gets no warning.
     let told = story.wait("none", "the app says what to do", |app| {
         condition(app, "Degraded").reason == "AutoscalerCannotScale"
     });
@@ -198,7 +199,7 @@ fn an_hpa_scales_an_app_with_total_and_reports_what_is_missing_without() {
     });
 }
 
-/// Each HPA that is created, pointed elsewhere or deleted leads to a pass over the app that it
+/// If an HPA is created, is deleted or gets another target, it triggers a pass over the app that it
 /// names, even if it names one of the app's Deployments.
 #[test]
 fn an_hpa_on_a_deployment_of_an_app_is_named_while_it_is_there() {
@@ -237,7 +238,7 @@ fn an_hpa_on_a_deployment_of_an_app_is_named_while_it_is_there() {
     told("nothing is missing");
 }
 
-/// Pods need a moment to start, as real ones do, which differs between images.
+/// As on real nodes, pods need a moment to start, and images differ in how long.
 #[test]
 fn a_clean_start_scaling_and_rollout_cause_no_warning() {
     let Some(story) = story("calm", 2) else {

@@ -1,11 +1,11 @@
-//! The control plane of this layer: etcd, kube-apiserver, the controllers, the
-//! scheduler and the real operator, without a node or a container.
+//! The control plane of this layer: etcd, kube-apiserver, kube-controller-manager,
+//! kube-scheduler and the real operator, without a node or a container.
 //!
-//! Everything runs in its own network namespace, on loopback: ports are fixed, and pods can
-//! have addresses that Kubernetes accepts. All tests of a run share one control plane and
-//! use different Kubernetes namespaces. A test that needs a control plane without an
-//! operator has its own one ([`bare`]). The kernel ends every process with the thread that
-//! started it.
+//! Everything runs on loopback in its own network namespace. Therefore ports can be fixed,
+//! and pods can have addresses that Kubernetes accepts. All tests of a run share one control
+//! plane and use different Kubernetes namespaces. A test that needs a control plane without
+//! an operator starts another one ([`bare`]). The kernel ends every process with the thread
+//! that started it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -55,7 +55,7 @@ struct Programs {
 
 impl Programs {
     /// # Errors
-    /// They do not exist. The text is the reason to print for skipped tests.
+    /// A program does not exist. The text is the reason to print for skipped tests.
     fn find() -> Result<Self, String> {
         let find = Self::program;
         Ok(Self {
@@ -68,7 +68,7 @@ impl Programs {
         })
     }
 
-    /// The path of one program: from a variable, or of the compiled unit.
+    /// The path of one program, from an environment variable or in the unit that xtask compiled.
     fn program(variable: &str, unit: &str, program: &str) -> Result<PathBuf, String> {
         let given = std::env::var_os(variable).map(PathBuf::from);
         let built = || {
@@ -108,15 +108,16 @@ pub(crate) struct Server {
     network: File,
     directory: PathBuf,
     operator: Mutex<Option<Process>>,
-    /// Dropped last, because the processes use it.
+    /// The processes of the control plane. They are dropped after `operator`, which uses them.
     started: Mutex<Vec<Process>>,
-    /// Sends jobs to the thread that starts the processes and must live as long as they do.
+    /// Sends jobs to the thread that starts all processes. The kernel ends them with this thread,
+    /// so it must live as long as they do.
     jobs: Mutex<mpsc::Sender<Job>>,
 }
 
-/// The control plane of this run, started by the first test that needs it. Moves the
-/// calling thread into its network namespace. `None` if it cannot run, with the reason
-/// printed.
+/// The control plane of this run, which the first call starts. Moves the calling thread into
+/// its network namespace. If the control plane cannot run, prints the reason and returns
+/// `None`.
 pub(crate) fn server() -> Option<&'static Server> {
     static SERVER: OnceLock<Result<Server, String>> = OnceLock::new();
     let server = SERVER.get_or_init(|| {
@@ -135,8 +136,8 @@ pub(crate) fn server() -> Option<&'static Server> {
     }
 }
 
-/// A control plane for one test, without a definition or an operator. `None` if it cannot
-/// run, with the reason printed. End it with [`Server::stop`].
+/// Starts a control plane for one test, without the definition of ScaledApps or an operator. If
+/// it cannot run, prints the reason and returns `None`. [`Server::stop`] ends it.
 pub(crate) fn bare() -> Option<&'static Server> {
     match ready_programs()
         .and_then(|programs| Server::bare(&programs).map_err(|error| panic!("{error:?}")))
@@ -183,13 +184,13 @@ fn network() -> anyhow::Result<File> {
     Ok(File::open(format!("/proc/{}/ns/net", process.pid()))?)
 }
 
-/// A directory that is removed when this process ends, in whatever way.
+/// Makes a directory that a child removes when this process has ended, even by SIGKILL.
 fn directory() -> anyhow::Result<PathBuf> {
     let directory = tempfile::tempdir()?.keep();
     let mut command = Command::new("sh");
     command.args(["-c", "cat; sleep 1; rm -rf \"$1\"", "sh"]);
     let child = command.arg(&directory).stdin(Stdio::piped()).spawn()?;
-    // The kernel closes the other end when this process ends.
+    // The kernel closes this end of the child's pipe when this process ends.
     std::mem::forget(child);
     Ok(directory)
 }
@@ -310,7 +311,7 @@ impl Server {
         ready.with_context(|| started.iter().map(Process::stderr).collect::<String>())?;
         started.push(self.spawn(&kubernetes("kube-controller-manager"), &controllers, &[])?);
         started.push(self.spawn(&kubernetes("kube-scheduler"), &scheduler, &[])?);
-        // The control plane of a whole run is never dropped; the kernel ends it.
+        // The control plane of a whole run is never dropped; the kernel ends its processes.
         self.started().append(&mut started);
         wait::until(START, "the default account exists", || {
             self.api
@@ -319,7 +320,7 @@ impl Server {
         Ok(())
     }
 
-    /// Path of a kubeconfig with this token, for a namespace.
+    /// Writes a kubeconfig with this token and namespace. Returns its path.
     fn kubeconfig(&self, name: &str, token: &str, namespace: &str) -> anyhow::Result<String> {
         let content = json!({
             "apiVersion": "v1",
@@ -407,7 +408,7 @@ impl Server {
         Ok(())
     }
 
-    /// Starts any operator, with all rights.
+    /// Starts another operator program, with the rights of the cluster's administrator.
     pub(crate) fn start_other_operator(
         &self,
         program: &Path,
@@ -433,15 +434,15 @@ impl Server {
         self.started.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the operator has written in a namespace so far, in order: `VERB RESOURCE NAME`.
-    /// Events and status are left out.
+    /// The operator's writes in a namespace so far, in order, as `VERB RESOURCE NAME`, without
+    /// those of Events and status.
     pub(crate) fn writes(&self, namespace: &str) -> Vec<String> {
         self.written(namespace, |about| {
             about["resource"] != "events" && about["subresource"] != "status"
         })
     }
 
-    /// The same with Events and status.
+    /// As [`Server::writes`], including Events and status.
     pub(crate) fn all_writes(&self, namespace: &str) -> Vec<String> {
         self.written(namespace, |_| true)
     }
@@ -547,7 +548,7 @@ impl Server {
         Ok(answer.json())
     }
 
-    /// Process of the operator.
+    /// The operator's process id.
     pub(crate) fn operator_pid(&self) -> Option<u32> {
         self.operator().as_ref().map(Process::pid)
     }

@@ -31,7 +31,7 @@ pub(crate) struct Story {
 /// The names of all stories so far.
 static NAMES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// Starts a story of this name with this many nodes; `None` without a control plane.
+/// Starts a story with this name and this many nodes; `None` without a control plane.
 pub(crate) fn story(name: &str, nodes: usize) -> Option<Story> {
     let story = Story {
         server: server()?,
@@ -57,7 +57,7 @@ pub(crate) fn story(name: &str, nodes: usize) -> Option<Story> {
 }
 
 impl Story {
-    /// Path of something in the namespace.
+    /// The path of a resource or an object in the namespace.
     pub(crate) fn at(&self, group: &str, rest: &str) -> String {
         format!("{group}/namespaces/{}/{rest}", self.namespace)
     }
@@ -83,7 +83,7 @@ impl Story {
         self.server.kubelets.rule(&self.namespace, rule);
     }
 
-    /// An app of this name with these further fields of `spec`, in YAML.
+    /// An app with this name and, in YAML, these further fields of `spec`.
     pub(crate) fn spec(&self, name: &str, fields: &str) -> Value {
         let fields: Value = serde_saphyr::from_str(fields).unwrap();
         let mut object = json!({
@@ -130,7 +130,7 @@ impl Story {
         .unwrap()
     }
 
-    /// Waits until everything is as specified.
+    /// Waits until the status says that everything is as specified.
     pub(crate) fn wait_complete(&self, name: &str) -> Value {
         self.wait(name, "everything is as specified", |app| {
             app["status"]["observedGeneration"] == app["metadata"]["generation"]
@@ -140,8 +140,8 @@ impl Story {
         })
     }
 
-    /// What the operator has written in this namespace, once it has written nothing for two
-    /// seconds. (An app is Ready before each slot leads to its own balancer.)
+    /// As [`Server::writes`], once the operator has written nothing for two seconds. (An app is
+    /// Ready before each slot leads to its own balancer, so further writes may follow.)
     pub(crate) fn settled_writes(&self) -> Vec<String> {
         let quiet = Duration::from_secs(2);
         let mut seen = (self.server.writes(&self.namespace), Instant::now());
@@ -278,7 +278,7 @@ pub(crate) fn stays(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_null()
 }
 
-/// Whether no node takes a pod.
+/// Whether the scheduler has found no node for a pod.
 pub(crate) fn is_unschedulable(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array();
     let mut conditions = conditions.into_iter().flatten();

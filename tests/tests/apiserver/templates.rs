@@ -27,7 +27,7 @@ impl Story {
     }
 }
 
-/// Requests and limits of each container, none of them too small.
+/// Each container has requests and limits, none of which is too small for the limit range.
 #[test]
 fn a_quota_on_requests_and_limits_and_a_limit_range_let_all_pods_in() {
     let Some(story) = story("quota", 2) else {
@@ -109,7 +109,7 @@ fn fields_of_our_containers_are_applied_and_probes_are_replaced_as_a_whole() {
         json!(["/bin/true"])
     );
     assert!(app["livenessProbe"]["httpGet"].is_null(), "{app}");
-    // Without the user's probes, ours are complete again.
+    // Without the user's probes, the operator's probes are complete again.
     story.apply("hello", "replicas: {total: 1}");
     story.wait("hello", "our probes", |_| {
         let probe = &story.template("hello")["spec"]["containers"][0]["readinessProbe"];
@@ -200,7 +200,7 @@ fn a_refusal_of_the_api_server_stalls_with_the_users_field() {
         let shown = stalled(expected, &object);
         assert_eq!(shown.reason, "InvalidPodTemplate", "{}", shown.message);
     }
-    // It is not written again and again.
+    // The refused object is not written again and again.
     let writes = || {
         let log = story.server.operator_log();
         log.lines()
@@ -213,7 +213,7 @@ fn a_refusal_of_the_api_server_stalls_with_the_users_field() {
     // A refused object is tried again after 5 s at the earliest.
     std::thread::sleep(Duration::from_secs(2));
     assert!(writes() <= before, "{}", story.server.operator_log());
-    // The same for balancers, and for fields outside of templates.
+    // The same holds for balancers, and for fields outside of templates.
     let balancers = "replicas: {total: 1}\nbalancers: {podTemplate: {spec: {tolerations: [{operator: Wrong}]}}}";
     stalled(
         "spec.balancers.podTemplate.spec.tolerations[0].operator: Unsupported value",
@@ -252,7 +252,7 @@ fn balancers_run_where_their_template_places_them() {
 }
 
 impl Story {
-    /// Asks for the eviction of a pod, as a drain does. Returns the status of the answer.
+    /// Requests the eviction of a pod, as a drain does. Returns the HTTP status of the answer.
     fn evict(&self, pod: &Value) -> u16 {
         let name = pod["metadata"]["name"].as_str().unwrap();
         let evict =
@@ -271,7 +271,7 @@ fn is_ready(pod: &Value) -> bool {
     conditions.any(|it| it["type"] == "Ready" && it["status"] == "True")
 }
 
-/// Of several pods one is evicted at a time, and no pod blocks a drain for ever.
+/// One of several pods is evicted at a time, and no pod blocks a drain indefinitely.
 #[test]
 fn budgets_let_a_drain_take_one_pod_at_a_time() {
     let Some(story) = story("evict", 2) else {
@@ -292,7 +292,7 @@ fn budgets_let_a_drain_take_one_pod_at_a_time() {
             let is_new = !names.contains(&pod["metadata"]["name"]);
             Behaviour::Ready(Duration::from_secs(if is_new { 6 } else { 0 }))
         });
-        // The budget's count is a little late, and a client may repeat the request by itself.
+        // The budget counts pods with a delay, so a refused request is repeated.
         for pod in &pods {
             wait::until(SOON, "a pod may be evicted", || match story.evict(pod) {
                 201 => Ok(()),
@@ -300,7 +300,7 @@ fn budgets_let_a_drain_take_one_pod_at_a_time() {
             })
             .unwrap();
         }
-        // So the second one was evicted only when the first was replaced.
+        // A ready new pod shows that the second pod was evicted only after the first was replaced.
         let is_new = |pod: &&Value| {
             pods.iter()
                 .all(|old| old["metadata"]["uid"] != pod["metadata"]["uid"])
@@ -310,7 +310,7 @@ fn budgets_let_a_drain_take_one_pod_at_a_time() {
         assert_eq!(ready.count(), 1, "{component}: {now:?}");
         story.wait_complete("hello");
     }
-    // A single pod has no budget, because a drain would wait for ever.
+    // A single pod has no budget, because a drain would wait for it indefinitely.
     story.apply("hello", "replicas: {total: 1}\nbalancers: {replicas: 1}");
     story.wait_complete("hello");
     for component in ["app", "balancer"] {
@@ -334,7 +334,7 @@ fn budgets_let_a_drain_take_one_pod_at_a_time() {
 }
 
 /// `kubectl drain` refuses pods with an `emptyDir` (k8s.io/kubectl/pkg/drain,
-/// localStorageFilter), and a cluster autoscaler refuses those with one that no annotation
+/// localStorageFilter). A cluster autoscaler refuses pods with an `emptyDir` that no annotation
 /// names.
 #[test]
 fn an_image_volume_does_not_count_as_local_storage() {
@@ -367,7 +367,7 @@ fn an_image_volume_does_not_count_as_local_storage() {
     assert!(!local(new), "{new}");
     let app = story.app("hello");
     assert_eq!(app["status"]["sidecarVersion"], "registry.test/sidecar:1");
-    // The other delivery needs a flag.
+    // With `ImageVolume`, a drain needs no flag; with the init container it needs one.
     story.add_node(2);
     let node = story.node(1);
     let drain = |flag: &str| {

@@ -1,7 +1,7 @@
-//! Tests of an upgrade from an older version: its operator's objects as they were stored
-//! (`tests/fixtures/upgrade`, recorded at commit 9ff87d4), with today's definition and
-//! operator. No pod of an app is replaced, no address and no list of pods is ever empty,
-//! and the first rollout afterwards is safe.
+//! Tests of an upgrade from an older version. The objects that its operator stored
+//! (`tests/fixtures/upgrade`, recorded at commit 9ff87d4) meet the present definition and
+//! operator. No pod of an app is replaced, no slot and no list of pods is ever without an
+//! endpoint, and the first rollout afterwards is safe.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -131,7 +131,7 @@ fn record() {
             .trim_end_matches("List")
             .to_owned();
         for mut object in listed["items"].as_array().unwrap().iter().cloned() {
-            // The control plane makes the slices of the pods' Services itself.
+            // The control plane creates the slices of the Services for pods by itself.
             let maker = &object["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"];
             if *maker == "endpointslice-controller.k8s.io" {
                 continue;
@@ -188,7 +188,7 @@ fn restore(story: &Story) {
             api.merge(&format!("{at}/status"), &status).unwrap();
             continue;
         }
-        // The older operator's field manager.
+        // The object's fields must belong to the older operator's field manager.
         let fields = json!({"metadata": {"managedFields": object["metadata"]["managedFields"]}});
         api.merge(&at, &fields).unwrap();
     }
@@ -206,7 +206,7 @@ fn restore(story: &Story) {
         }
     })
     .unwrap();
-    // The older operator would have pointed the slots at these pods by now.
+    // The older operator would have written these pods' addresses into the slots' slices by now.
     for slice in story.list("/apis/discovery.k8s.io/v1", "endpointslices") {
         let labels = &slice["metadata"]["labels"];
         let Some(slot) = labels["scaledapp.io/slot"].as_str() else {
@@ -236,7 +236,7 @@ fn restore(story: &Story) {
     }
 }
 
-/// Checks all the time which pods are listed in which slice.
+/// A thread that continuously checks which pods each slice lists.
 struct Looker {
     ends: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<(usize, BTreeSet<String>)>,
@@ -267,7 +267,7 @@ impl Looker {
     }
 }
 
-/// Since when pods have their present state, by uid.
+/// For each pod, by uid: since when it has been ready, and when it was last seen ready.
 #[derive(Default)]
 struct Seen {
     ready: BTreeMap<String, Instant>,
@@ -305,7 +305,7 @@ impl Seen {
                 .iter()
                 .filter_map(|it| it["targetRef"]["uid"].as_str())
                 .collect();
-            // The control plane's own lists may follow later.
+            // The control plane's own slices may be updated later.
             let by = &slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"];
             let is_ours = by != "endpointslice-controller.k8s.io";
             for uid in listed.iter().filter(|_| is_ours) {
@@ -364,7 +364,7 @@ fn an_upgrade_replaces_no_pod_of_an_app_and_empties_no_address() {
 
     let looker = Looker::start(server.api.clone());
     server.install_chart().unwrap();
-    // The stored objects satisfy today's rules.
+    // The stored objects satisfy the present rules.
     for app in apps() {
         let stored = story.app(&app);
         let at = format!("{}?dryRun=All&fieldValidation=Strict", story.app_path(&app));
@@ -393,7 +393,7 @@ fn an_upgrade_replaces_no_pod_of_an_app_and_empties_no_address() {
     server.stop();
 }
 
-/// A person upgrades the definition, as is necessary where it does not belong to the release.
+/// A person upgrades the definition, which is necessary if it does not belong to the release.
 #[test]
 fn a_definition_that_is_brought_up_to_date_changes_nothing_and_takes_new_fields() {
     let Some(server) = bare() else {
@@ -479,7 +479,7 @@ fn settled(story: &Story) {
     assert_eq!(writes[before.len()..], [""; 0]);
 }
 
-/// Old pods lack a label that new ones have, and both must get requests.
+/// Old pods lack a label that new pods have, and both kinds must get requests.
 fn first_rollout(story: &Story) {
     let looker = Looker::start(story.server.api.clone());
     for app in apps() {
