@@ -1,6 +1,6 @@
-//! `scaledapp local` and its commands, as users run them: how a command finds its run, several apps at
-//! once, the origin of output lines, messages of failed starts, and obstacles that other users of the
-//! machine may have placed.
+//! `scaledapp local` and its commands, as users run them: how a command finds its run, several
+//! apps in one file, the origin of output lines, messages of failed starts, and files that other
+//! users of the machine may have put in the way.
 //!
 //! No load is sent here; `local_stories` does that.
 
@@ -23,10 +23,10 @@ use scaledapp_tests::{binaries, sidecar, wait};
 
 /// How long everything may take to start, on a busy machine.
 const BOOT: Duration = Duration::from_mins(1);
-/// The user `nobody`. Tests that run as root place obstacles as this user.
+/// The user `nobody`, as whom tests that run as root put files in the way.
 const NOBODY: u32 = 65_534;
 
-/// The directories of a user: for the user's files, and for the files of runs.
+/// One directory for a user's files and for the files of the user's runs.
 struct Home(tempfile::TempDir);
 
 impl Home {
@@ -57,7 +57,7 @@ impl Home {
         process::run(self.command(words), BOOT).unwrap()
     }
 
-    /// Starts a run and waits until all of these are ready.
+    /// Starts a run and waits until the apps with these names are ready.
     fn start(&self, text: &str, names: &[&str], more: &[&str]) -> Process {
         let file = self.file(text);
         let words = [&["local", file.to_str().unwrap(), "--nodes", "1"], more].concat();
@@ -192,7 +192,7 @@ fn several_apps_of_a_file_run_together_and_can_be_told_apart() {
     assert_eq!(again.code, 2);
     assert!(again.stderr.contains("one runs here already"), "{again:?}");
 
-    // Each line begins with its origin, and there are no lines about our own ports.
+    // Each line begins with its origin, and no line reports the supervisors' own admin ports.
     let (out, err) = (local.stdout(), local.stderr());
     assert!(out.contains("one-0/0 | one begins\n"), "{out}");
     assert!(err.contains("two-0/0 | two complains\n"), "{err}");
@@ -242,7 +242,7 @@ fn logs_without_lines_says_where_to_look() {
     assert_eq!(local.wait(BOOT).unwrap().code, 0);
 }
 
-/// Runs a command as `nobody`. Returns whether that was possible.
+/// Runs a command as `nobody`. Returns whether the command succeeded.
 fn as_nobody(program: &str, words: &[&str]) -> bool {
     let mut command = Command::new(program);
     command.args(words).uid(NOBODY).gid(NOBODY);
@@ -258,7 +258,7 @@ fn sticky(parent: &Path) -> PathBuf {
     path
 }
 
-/// The obstacles that another user can place at a path.
+/// The commands by which another user can put something in the way at a path.
 fn planted(at: &Path, victim: &Path) -> Vec<(&'static str, Vec<String>)> {
     let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
     let (at, victim) = (at.to_str().unwrap(), victim.to_str().unwrap());
@@ -314,7 +314,7 @@ fn root_does_not_write_to_places_prepared_by_another_user() {
         for (program, words) in planted(&at, &victim) {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             if !as_nobody(program, &words) {
-                // The kernel refused it: a hard link to a directory, or to another user's file.
+                // The kernel refuses a hard link to a directory or to another user's file.
                 continue;
             }
             let what = format!("{program} {}, {more:?}", words.join(" "));
@@ -365,8 +365,9 @@ fn without_privileges_it_does_not_use_roots_directory_but_its_own() {
         "scaledapp-dns",
         "scaledapp-hello-rust",
     ] {
-        // Copied by another process: a child that another test forks here could hold the copy open
-        // for writing, and then it could not be executed.
+        // Another process makes the copy. If this process did, a child that another test forks in
+        // the meantime could inherit the descriptor that is open for writing, and the kernel would
+        // refuse to execute the copy.
         let mut copy = Command::new("cp");
         copy.arg(binaries::path(name).unwrap()).arg(place.path());
         assert!(copy.status().unwrap().success());

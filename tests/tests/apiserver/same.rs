@@ -1,7 +1,6 @@
 //! Tests which objects the API server accepts, by server-side apply and by a plain create,
-//! as the first `kubectl apply` makes it. `operator/tests/api/render.rs` tests
-//! `scaledapp-operator render` with the same list: it accepts the same objects, nulls
-//! included.
+//! as the first `kubectl apply` makes it. `scaledapp-operator render` accepts what a plain
+//! create accepts; `operator/tests/api/render.rs` tests it with the same list.
 
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Values that users expect of any chart, and the chart as a dependency of another one.
+//! Values that users expect of any chart, and the chart as a dependency of another chart.
 
 use std::fs;
 use std::path::Path;
@@ -279,7 +279,7 @@ fn an_unknown_key_is_refused() {
     }
 }
 
-/// A chart with ours as an optional dependency.
+/// Writes a chart that has this chart as an optional dependency.
 fn parent(directory: &Path) {
     let chart = "apiVersion: v2\nname: parent\nversion: 1.0.0\ndependencies:\n- {name: scaledapp, version: 0.1.0, condition: scaledapp.enabled}\n";
     fs::write(directory.join("Chart.yaml"), chart).unwrap();

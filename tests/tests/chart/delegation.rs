@@ -1,11 +1,12 @@
-//! The zone's name servers: the flags of DNS and the operator, and the records that the notes print for the
-//! parent zone.
+//! The zone's name servers: the flags of the DNS server and the operator, and the records for the
+//! parent zone that the notes print.
 
 use serde_json::{Value, json};
 
 use crate::{NAMESPACE, REGISTRY, RELEASE, chart, find, flag, refused, rendered, run};
 
-/// The flags of DNS about its servers, then those of the operator.
+/// The values of the flags about name servers: `--ns` and `--ns-service` of the DNS server, `--ns`
+/// of the operator.
 fn flags(objects: &[Value]) -> [Vec<String>; 3] {
     [
         flag(objects, "dns", "ns"),
@@ -95,7 +96,7 @@ fn invalid_names_are_refused() {
     }
 }
 
-/// The notes that `helm install` prints at its end.
+/// The notes that `helm install` prints when it ends.
 fn notes(values: &[&str]) -> Option<String> {
     let chart = chart();
     let mut words = vec!["install", RELEASE, &chart, "--namespace", NAMESPACE];

@@ -1,8 +1,8 @@
-//! The chart as helm renders it: the effect of each value, and the refused values with their cure. Nothing
-//! here needs a cluster.
+//! The chart as helm renders it: the effect of each value, and the refused values with their cure.
+//! Nothing here needs a cluster.
 //!
-//! `cargo xtask test` compiles helm and passes its path. Without that, and without helm on the `PATH`, the
-//! tests are skipped.
+//! `cargo xtask test` compiles helm and passes its path. Without a path, helm is taken from
+//! `target/kind` or from the `PATH`; if there is none, the tests are skipped.
 
 #![allow(
     clippy::unwrap_used,
@@ -32,7 +32,7 @@ const NAMESPACE: &str = "scaledapp-system";
 /// The one value that an install needs.
 const REGISTRY: &str = "image.registry=registry.example/team";
 
-/// The path of helm. `None` without helm, which is printed.
+/// The path of helm. Without helm, prints the reason and returns `None`.
 fn helm() -> Option<PathBuf> {
     let named = ["SCALEDAPP_HELM", "SCALEDAPP_KIND_HELM"];
     let mut named = named.iter().filter_map(std::env::var_os);
@@ -57,7 +57,7 @@ fn run(words: &[&str]) -> Option<Ended> {
     Some(process::run(command, DEADLINE).unwrap())
 }
 
-/// Runs `helm template` with these values; lists are JSON.
+/// Runs `helm template` with these values. A value that begins with `[` is JSON.
 fn template(values: &[&str]) -> Option<Ended> {
     let chart = chart();
     let mut words = vec!["template", RELEASE, &chart, "--namespace", NAMESPACE];

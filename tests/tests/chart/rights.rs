@@ -1,4 +1,4 @@
-//! The rights of the chart's service accounts, in all namespaces or in some.
+//! The rights of the chart's service accounts, in all namespaces or only in some.
 
 use serde_json::Value;
 
@@ -35,7 +35,7 @@ fn by_default_all_namespaces_are_watched() {
     let all = [format!("*/{}", NAME[1]), format!("*/{}", NAME[0])];
     assert_eq!(named(&objects, "ClusterRole"), all);
     assert_eq!(named(&objects, "ClusterRoleBinding"), all);
-    // DNS reads its Service, the operator uses its Lease.
+    // The DNS server reads its Service, and the operator uses its Lease.
     let own = ["dns", "operator"].map(|component| format!("{NAMESPACE}/{RELEASE}-{component}"));
     assert_eq!(named(&objects, "Role"), own);
     assert_eq!(named(&objects, "RoleBinding"), own);
@@ -84,7 +84,7 @@ fn each_named_namespace_has_a_role_and_the_cluster_role_reads_only_nodes() {
     }
 }
 
-/// A user who may install but not grant rights leaves the rules to others.
+/// This is for a user who may install, but may not grant rights.
 #[test]
 fn without_rbac_there_are_service_accounts_but_no_rules() {
     for values in [

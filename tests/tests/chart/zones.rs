@@ -19,7 +19,7 @@ fn the_operator_and_dns_get_the_same_zones() {
             "{component}"
         );
     }
-    // Without our DNS server, no hostname is outside its zone.
+    // Without the chart's DNS server there is no zone, so no hostname can be outside of it.
     let objects = rendered(&["dns.enabled=false"]).unwrap();
     assert_eq!(flag(&objects, "operator", "zone"), [""; 0]);
 }

@@ -1,4 +1,4 @@
-//! The API server: refusals of bad input, scale, ownership, and no writes when nothing changes.
+//! The API server: refusals of invalid fields, scale, ownership, and no writes if nothing changes.
 
 use serde_json::Value;
 
@@ -75,17 +75,19 @@ fn an_idle_app_is_not_written_to_and_owns_what_it_made() {
             objects,
         )
     };
-    // The status after the rollout's last heartbeat must have been written.
+    // After this time, the operator has written the status that follows from the rollout's last
+    // heartbeat.
     std::thread::sleep(std::time::Duration::from_secs(5));
     let (before, app_before, objects) = look();
-    // A new annotation makes the operator reconcile; it must find nothing to do.
+    // Heartbeats go on during this time and must cause no write.
     std::thread::sleep(std::time::Duration::from_secs(20));
     let (after, app_after, _) = look();
     assert_eq!(before, after);
     assert_eq!(app_before, app_after);
     for object in objects["items"].as_array().unwrap() {
         let owner = &object["metadata"]["ownerReferences"][0];
-        // Kubernetes makes slices for Services with a selector, and copies their labels.
+        // Kubernetes creates slices for Services with a selector, and copies the labels of the
+        // Services to them.
         let slices = &object["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"];
         if slices != "endpointslice-controller.k8s.io" {
             assert_eq!(owner["kind"], "ScaledApp", "{}", object["metadata"]);

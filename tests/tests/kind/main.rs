@@ -1,8 +1,8 @@
-//! Everything on a real cluster: chart, operator, pods, slots, DNS. Faults happen under load that runs on
-//! a node and counts requests.
+//! Everything on a real cluster: chart, operator, pods, slots, DNS. Faults happen under load that
+//! runs on a node and counts requests.
 //!
-//! `cargo xtask test` makes the cluster, loads the images and installs the chart
-//! into `scaledapp-system`, where `restricted` is enforced.
+//! `cargo xtask test` makes the cluster, loads the images and installs the chart into
+//! `scaledapp-system`, where `restricted` is enforced.
 
 #![allow(
     clippy::unwrap_used,
@@ -38,7 +38,7 @@ struct Story {
     _machine: MutexGuard<'static, ()>,
 }
 
-/// Starts a story. `None` without a cluster, which is printed.
+/// Starts a story. Without a cluster, prints the reason and returns `None`.
 fn story(name: &str) -> Option<Story> {
     let cluster = match Cluster::from_environment() {
         Ok(cluster) => cluster,
@@ -68,7 +68,7 @@ impl Drop for Story {
     }
 }
 
-/// hello-node as a user would write it; two pods of two workers.
+/// An object for hello-node as a user would write it, with two pods of two workers.
 fn hello(image: &str, more: &str) -> String {
     format!(
         "apiVersion: scaledapp.io/v1alpha1\nkind: ScaledApp\nmetadata: {{name: hello}}\nspec:\n\
@@ -90,8 +90,8 @@ impl Story {
         self.cluster.get(&words).unwrap()
     }
 
-    /// Applies an object with a hostname of this story: of two objects with the same one, only the older
-    /// gets it.
+    /// Applies an object with a hostname of this story, because the oldest object with a hostname
+    /// keeps it.
     fn apply(&self, yaml: &str) {
         let yaml = yaml.replace("hello.apps.local", &self.hostname());
         self.cluster.apply(&self.namespace, &yaml).unwrap();
@@ -101,7 +101,7 @@ impl Story {
         format!("{}.apps.local", self.namespace)
     }
 
-    /// Waits with `kubectl wait` as a user would, then for the latest generation.
+    /// Waits with `kubectl wait` as a user would, then until the latest generation is complete.
     fn wait_ready(&self) {
         self.kubectl(&[
             "wait",
@@ -134,8 +134,8 @@ impl Story {
         names.lines().map(str::to_owned).collect()
     }
 
-    /// Runs `act` under keep-alive and one-shot load through all slots from a
-    /// node; prints and returns both reports.
+    /// Runs `act` while a node sends keep-alive and one-shot load through all slots. Prints and
+    /// returns both reports.
     fn under_load(&self, name: &str, act: impl FnOnce()) -> [Report; 2] {
         let node = self.cluster.nodes().unwrap().remove(0);
         self.cluster.prepare_load(&node).unwrap();
@@ -149,7 +149,7 @@ impl Story {
             self.cluster.load(&node, &slots, &words).unwrap()
         };
         let loads = [load(&[]), load(&["--one-shot"])];
-        // The load ends by itself; this only lets it start.
+        // The load lasts for a second before `act` and for eight seconds after it.
         std::thread::sleep(std::time::Duration::from_secs(1));
         act();
         std::thread::sleep(std::time::Duration::from_secs(8));

@@ -1,11 +1,11 @@
-//! The status after faults that only a real kubelet and a real supervisor show.
+//! The status after faults that only a real kubelet or a real supervisor can report.
 
 use serde_json::Value;
 
 use crate::{IMAGES, Story, hello, story};
 
 impl Story {
-    /// Waits until Degraded has this reason and its message has these parts. The same must hold for Ready.
+    /// Waits until both Ready and Degraded have this reason and a message with these parts.
     fn wait_reported(&self, reason: &str, says: &[&str]) {
         let of = |app: &Value, kind: &str| {
             let conditions = app["status"]["conditions"].as_array().cloned();
@@ -50,7 +50,7 @@ fn a_wrong_port_and_a_missing_volume_are_reported_with_their_cause() {
         ],
     );
     story.kubectl(&["delete", "scaledapp", "hello"]);
-    // A kubelet sets up only volumes that a container mounts.
+    // A kubelet sets up a volume only if a container mounts it.
     let volume = "  podTemplate: {spec: {volumes: [{name: v, secret: {secretName: nope}}], containers: [{name: app, volumeMounts: [{name: v, mountPath: /v}]}]}}\n";
     story.apply(&hello(IMAGES[0], volume));
     story.wait_reported(

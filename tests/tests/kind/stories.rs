@@ -25,7 +25,7 @@ fn an_app_is_served_from_every_worker_through_every_slot_and_found_by_dns() {
     );
     let app = story.app();
     assert_eq!(app["status"]["pods"], "2/2", "{}", app["status"]);
-    // The operator asks supervisors every other second.
+    // The operator queries the supervisors every other second.
     story
         .cluster
         .wait("all workers are known", || {
@@ -40,7 +40,7 @@ fn an_app_is_served_from_every_worker_through_every_slot_and_found_by_dns() {
         assert_eq!(report.answered_by(), 4, "{report}");
     }
 
-    // From a pod that has only our own image.
+    // Requests from within a pod are answered, too.
     let slots = story.slots();
     for slot in &slots {
         let url = format!("http://{slot}/");
@@ -93,7 +93,7 @@ fn faults_and_changes_fail_no_request_that_may_be_repeated() {
 
     let reports = story.under_load("kill -9 of a worker", || {
         let pod = story.pods("app").remove(0);
-        // The image has neither a shell nor kill, so node does it.
+        // The image has neither a shell nor `kill`, so Node sends the signal.
         let kill = "const fs = require('fs'); for (const p of fs.readdirSync('/proc').filter(x => /^[0-9]+$/.test(x))) \
                     try { const c = fs.readFileSync(`/proc/${p}/cmdline`, 'utf8'); \
                     if (c.startsWith('node\\0server.js')) { process.kill(Number(p), 'SIGKILL'); break; } } catch {}";
@@ -159,7 +159,7 @@ fn faults_and_changes_fail_no_request_that_may_be_repeated() {
         story.kubectl(&["delete", &pod, "--wait=false"]);
         story.wait_ready();
     });
-    // The leaving balancer asks clients to close their connections, and another one takes over the
+    // The deleted balancer closes its connections in an orderly way, and another one takes over the
     // slot's address, so no connection is refused.
     for report in &reports {
         assert_eq!(report.failed_with("refused"), 0, "{report}");
@@ -173,7 +173,7 @@ fn without_balancers_it_is_not_ready_and_after_the_last_app_of_its_name_nothing_
     story.apply(&hello(IMAGES[0], ""));
     story.wait_ready();
     let selector = "app.kubernetes.io/instance=hello,app.kubernetes.io/component=balancer";
-    // No node may run them, so that they do not come back meanwhile.
+    // Until the replacements of all balancers serve, the app is not Ready.
     story.kubectl(&[
         "delete",
         "pods",
@@ -264,7 +264,7 @@ fn an_app_in_another_language_needs_nothing_else() {
     let reports = story.under_load("hello-python, reload of every pod", || {
         let reload = "scaledapp.io/reload=story";
         story.kubectl(&["annotate", "scaledapp", "hello", reload]);
-        // Each worker's answer shows its generation.
+        // The operator reports a reload by this event.
         story
             .cluster
             .wait("both pods have reloaded", || {

@@ -1,4 +1,4 @@
-//! TLS that only the object configures: a Secret that is created late, two balancers that use it,
+//! TLS that the object alone configures: a Secret that is created late, two balancers that use it,
 //! and a certificate that is replaced.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -32,7 +32,8 @@ fn a_secret_is_all_that_https_needs() {
     let Some(story) = story("tls") else { return };
     let mut params = CertificateParams::new([]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    // With the subject of the certificates that it signs, these would look self-signed.
+    // If the authority had the same subject as the certificates that it signs, clients would take
+    // these for self-signed.
     params
         .distinguished_name
         .push(DnType::CommonName, "authority of the story");
@@ -57,7 +58,7 @@ fn a_secret_is_all_that_https_needs() {
     story.wait_ready();
 
     let ca = issuer.pem().replace('\n', "\\n");
-    // The certificate that a slot shows to a client that trusts the authority.
+    // Returns the fingerprint of the certificate that a client which trusts the authority gets.
     let shown = |slot: &std::net::IpAddr| {
         let script = format!(
             "require('https').get({{host: '{slot}', port: 443, servername: '{host}', ca: '{ca}', \
@@ -70,7 +71,7 @@ fn a_secret_is_all_that_https_needs() {
         anyhow::Ok(fingerprint.to_owned())
     };
     let slots: Vec<_> = story.slots().iter().map(std::net::SocketAddr::ip).collect();
-    // Each node learns of a slot's new port some time after the balancer serves.
+    // A balancer may serve some time before every node forwards the slot's new port.
     let first: Vec<String> = slots
         .iter()
         .map(|slot| {
@@ -89,7 +90,7 @@ fn a_secret_is_all_that_https_needs() {
         );
     }
 
-    // The kubelet brings the new files within a minute or two.
+    // The kubelet updates the files in the pods within a minute or two.
     story
         .cluster
         .apply(&story.namespace, &secret(&issuer, &host))

@@ -1,6 +1,6 @@
-//! Connections that last through a reload: a WebSocket with Request dispatch, a line protocol with
-//! Connection dispatch. They stay with their worker until they end, or until the stop grace or the drain
-//! timeout is over.
+//! Connections that outlive a reload: a WebSocket with Request dispatch, a line protocol with
+//! Connection dispatch. Their old worker serves them until they end, or until the stop grace or the
+//! drain timeout is over.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use scaledapp_tests::sidecar::{Launch, Sidecar, ctl};
 
 use crate::{SOON, fixture, has, words};
 
-/// A key and its answer, from RFC 6455 section 1.3.
+/// A key and the server's answer to it, from RFC 6455 section 1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
@@ -65,7 +65,7 @@ fn line(connection: &mut Connection) -> Result<String, Failure> {
     Ok(String::from_utf8(bytes).unwrap().trim().to_owned())
 }
 
-/// Runs a reload in a thread. Its result says whether the reload succeeded.
+/// Runs a reload in a thread, which returns whether the reload succeeded.
 fn reloading(sidecar: &Sidecar) -> std::thread::JoinHandle<bool> {
     let admin = sidecar.launch.admin;
     std::thread::spawn(move || ctl(admin, &["reload"]).is_ok_and(|ended| ended.code == 0))

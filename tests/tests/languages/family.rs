@@ -1,4 +1,5 @@
-//! Address families: `--host` decides on which addresses the port is served, whatever the app binds.
+//! Address families: `--host` decides on which addresses the port is served, whatever the app
+//! binds.
 
 use scaledapp_tests::http;
 use scaledapp_tests::sidecar::Launch;
@@ -42,8 +43,8 @@ fn a_server_with_a_socket_for_each_family_serves_both() {
     }
 }
 
-/// The supervisor does not serve on the address that the app binds: without `--host`, an app that binds
-/// 127.0.0.1 is served on all addresses.
+/// The address that the app binds does not matter: without `--host`, an app that binds 127.0.0.1 is
+/// served on all addresses.
 #[test]
 fn the_app_is_served_on_the_address_of_host() {
     if !has("node") {

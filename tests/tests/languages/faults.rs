@@ -1,4 +1,5 @@
-//! Former faults of the supervisor that the matrix found, each in its smallest form, as regression tests.
+//! Regression tests for former faults of the supervisor that the matrix of runtimes found, each in
+//! its smallest form.
 
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use crate::sockets::shared;
 use crate::story::prove;
 use crate::{DISPATCHES, answer, has, words};
 
-/// The answers of both servers below.
+/// The part that both servers below have in common: how they answer.
 const APP: &str = "
 import http.server, json, os, signal, socket, sys
 class App(http.server.BaseHTTPRequestHandler):
@@ -27,8 +28,8 @@ fn python(server: &str, port: u16) -> Vec<String> {
     words(&["python3", "-c", &script, &port.to_string()])
 }
 
-/// Checks whether its socket listens already, like a server that another program may start with a
-/// socket.
+/// A server that does not call `listen` if its socket listens already, like servers that may
+/// inherit a socket.
 const LISTENS_UNLESS_IT_DOES: &str = "
 class Server(http.server.ThreadingHTTPServer):
     def server_activate(self):
@@ -46,7 +47,8 @@ fn a_server_that_skips_listen_on_a_listening_socket_becomes_ready() {
     shared(|| Launch::of(command).unwrap(), |_| {});
 }
 
-/// `shutdown` affects the socket itself, not only a worker's descriptor. `WEBrick` calls it when it ends.
+/// A server that shuts its socket down when it ends, as `WEBrick` does. `shutdown` affects the
+/// socket itself, not only a worker's descriptor.
 const SHUTS_ITS_SOCKET_DOWN: &str = "
 server = http.server.ThreadingHTTPServer(('', int(sys.argv[1])), App)
 def stop(*_):

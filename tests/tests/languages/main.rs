@@ -1,8 +1,10 @@
-//! Unmodified servers of many runtimes behind one port, and the ways in which a server may get its socket.
+//! Unmodified servers of many runtimes behind one port, and the ways in which a server may get its
+//! socket.
 //!
-//! Every runtime goes through the same story (`story`); `runtimes` lists them and their start commands.
-//! The short form uses the runtimes that CI has anyway. `cargo xtask test --languages` installs the others
-//! into `target/languages` or from the distribution, and runs the long form.
+//! Every runtime goes through the same story (`story`). `runtimes` lists the runtimes with their
+//! start commands. The short form uses the runtimes that CI has anyway. `cargo xtask test
+//! --languages` installs the others into `target/languages` or from the distribution, and runs the
+//! long form.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! Processes between the supervisor and the one that serves: wrappers, scripts, a parent that forks, a
-//! daemon. Also checks that many reloads leak nothing.
+//! Processes between the supervisor and the process that serves: wrappers, scripts, a parent that
+//! forks, a daemon. Another test checks that many reloads leak nothing.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use scaledapp_tests::{binaries, fixtures, proc, wait};
 use crate::sockets::{shared, shared_over};
 use crate::{DISPATCHES, SOON, answer, fixture, has, words};
 
-/// Checks that a reload leaves no process of a wrapper behind.
+/// Checks that after a reload no process of an old wrapper still runs.
 fn wrapped(dispatches: &[&str], command: impl Fn(u16) -> Vec<String>) {
     shared_over(
         dispatches,
@@ -111,9 +111,9 @@ fn a_parent_that_binds_and_children_that_accept() {
     );
 }
 
-/// A documented limit: a worker is the process that was started. If it goes into the background, the
-/// supervisor sees it end and starts another. After three such starts, the supervisor gives up. The
-/// background process has left the process group, so it may be left behind.
+/// This is a documented limit. A worker is the process that the supervisor started. If it goes into
+/// the background, it ends for the supervisor, which starts another one and gives up after three
+/// starts. The background process is no longer in the worker's process group, so it may survive.
 #[test]
 fn a_server_that_daemonises_is_not_supported() {
     if !has("python3") {
@@ -169,7 +169,7 @@ fn three_hundred_reloaded_workers_leak_no_descriptor() {
         sidecar.wait_ready(30).unwrap();
         wait::until(SOON, "descriptors are closed", || {
             let now = proc::open_files(pid).unwrap();
-            // A connection to the admin port that was just closed may still be open here.
+            // The supervisor may not have closed the connection of the last `ctl` yet.
             if now <= before {
                 Ok(())
             } else {

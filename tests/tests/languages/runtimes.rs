@@ -51,10 +51,10 @@ impl Runtime {
     /// Finds the runtime and prepares its server.
     ///
     /// # Errors
-    /// It is not installed. The text is the reason for skipping the test.
+    /// The runtime is not installed. The text is the reason for skipping the test.
     ///
     /// # Panics
-    /// It is installed, but does not work.
+    /// The runtime is installed, but does not work.
     pub(crate) fn find(&self) -> Result<Found, String> {
         let program = match self.place {
             Place::Path(program) => binaries::on_path(program)?,
@@ -75,7 +75,7 @@ impl Runtime {
     }
 }
 
-/// Finds the first word that looks like a version, and removes a letter before it.
+/// The first word of the program's output that looks like a version, without letters around it.
 fn version(program: &Path, words: &[&str]) -> anyhow::Result<String> {
     let mut command = Command::new(program);
     command.args(words).current_dir(binaries::workspace());
@@ -135,7 +135,7 @@ fn java() -> anyhow::Result<Start> {
         .clone()
         .map_err(anyhow::Error::msg)?;
     let classes = classes.to_string_lossy().into_owned();
-    // Limits as in a small container, so that three of them fit on a small machine.
+    // Memory is limited as in a small container, so that three JVMs fit on a small machine.
     let arguments = [
         "-Xmx64m",
         "-XX:+UseSerialGC",
@@ -147,8 +147,8 @@ fn java() -> anyhow::Result<Start> {
     Ok(with(Path::new("java"), &arguments))
 }
 
-/// When it ends, it shuts down the socket of all workers of its generation (see `faults`), so it is tested
-/// with Request dispatch only.
+/// A `WEBrick` that ends shuts down the socket of all workers of its generation (see `faults`), so
+/// it is tested with Request dispatch only.
 pub(crate) fn webrick(over: &'static [&'static str]) -> Runtime {
     Runtime {
         name: "Ruby WEBrick",
@@ -160,7 +160,7 @@ pub(crate) fn webrick(over: &'static [&'static str]) -> Runtime {
     }
 }
 
-/// The runtimes that CI has. Missing ones are skipped.
+/// The runtimes that CI has. Tests of missing runtimes are skipped.
 mod short {
     use super::{DISPATCHES, Path, Place, Runtime, binaries, fixture, fixtures, node, prove, with};
 
@@ -221,7 +221,7 @@ mod short {
             name: "Rust std, static",
             place: Place::Path("rustc"),
             version: &["--version"],
-            // It uses PORT, which the supervisor sets to --port.
+            // The server uses PORT, which the supervisor sets to --port.
             command: |_| {
                 let hello = binaries::path("scaledapp-hello-rust")?;
                 Ok(with(Path::new(&hello), &[]))

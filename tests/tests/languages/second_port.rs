@@ -1,4 +1,4 @@
-//! A second fixed port: only one worker can bind it, the others get EADDRINUSE.
+//! A second fixed port: only one worker can bind it, and the others get EADDRINUSE.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,6 @@
-//! Unusual ways to get a socket: options without effect for a worker, other sockets besides the shared one,
-//! the same port number for UDP, close and listen again. Address families are in `family`.
+//! Unusual ways to get a socket: options that have no effect in a worker, other sockets besides the
+//! shared one, the same port number for UDP, close and listen again. Address families are in
+//! `family`.
 
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
@@ -13,7 +14,8 @@ use scaledapp_tests::{binaries, fixtures, process};
 use crate::story::every_worker_answers;
 use crate::{DISPATCHES, SOON, answer, fixture, has, installed, sockets, words};
 
-/// Starts two workers with each dispatch. All must share the port by hand-over.
+/// Starts two workers with each kind of dispatch, checks that they share the port by hand-over, and
+/// calls `look`.
 pub(crate) fn shared(launch: impl Fn() -> Launch, look: impl Fn(&Sidecar)) {
     shared_over(&DISPATCHES, launch, look);
 }
@@ -110,8 +112,8 @@ fn a_go_server_that_sets_so_reuseport_itself_is_shared() {
     std::fs::rename(&partial, &output).unwrap();
     let program = output.to_string_lossy().into_owned();
     let launch = || Launch::of(|port| words(&[&program, &port.to_string()])).unwrap();
-    // With the app's own option alone, the port would also be shared, but other programs could
-    // share it, too, and each end of a worker would lose connections.
+    // The app's own option would share the port even without a supervisor, but also with other
+    // programs, and each worker that ends would lose connections.
     shared(launch, |_| {});
 }
 

@@ -1,6 +1,7 @@
-//! The story that every runtime goes through: two workers on a port that the app has built in, then a
-//! reload, more workers, fewer workers and a kill, all under load. It decides what counts as shared, and
-//! prints one line for each dispatch, from which `cargo xtask test` makes a table.
+//! The story that every runtime goes through: two workers on a port that is built into the app,
+//! then a reload, more workers, fewer workers and a kill, all under load. It decides what counts as
+//! shared, and prints one line for each kind of dispatch, from which `cargo xtask test` makes a
+//! table.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -16,13 +17,13 @@ use scaledapp_tests::{proc, wait};
 use crate::SOON;
 use crate::runtimes::{Found, Runtime};
 
-/// Set to `long` for more requests.
+/// The environment variable that is `long` for more requests.
 const FORM: &str = "SCALEDAPP_LANGUAGES";
 
 /// The size of the load.
 #[derive(Debug, Clone, Copy)]
 struct Size {
-    /// Least number of requests of a dispatch, without those during the kill.
+    /// Least number of requests for one kind of dispatch, without those during the kill.
     requests: u64,
     /// Requests per second of all clients together.
     rate: u32,
@@ -44,7 +45,7 @@ impl Size {
     }
 }
 
-/// The results of one dispatch.
+/// The results with one kind of dispatch.
 #[derive(Debug)]
 struct Outcome {
     mechanism: String,
@@ -160,8 +161,8 @@ fn tell(found: &Found, dispatch: &str, size: Size) -> anyhow::Result<Outcome> {
     })
 }
 
-/// Kills a worker under load. The load has no POSTs: one that a killed worker executes must fail, because
-/// a POST must not be repeated.
+/// Kills a worker under load. The load has no POSTs, because a POST that a killed worker was
+/// executing must not be repeated and therefore fails.
 fn kill(sidecar: &mut Sidecar, size: Size) -> anyhow::Result<Report> {
     let loads = start(sidecar.address(), true, size, 0)?;
     all(&loads, 10)?;
@@ -208,7 +209,8 @@ pub(crate) fn every_worker_answers(sidecar: &Sidecar) -> anyhow::Result<()> {
     let to = sidecar.address();
     let mut seen = BTreeSet::new();
     wait::until(SOON, "every worker answers", || -> Result<(), String> {
-        // Several at a time, because an idle worker could answer all of a sequence.
+        // Six requests are sent at the same time, because one idle worker could answer a whole
+        // sequence.
         let asked: Vec<_> = (0..6)
             .map(|_| std::thread::spawn(move || http::one_shot(to, SOON, &Request::get("/"))))
             .collect();

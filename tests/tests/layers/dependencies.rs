@@ -1,7 +1,8 @@
-//! Checks the linked crates against `deny.toml`: licences, one version of each crate, which package depends
-//! on which crate, and the origin of crates.
+//! Checks the linked crates against `deny.toml`: licences, one version of each crate, which package
+//! may depend on which crate, and the origin of crates.
 //!
-//! `cargo deny check` checks the same and more; this test needs neither cargo-deny nor a network.
+//! `cargo deny check` checks the same and more, but this test needs neither cargo-deny nor a
+//! network.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -113,7 +114,7 @@ fn wrong(rules: &Rules, linked: &[Linked]) -> Vec<String> {
                 package.license
             ));
         }
-        // A package without a source is one of ours.
+        // A package without a source belongs to this workspace.
         let registry = package.source.as_deref();
         let registry = registry.map(|source| source.trim_start_matches("registry+"));
         if registry.is_some_and(|registry| !rules.registries.contains(registry)) {

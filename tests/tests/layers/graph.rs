@@ -1,9 +1,9 @@
-//! Finds which file of a crate imports which. The tokens of the sources are read, so that paths in code and
-//! in macros count like `use`.
+//! Finds which file of a crate imports from which other file. It reads the tokens of the sources,
+//! so that paths in code and in macros count like `use`.
 //!
-//! An import leads to the file that defines the item, even through a re-export (`pub use`). Test code
-//! (`#[cfg(test)]`) is ignored. Methods called on a value, and the expansion of macros, are not seen.
-//! `imports` decides whether an import is allowed.
+//! An import leads to the file that defines the item, even through a re-export (`pub use`). Test
+//! code (`#[cfg(test)]`) is ignored. Method calls on a value, and the expansion of macros, are not
+//! detected. `imports` decides whether an import is allowed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -22,11 +22,11 @@ pub(crate) struct Graph {
     /// For each file, the file of the module that declares it.
     parents: Vec<Option<usize>>,
     modules: Vec<Module>,
-    /// The module of `lib.rs`, and the name by which `main.rs` knows it.
+    /// The name by which `main.rs` imports the library, and the module of `lib.rs`.
     library: Option<(String, usize)>,
 }
 
-/// One module: a whole file, or a block `mod name { … }` in one.
+/// One module: a whole file, or a block `mod name { … }` in a file.
 #[derive(Debug)]
 struct Module {
     file: usize,
@@ -43,7 +43,7 @@ struct Module {
 }
 
 impl Graph {
-    /// Reads the package in `directory`, which others import as `name`.
+    /// Reads the package `name` in `directory`.
     pub(crate) fn read(directory: &Path, name: &str) -> Self {
         let mut graph = Self::default();
         let source = directory.join("src");
@@ -61,7 +61,7 @@ impl Graph {
         graph
     }
 
-    /// Groups of several files in which each file imports each other, directly or through others.
+    /// Groups of files in which each file imports every other file, directly or through others.
     pub(crate) fn circles(&self) -> Vec<BTreeSet<&str>> {
         let reached: Vec<_> = (0..self.files.len()).map(|at| self.reached(at)).collect();
         let together = |at: usize| -> BTreeSet<&str> {
@@ -75,7 +75,7 @@ impl Graph {
         circles
     }
 
-    /// Files that import an item from the file of a module above them, with that file and the paths.
+    /// Imports from the file of a module above: the importing file, that file, and the paths.
     pub(crate) fn upward(&self) -> Vec<(&str, &str, String)> {
         let mut found = Vec::new();
         for (at, imports) in self.imports.iter().enumerate() {
@@ -201,7 +201,7 @@ impl Graph {
     /// The file that defines the item of `path`, seen from the module `at`. `None` for a module, or for an
     /// item of another package.
     fn resolve(&self, at: usize, path: &[String], depth: usize) -> Option<usize> {
-        // A name that refers to itself (`use clap;`).
+        // A name may refer to itself (`use clap;`).
         if depth > 16 {
             return None;
         }
@@ -221,11 +221,11 @@ impl Graph {
                 return self.resolve(inner, rest, depth + 1);
             }
         }
-        // An unknown name of a module of ours is made by a macro there.
+        // If a module of this package does not define the name, a macro in that module does.
         is_ours.then_some(module.file)
     }
 
-    /// The module that `path::*` imports.
+    /// The file of the module or the enum that `path::*` imports.
     fn everything(&self, at: usize, path: &[String]) -> Option<usize> {
         let (module, rest, is_ours) = self.descend(at, path)?;
         if rest.is_empty() && is_ours {
@@ -234,8 +234,8 @@ impl Graph {
         self.resolve(at, path, 0)
     }
 
-    /// Follows `path` as far as it names modules. Returns the last module, the rest of the path, and whether
-    /// the path named any module of this package.
+    /// Follows `path` as far as it names modules. Returns the last module, the rest of the path,
+    /// and whether the path named any module of this package.
     fn descend<'a>(&self, at: usize, path: &'a [String]) -> Option<(usize, &'a [String], bool)> {
         let (mut here, mut rest, mut is_ours) = (at, path, false);
         while let Some((first, after)) = rest.split_first() {

@@ -1,8 +1,8 @@
-//! Decides which imports between the files of a package are allowed: no circles, and no import from the file
-//! of a module above.
+//! Decides which imports between the files of a package are allowed: no circles, and no import from
+//! the file of a module above.
 //!
-//! The present exceptions are listed here, each with its cure. The lists only shrink: an entry that no longer
-//! applies fails the test, and must be removed.
+//! The present exceptions are listed here, each with its cure. The lists only shrink: an entry that
+//! no longer applies fails the test and must be removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -10,14 +10,14 @@ use std::fmt::Write as _;
 use crate::graph::Graph;
 use crate::packages;
 
-/// Files that import each other, and why they still do.
+/// Files that import each other, and the reason or the cure.
 struct Circle {
     package: &'static str,
     files: &'static [&'static str],
     reason: &'static str,
 }
 
-/// Files that import an item from the file of a module above them, and why.
+/// Files that import an item from the file of a module above them, and the cure.
 struct Upward {
     package: &'static str,
     /// The file of the module.

@@ -1,5 +1,5 @@
-//! Checks the links between our Markdown pages: the file and the heading must exist. Links to other sites are
-//! not followed.
+//! Checks the links between the Markdown pages of this repository: the file and the heading must
+//! exist. Links to other sites are not followed.
 
 use std::fs;
 use std::path::Path;

@@ -90,9 +90,9 @@ fn no_package_links_a_foreign_http_server() {
     }
 }
 
-/// The balancer and the DNS server learn of pods and names from the API server, so their binaries
-/// link a client. A separate process in each pod would avoid that, but it would be a second process
-/// that can fail, with a file between the two. The packages on the request path
+/// The balancer and the DNS server get pods and names from the API server, so their binaries link a
+/// client. A separate process in each pod would avoid that, but it would be one more process that
+/// can fail, and it would need a file to pass its results on. The packages on the request path
 /// (`scaledapp-proxy`, `scaledapp-answers`) do not link the client, which
 /// `the_data_plane_never_links_a_kubernetes_client` checks. In the binaries, only the adapters may
 /// use it, so that no other part can come to depend on the API server.
@@ -145,7 +145,8 @@ fn pure_crates_know_no_runtime_no_socket_and_no_client() {
     }
 }
 
-/// Clippy reads only the nearest file upwards, and files cannot include each other.
+/// Clippy reads only the nearest `clippy.toml` in the directories above, and such files cannot
+/// include each other.
 #[test]
 fn pure_packages_have_the_common_lints_and_the_stricter_ones() {
     let file = |name: &str| std::fs::read_to_string(binaries::workspace().join(name)).unwrap();
@@ -170,7 +171,7 @@ fn pure_packages_have_the_common_lints_and_the_stricter_ones() {
     }
 }
 
-/// All files below a directory with this extension, without the output of builds and tools.
+/// Finds all files with this extension below a directory, except the output of builds and tools.
 fn files(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(directory).unwrap().flatten() {
         let path = entry.path();
@@ -228,13 +229,13 @@ fn unsafe_code_is_in_one_package_and_each_block_has_its_reason() {
     }
 }
 
-/// The flags that a help text has at the beginning of a line.
+/// The flags of a binary's `run`, from its help text.
 fn flags_of(binary: &str) -> Vec<String> {
     let mut command = Command::new(binaries::path(binary).unwrap());
     command.args(["run", "--help"]);
     let ended = process::run(command, Duration::from_mins(1)).unwrap();
     assert_eq!(ended.code, 0, "{}", ended.stderr);
-    // Continued lines are indented further.
+    // Only lines that begin with a flag are indented by six columns.
     let words = ended.stdout.lines().filter_map(|line| {
         let flag = line.strip_prefix("      --")?.split(' ').next()?;
         Some(format!("--{flag}"))
@@ -259,7 +260,7 @@ fn every_flag_is_documented_and_no_other() {
         }
     }
     for flag in documented {
-        // These are not listed in the flags' section.
+        // The help text lists these two in another form.
         if matches!(flag, "--help" | "--version") {
             continue;
         }

@@ -47,21 +47,21 @@ pub(crate) fn ours() -> Vec<Package> {
     packages.collect()
 }
 
-/// A package that is linked into one of our packages, including tests.
+/// A package that is linked into a package of the workspace or into its tests.
 #[derive(Debug)]
 pub(crate) struct Linked {
     pub(crate) name: String,
     pub(crate) version: String,
     /// An SPDX expression.
     pub(crate) license: String,
-    /// The registry that it comes from; `None` for our own packages.
+    /// The registry that it comes from; `None` for packages of the workspace.
     pub(crate) source: Option<String>,
     /// The names of its direct dependencies.
     pub(crate) on: BTreeSet<String>,
 }
 
-/// All packages that are linked on this machine. Packages for other platforms are not downloaded, so their
-/// metadata is not available.
+/// All packages that are linked on this machine's platform. Packages for other platforms are not
+/// downloaded, so their metadata is not available.
 pub(crate) fn linked() -> Vec<Linked> {
     let here = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let metadata = metadata(&["--filter-platform", &here]);

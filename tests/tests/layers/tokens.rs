@@ -1,5 +1,5 @@
-//! Reads the tokens of one module: the items that it defines, its submodules, and the paths in its code. Test
-//! code is ignored.
+//! Reads the tokens of one module: the items that it defines, its submodules, and the paths in its
+//! code. Test code is ignored.
 //!
 //! `graph` decides where a path leads.
 
@@ -20,7 +20,7 @@ pub(crate) struct Found {
     pub(crate) paths: BTreeSet<Vec<String>>,
 }
 
-/// Keywords that are followed by the name of an item.
+/// Keywords that the name of an item follows.
 const NAMING: [&str; 8] = [
     "struct", "enum", "union", "trait", "type", "fn", "const", "static",
 ];
@@ -139,7 +139,7 @@ impl Found {
     }
 }
 
-/// Reads the path at `at`. Returns it with the index after it, and after a `::` that no name follows.
+/// Reads the path at `at`. Returns the path and the index after it, including a last `::`.
 fn path(tokens: &[TokenTree], mut at: usize) -> (Vec<String>, usize) {
     let mut path = Vec::new();
     while let Some(TokenTree::Ident(name)) = tokens.get(at) {

@@ -1,5 +1,5 @@
-//! The same faults with the mechanism off. Here requests must fail, otherwise the stories would prove
-//! nothing.
+//! The faults of the stories with the mechanism off. Requests must fail here; otherwise the stories
+//! would prove nothing.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -13,7 +13,7 @@ use scaledapp_tests::{fixtures, ports, wait};
 
 use crate::{SOON, alone, has_node};
 
-/// An app without a supervisor: one process per port.
+/// Starts an app without a supervisor, as one process.
 fn bare(address: SocketAddr) -> Process {
     let words = fixtures::node("app.js", address.port());
     let mut command = Command::new(&words[0]);

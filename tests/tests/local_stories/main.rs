@@ -1,7 +1,7 @@
 //! The whole of `scaledapp local` under load: DNS → balancers → pods → workers.
 //!
-//! Each story counts every request and shows the longest time without a success. Each fault story has a
-//! control, in which requests fail with the mechanism off.
+//! Each story counts every request and shows the longest time without a success. Faults have
+//! negative controls, in which requests fail with the mechanism off.
 
 #![allow(
     clippy::unwrap_used,
@@ -100,8 +100,8 @@ fn sample(directory: &Path, release: &Path) -> PathBuf {
 }
 
 impl Story {
-    /// Runs `act` under keep-alive and one-shot load at once. Both loads use both balancers,
-    /// and every fourth request is a POST. Prints and returns both reports.
+    /// Runs `act` while keep-alive clients and one-shot clients send requests to both balancers.
+    /// Every fourth request is a POST. Prints and returns the reports of both kinds of clients.
     fn under_load(&self, name: &str, act: impl FnOnce()) -> [Report; 2] {
         let targets = self.local.resolve().unwrap();
         assert_eq!(targets.len(), 2, "two balancers in DNS");

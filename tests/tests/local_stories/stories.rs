@@ -19,7 +19,7 @@ fn none_failed(reports: &[Report]) {
     }
 }
 
-/// The balancer process of a slot and the supervisor above it.
+/// The process ids of a slot's balancer and of the supervisor that started it.
 fn balancer_of(story: &Story, address: SocketAddr) -> (u32, u32) {
     let mark = format!("--listen {address}");
     let root = story.local.process.pid();
@@ -100,8 +100,8 @@ fn a_killed_worker_fails_no_get() {
     let per_pod = (workers.len() / story.local.state.pods.len()) as u64;
     let kills = 4;
     let reports = story.under_load("kill -9 of a worker, 4 times", || {
-        // The pods take turns. A request is sent at most four times, and if the new worker of one pod
-        // were killed at once each time, one request could meet every kill.
+        // The pods take turns. A request is sent at most four times; if each new worker of one pod
+        // were killed immediately, a single request could be in the worker at each kill.
         for kill in 0..kills {
             let workers = story.local.workers().unwrap();
             let victim = workers[kill as usize % workers.len()].pid;

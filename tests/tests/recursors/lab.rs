@@ -13,9 +13,9 @@ use scaledapp_tests::process::Process;
 use scaledapp_tests::{binaries, wait};
 
 const SOON: Duration = Duration::from_secs(20);
-/// The server of the root and of `example.`.
+/// The address of the server of the root and of `example.`.
 const PARENT: &str = "10.77.0.1";
-/// Our DNS server.
+/// The address of `scaledapp-dns`.
 pub(crate) const DNS: &str = "10.77.0.53";
 const RECURSORS: [&str; 2] = ["10.77.0.2", "10.77.0.3"];
 const ADDRESSES: [&str; 4] = [PARENT, DNS, RECURSORS[0], RECURSORS[1]];
@@ -46,8 +46,9 @@ pub(crate) struct Lab {
     _directory: tempfile::TempDir,
 }
 
-/// Starts the servers, with `delegation` in the parent zone and `flags` for our server. Moves the calling
-/// thread into the lab's network. `None` if programs or rights are missing, which is printed.
+/// Starts the servers, with `delegation` in the parent zone and `flags` for `scaledapp-dns`. Moves
+/// the calling thread into the lab's network. If programs or rights are missing, prints that and
+/// returns `None`.
 pub(crate) fn lab(way: Way, delegation: &str, flags: &[&str]) -> Option<Lab> {
     if !["named", "unbound"].into_iter().all(binaries::has) {
         return None;
@@ -71,7 +72,8 @@ pub(crate) fn lab(way: Way, delegation: &str, flags: &[&str]) -> Option<Lab> {
         _directory: directory,
     };
     for (name, address) in lab.recursors {
-        // The parent is started first, because a recursor remembers servers that did not answer.
+        // The parent zone must answer before a recursor gets a query, because a recursor remembers
+        // servers that did not answer.
         wait::until(SOON, "the servers answer", || {
             for server in [PARENT, DNS].map(at) {
                 resolve(server, "example", Type::Soa).map_err(|error| format!("{error:#}"))?;
@@ -83,7 +85,7 @@ pub(crate) fn lab(way: Way, delegation: &str, flags: &[&str]) -> Option<Lab> {
     Some(lab)
 }
 
-/// Asks a recursor, from within the lab's network.
+/// Sends a question to a recursor, from within the lab's network.
 pub(crate) fn ask(recursor: SocketAddr, name: &str, question: Type) -> Answer {
     resolve(recursor, name, question).unwrap_or_else(|error| panic!("{name}: {error:#}"))
 }
@@ -92,7 +94,8 @@ fn at(ip: &str) -> SocketAddr {
     SocketAddr::new(ip.parse::<IpAddr>().unwrap(), 53)
 }
 
-/// Moves the calling thread, and processes that it starts, into a new network namespace.
+/// Moves the calling thread, and therefore the processes that it will start, into a new network
+/// namespace.
 fn enter_network() {
     let addresses = ADDRESSES.map(|ip| format!("ip address add {ip}/32 dev lo"));
     let script = format!(
@@ -190,7 +193,7 @@ fn bind(root: &Path, ip: &str, way: Way) -> Process {
     named(&directory, ip, options, &zones)
 }
 
-/// Unbound with all its hardening options.
+/// Starts unbound with its hardening options enabled.
 fn unbound(root: &Path, ip: &str, way: Way) -> Process {
     let directory = root.join("unbound");
     let hints = hints(&directory);

@@ -28,7 +28,8 @@ const QUESTIONS: [(&str, Type, u8, usize); 12] = [
 ];
 
 fn assert_all_is_found(lab: &Lab) {
-    // Twice, because what a recursor caches from the first answers must not spoil the second.
+    // There are two rounds, because answers that a recursor has cached in the first round must not
+    // break the second.
     for round in 0..2 {
         for (recursor, address) in lab.recursors {
             for (name, question, code, count) in QUESTIONS {
@@ -60,7 +61,7 @@ fn recursors_follow_a_delegation_with_glue() {
     };
     assert_all_is_found(&lab);
     assert_server_is_at(&lab, "ns.apps.example", DNS);
-    // The query for the server's address has not made the zone unreachable.
+    // The recursors have now cached the server's own address, and the zone must remain reachable.
     assert_all_is_found(&lab);
 }
 
@@ -103,13 +104,13 @@ fn clients_of_a_recursor_are_spread_over_the_addresses() {
             assert!(answer.addresses.iter().all(|(_, ttl)| ttl.as_secs() <= 60));
             answer.addresses[0].0
         });
-        // The chance that one of three is never first is one in 10^10.
+        // The probability that one of three addresses is never first is about 1 in 10^10.
         let seen: BTreeSet<IpAddr> = first.collect();
         assert_eq!(seen.len(), 3, "{recursor}: {seen:?}");
     }
 }
 
-/// The control: without an address in the parent zone or in our zone, nothing is found.
+/// The negative control: without the server's address in the parent zone, nothing is found.
 #[test]
 fn no_recursor_follows_a_delegation_to_a_name_without_address() {
     let Some(lab) = lab(

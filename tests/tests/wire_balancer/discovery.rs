@@ -1,4 +1,4 @@
-//! Sources of endpoints, what endpoints report, and how the balancer itself stops.
+//! Sources of endpoints, the reports of endpoints, and how the balancer itself stops.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::SOON;
 
-/// Writes an endpoints file by rename.
+/// Replaces the endpoints file by renaming a new file to its path.
 fn publish(file: &Path, endpoints: &[(&str, SocketAddr, Option<SocketAddr>)]) {
     let entries: Vec<serde_json::Value> = endpoints
         .iter()
@@ -31,7 +31,7 @@ fn publish(file: &Path, endpoints: &[(&str, SocketAddr, Option<SocketAddr>)]) {
     fs::rename(&next, file).unwrap();
 }
 
-/// A pod's admin port that sends the snapshots of the test on `/watch`.
+/// A pod's admin port, which sends the snapshots that the test gives it on `/watch`.
 fn pod_admin() -> (Upstream, Sender<String>) {
     let (tell, told) = channel::<String>();
     let told = Arc::new(Mutex::new(told));
@@ -45,7 +45,7 @@ fn pod_admin() -> (Upstream, Sender<String>) {
         let told = told.lock().unwrap();
         let mut line = String::new();
         loop {
-            // A real pod also sends heartbeats.
+            // Like a real pod, it repeats the last snapshot as a heartbeat.
             match told.recv_timeout(Duration::from_millis(250)) {
                 Ok(next) => line = next,
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
@@ -183,7 +183,7 @@ fn a_stop_under_load_fails_no_request() {
             http::get(balancer.launch.admin, "/readyz").is_ok_and(|response| response.status == 503)
         };
         wait::until_true(SOON, "it is unready at once", unready).unwrap();
-        // It is unready, but still serves clients that have not noticed yet.
+        // The balancer is unready, but still serves clients that have not noticed yet.
         running.wait_more(100, SOON).unwrap();
         assert_eq!(running.failed(), 0);
         assert_eq!(balancer.process.wait(SOON).unwrap().code, 0);

@@ -1,4 +1,4 @@
-//! The maximum of connections, all stalled by their clients: the balancer still accepts new clients.
+//! If clients stall all connections up to the limit, the balancer still accepts new clients.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -29,7 +29,8 @@ fn fifty_stalled_uploads_do_not_shut_out_the_next_client() {
             client
         })
         .collect();
-    // They may be accepted in any order, even after the next one.
+    // Connections may be accepted in any order, so the next one must wait until all of these are
+    // counted.
     let all = format!("scaledapp_balancer_connections {PLACES}\n");
     wait::until_true(SOON, "all places are taken", || {
         http::get(balancer.launch.admin, "/metrics").is_ok_and(|page| page.text().contains(&all))
@@ -44,7 +45,7 @@ fn fifty_stalled_uploads_do_not_shut_out_the_next_client() {
         let mut next = Connection::open(balancer.address(), SOON).unwrap();
         assert_eq!(next.send(&Request::get("/")).unwrap().status, 200);
     }
-    // The closed ones got an answer with the reason.
+    // The clients of closed connections got an answer with the reason.
     let told = stalled.iter_mut().filter_map(|client| {
         let mut answer = [0; 12];
         client.set_nonblocking(true).unwrap();

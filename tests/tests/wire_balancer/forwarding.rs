@@ -145,7 +145,7 @@ fn an_old_client_gets_no_chunks() {
         "{answer}"
     );
     assert!(answer.ends_with("\r\n\r\nabc"), "{answer}");
-    // The upstream speaks 1.1 and needs a Host.
+    // The upstream gets HTTP/1.1, which requires a Host.
     assert!(upstream.all_received().starts_with("GET / HTTP/1.1\r\n"));
     assert_eq!(field(&upstream.all_received(), "host").len(), 1);
 }
@@ -302,7 +302,7 @@ fn after_an_upgrade_bytes_flow_both_ways_until_both_have_finished() {
     assert_eq!(connection.read_bytes(7).unwrap(), b"welcome");
     connection.write(b"\x81\0\xffping").unwrap();
     assert_eq!(connection.read_bytes(7).unwrap(), b"\x81\0\xffping");
-    // After the half-close, the rest from the other side still arrives.
+    // After the half-close, the rest of the upstream's bytes still arrives.
     connection.finish().unwrap();
     assert_eq!(connection.read_to_close().unwrap(), b"bye");
 }
@@ -339,7 +339,8 @@ fn idle_connections_cost_little() {
         assert_eq!(connection.send(&Request::get("/")).unwrap().status, 200);
         connection
     };
-    // The test holds the other end of each, within the usual limit of 1,024 open files.
+    // The test keeps the other ends open, so their number is below the usual limit of 1,024 open
+    // files.
     let held: Vec<Connection> = (0..700).map(|_| connect(balancer.address())).collect();
     let after = proc::resident_bytes(pid).unwrap();
     let each = (after.saturating_sub(before)) / held.len() as u64;

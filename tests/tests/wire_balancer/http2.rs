@@ -1,7 +1,7 @@
 //! HTTP/2 clients in front of the balancer, with the `h2` crate as the client.
 //!
-//! These tests show the effect of a connection's streams on each other and on servers. The
-//! translation of heads is tested in `scaledapp-proxy`, and frames by h2spec (see `conformance`).
+//! These tests show the effect of a connection's streams on each other and on servers.
+//! `scaledapp-proxy` tests the translation of heads, and h2spec tests frames (see `conformance`).
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
@@ -23,7 +23,7 @@ use crate::SOON;
 /// A client's connection. Dropping it ends its requests.
 struct Client {
     sender: SendRequest<Bytes>,
-    /// The task that ends with the connection.
+    /// The task that drives the connection and ends with it.
     connection: JoinHandle<Result<(), h2::Error>>,
 }
 
@@ -200,7 +200,7 @@ fn stalled_uploads_leave_room_for_others() {
     let upstream = Upstream::start(|mut peer| {
         let Some(head) = peer.read_head() else { return };
         if head.starts_with("POST /stall ") {
-            // Longer than the test takes.
+            // The stall lasts longer than the test.
             std::thread::sleep(SOON * 3);
             return;
         }
@@ -226,7 +226,7 @@ fn stalled_uploads_leave_room_for_others() {
                 }),
             ));
         }
-        // Meanwhile they take everything that the windows allow.
+        // Meanwhile the stalled uploads send everything that the windows allow.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let request = Request::post("http://a.test/moves")
             .header("content-length", 1 << 20)
@@ -268,7 +268,8 @@ fn an_early_answer_to_an_upload_arrives_whole() {
                 (head.status().as_u16(), body.unwrap().as_slice()),
                 (413, &b"too large"[..])
             );
-            // The client is asked to stop (RFC 9113 section 8.1).
+            // The balancer may stop the upload with a reset of the code NO_ERROR (RFC 9113
+            // section 8.1).
             let stopped = uploading.await.unwrap();
             if let Err(error) = stopped {
                 assert_eq!(error.reason(), Some(Reason::NO_ERROR), "{error}");
@@ -498,7 +499,7 @@ fn a_flood_of_resets_ends_its_own_connection_only() {
 fn streams_that_clients_give_up_end_at_the_server_too() {
     let upstream = Upstream::start(|mut peer| {
         peer.read_head();
-        // The end of the connection is the end of the request.
+        // This returns when the balancer closes the connection, which ends the request.
         peer.read_to_close();
     })
     .unwrap();

@@ -1,7 +1,7 @@
-//! The built balancer against peers that misbehave on either side.
+//! The built balancer between clients and upstreams that misbehave.
 //!
-//! `scaledapp-http1` and `scaledapp-proxy` have the tests of parsing and selection. These tests need the
-//! whole binary.
+//! Parsing, selection and forwarding have unit tests in their packages. These tests need the whole
+//! binary.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! Ambiguous requests are refused, their connection is closed, and no part of them reaches the upstream
-//! (RFC 9112 sections 2.2, 3.2, 5, 6, 7, 11.2).
+//! Ambiguous requests are refused, their connection is closed, and no part of them reaches the
+//! upstream (RFC 9112 sections 2.2, 3.2, 5, 6, 7, 11.2).
 
 use scaledapp_tests::balancer::Launch;
 use scaledapp_tests::http;
@@ -8,7 +8,8 @@ use scaledapp_tests::wait;
 
 use crate::SOON;
 
-/// Sent after every malformed request on the same connection. It must never be treated as a request.
+/// These bytes follow every malformed request on the same connection. They must never be treated as
+/// a request.
 const SMUGGLED: &[u8] = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
 const REFUSED: &[(&str, u16, &[u8])] = &[
@@ -106,7 +107,7 @@ fn a_malformed_request_is_refused_and_not_forwarded() {
 
 #[test]
 fn the_log_says_why_requests_are_refused_but_not_for_each_one() {
-    // Nothing listens at this address any more.
+    // Nothing listens on this address any longer.
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = gone.local_addr().unwrap();
     drop(gone);

@@ -9,10 +9,12 @@ use scaledapp_tests::upstream::Upstream;
 use scaledapp_tests::{http, proc, wait};
 
 const CLIENTS: u64 = 3000;
-/// Most memory that one connection may take: twice the expected size, and less than one buffer.
+/// Most memory that one connection may take, in bytes: twice the expected size, and less than one
+/// buffer.
 const BYTES: u64 = 10 << 10;
 
-/// Opens connections that send only `bytes`. Returns the memory that each one takes at the end.
+/// Opens connections that send only `bytes`. Returns how many bytes of memory each of them takes in
+/// the end.
 fn cost(balancer: &Balancer, bytes: &[u8]) -> u64 {
     let pid = balancer.process.pid();
     let before = proc::resident_bytes(pid).unwrap();

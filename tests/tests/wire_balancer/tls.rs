@@ -1,7 +1,7 @@
-//! TLS at the balancer's own listener, with a real client library on the other side.
+//! TLS at the balancer's own listener, with rustls as the client.
 //!
-//! These tests cover sockets, files, redirects, and what reaches the server. The certificate,
-//! version and ticket that result from a handshake are tested in `scaledapp-tls`.
+//! These tests cover sockets, files, redirects, and what reaches the server. `scaledapp-tls` tests
+//! the certificate, version and ticket that result from a handshake.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -47,7 +47,7 @@ impl Authority {
         self.files.path().join(name)
     }
 
-    /// PEM of a certificate for `host`, and of its key.
+    /// Signs a certificate for `host`. Returns the PEM of the certificate and of its key.
     fn sign(&self, host: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new([host.to_owned()]).unwrap();
@@ -55,7 +55,7 @@ impl Authority {
         (certificate.pem(), key.serialize_pem())
     }
 
-    /// A certificate for `host` in files; the value of `--tls`.
+    /// Writes a certificate for `host` into files. Returns the value of `--tls` for them.
     fn issue(&self, host: &str) -> String {
         let (certificate, key) = self.sign(host);
         let paths = [format!("{host}.crt"), format!("{host}.key")].map(|name| self.path(&name));
@@ -64,7 +64,7 @@ impl Authority {
         format!("{}:{}", paths[0].display(), paths[1].display())
     }
 
-    /// The authority's own certificate in a file.
+    /// Writes the authority's own certificate into a file. Returns its path.
     fn root(&self) -> String {
         let path = self.path("ca.crt");
         fs::write(&path, self.issuer.pem()).unwrap();
@@ -75,7 +75,7 @@ impl Authority {
         self.client_with(None)
     }
 
-    /// A client that shows a certificate of another authority, or of this one.
+    /// A client that trusts this authority. It shows a certificate of any authority, or none.
     fn client_with(&self, shown: Option<(String, String)>) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();
@@ -93,7 +93,7 @@ impl Authority {
     }
 }
 
-/// Opens https with `host`. The handshake happens with the first bytes.
+/// Connects a client for https with `host`. The handshake takes place with its first bytes.
 fn open(address: SocketAddr, config: &Arc<ClientConfig>, host: &'static str) -> Client {
     let socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(SOON)).unwrap();
@@ -162,7 +162,7 @@ fn requests_over_tls_reach_the_server_and_say_so() {
         1,
         "the connection to the server is kept"
     );
-    // After this time, an idle connection has been parked.
+    // By now, the idle connection has been parked.
     sleep(Duration::from_secs(4));
     let parked = "scaledapp_balancer_parked_connections 1\n";
     assert!(balancer.metrics().unwrap().contains(parked));
@@ -172,7 +172,7 @@ fn requests_over_tls_reach_the_server_and_say_so() {
         metrics.contains("tls_handshakes_total{kind=\"full\"} 1\n"),
         "{metrics}"
     );
-    // The balancer announces the end of the connection.
+    // The balancer closes the TLS session before the connection; otherwise this read would fail.
     client
         .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         .unwrap();
@@ -237,7 +237,7 @@ fn http_is_redirected_except_for_challenges() {
         );
         assert!(!answer.contains("Connection: close"), "{answer}");
     }
-    // A body that is left unread ends the connection.
+    // The balancer does not read the body of a redirected request, so it closes the connection.
     write!(
         client,
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"

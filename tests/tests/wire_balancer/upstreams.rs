@@ -34,7 +34,8 @@ fn a_refusing_upstream_fails_no_request_of_any_kind() {
         };
         let report = load.run(300).unwrap();
         assert_eq!(report.failed(), 0, "{report}");
-        // Nothing was written to the upstream that refused, so even a POST may be sent to another.
+        // Nothing was written to the upstream that refused the connection, so even a POST may be
+        // sent to another one.
         for _ in 0..20 {
             assert_eq!(post(balancer.address()).unwrap().status, 200);
         }
@@ -67,7 +68,7 @@ fn a_reset_before_the_answer_repeats_a_get_and_never_a_post() {
 
 #[test]
 fn a_connection_that_the_upstream_closed_in_between_costs_nothing() {
-    // This upstream closes after every answer without announcing it.
+    // This upstream closes its connection after every answer without `Connection: close`.
     let upstream = Upstream::start(|mut peer| {
         peer.read_request();
         peer.write(&ok("once"));
@@ -133,7 +134,8 @@ fn a_malformed_answer_is_a_bad_gateway() {
     }
 }
 
-/// Irregular answers that old apps send and RFC 9112 lets a proxy repair (envoyproxy/envoy#31009).
+/// Old apps send such irregular answers, and RFC 9112 lets a proxy repair them
+/// (envoyproxy/envoy#31009).
 #[test]
 fn an_irregular_answer_is_repaired() {
     for (answer, status, policy) in [
@@ -166,7 +168,7 @@ fn an_irregular_answer_is_repaired() {
     }
 }
 
-/// The log must show the cause of a 502: the field, the rule and the flag.
+/// The log must name the cause of a 502: the field, the rule and the flag.
 #[test]
 fn the_log_says_what_is_wrong_with_an_answer() {
     let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(5000));
@@ -227,7 +229,7 @@ fn a_body_that_is_cut_off_never_looks_complete() {
         .unwrap();
         let balancer = Launch::to(&[upstream.address()]).unwrap().ready().unwrap();
         let result = http::get(balancer.address(), "/");
-        // The balancer may also notice in time and answer 502.
+        // The balancer may also notice the end before it has sent the head, and answer 502.
         let honest = match &result {
             Err(Failure::Truncated | Failure::Reset | Failure::Malformed(_)) => true,
             Ok(response) => response.status == 502,

@@ -1,5 +1,5 @@
-//! Apps that never listen (`--port none`): when they are ready, and that everything else works as for other
-//! apps.
+//! Apps that never listen (`--port none`): when they are ready, and that everything else works as
+//! for other apps.
 
 use std::fs;
 use std::path::Path;
@@ -67,7 +67,7 @@ fn a_consumer_is_ready_after_a_time_and_is_managed_like_any_app() {
     sidecar.ctl_done(&["reload"]).unwrap();
     sidecar.wait_ready(3).unwrap();
     assert_eq!(generations(&sidecar), [2, 2, 2]);
-    // They get the stop signal at once, because they have no requests in flight.
+    // Consumers have no requests in flight, so they get the stop signal immediately.
     sidecar.process.says(SOON, "asked to end: good").unwrap();
     let shown = sidecar.ctl_done(&["status"]).unwrap();
     assert!(
@@ -99,7 +99,7 @@ fn a_release_that_does_not_come_up_leaves_the_old_consumers() {
     let before = sidecar.pids().unwrap();
     for (release, said) in [
         ("broken", "broken cannot start"),
-        // It starts, but ends before it counts as ready.
+        // This release starts, but ends before it counts as ready.
         ("brief", "the queue is gone"),
     ] {
         fs::write(&file, release).unwrap();

@@ -157,7 +157,7 @@ fn without_reload_a_restart_by_signal_fails_requests() {
     if !has("node") {
         return;
     }
-    // The control: the same load and app, but TERM ends each worker.
+    // The negative control: the same load and app, but TERM ends each worker.
     let sidecar = app(&["--workers", "2", "--dispatch", "connection"])
         .ready(2)
         .unwrap();
@@ -327,7 +327,7 @@ fn the_desired_state_file_scales_and_reloads() {
     }
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("desired.json");
-    // The new content appears by rename, as with the kubelet.
+    // A rename replaces the file, as the kubelet does it.
     let write = |text: &str| {
         let next = directory.path().join("next");
         fs::write(&next, text).unwrap();

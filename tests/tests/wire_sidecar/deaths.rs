@@ -1,6 +1,6 @@
-//! Requests that end the worker that executes them: with a supervisor alone, through a balancer and two pods,
-//! and with both kinds of dispatch. `scaledapp-proxy` decides what follows, the supervisor's `ends` decides
-//! what ended a worker; both have tests of their own.
+//! Requests that end the worker that executes them: with a supervisor alone, through a balancer and
+//! two pods, and with both kinds of dispatch. `scaledapp-proxy` decides whether a request is
+//! repeated, and the supervisor's module `ends` decides what ended a worker; both have unit tests.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,8 @@ use scaledapp_tests::wait;
 
 use crate::{SOON, has};
 
-/// How long a worker's end and the repetition of its request may take. They take far less, and the
-/// time-outs are longer.
+/// Time-out for a worker's end and the repetition of its request. These take far less time, and the
+/// dispatcher's own time-outs are longer.
 const QUICK: Duration = Duration::from_secs(5);
 
 fn start(options: &[&str]) -> Sidecar {
@@ -25,7 +25,7 @@ fn start(options: &[&str]) -> Sidecar {
     launch.ready(2).unwrap()
 }
 
-/// Workers that have ended by themselves.
+/// The number of workers that have ended by themselves.
 fn ended(sidecar: &Sidecar) -> u64 {
     let workers = sidecar.status().unwrap();
     let restarts = |worker: &serde_json::Value| worker["restarts"].as_u64().unwrap_or(0);
@@ -111,7 +111,7 @@ fn a_path_that_keeps_ending_workers_does_not_reach_the_last_one() {
     }
     let sidecar = start(&[]);
     assert_eq!(get(sidecar.address(), "/throw?n=1").unwrap().status, 502);
-    // Requests follow each other without a pause. Each may end a worker, but not the last one.
+    // Requests follow each other without a pause. Each may end a worker, but never the last worker.
     let stop = std::sync::atomic::AtomicBool::new(false);
     let (report, statuses) = std::thread::scope(|scope| {
         let hammer = scope.spawn(|| {
@@ -154,10 +154,10 @@ fn workers_that_are_killed_from_outside_cost_no_request() {
     let report = load
         .around(100, SOON * 3, || {
             for _ in 0..4 {
-                // Both workers are killed at once, so that each request meets as many ends as
-                // possible.
+                // Both workers are killed at the same time, so that each request loses its worker as
+                // often as possible.
                 for pid in sidecar.pids().unwrap() {
-                    // A listed worker may be gone by now.
+                    // A listed worker may have ended in the meantime.
                     drop(send(pid, Signal::KILL));
                 }
                 wait::until(SOON, "others are there", || {
@@ -168,9 +168,9 @@ fn workers_that_are_killed_from_outside_cost_no_request() {
                     Err(status.to_string())
                 })
                 .unwrap();
-                // A request of this round has been answered by the next one, or it would meet
-                // more ends than are allowed. Before it is sent again it waits up to 230 ms for
-                // what kernel and supervisor report.
+                // Every request of this round must be answered before the next round; otherwise it
+                // would lose its worker more often than is allowed. Before it is sent again, it
+                // waits up to 230 ms for reports of the kernel and the supervisor.
                 std::thread::sleep(Duration::from_millis(700));
             }
         })
@@ -233,7 +233,7 @@ fn through_a_balancer_and_two_pods_it_also_ends_two_workers() {
             let after: u64 = pods.iter().map(ended).sum();
             assert_eq!(after - before, 2, "{dispatch} {path}");
         }
-        // An app cannot influence what is repeated, and clients do not see the fields for that.
+        // Clients do not see the fields by which the dispatcher tells a balancer what to repeat.
         let answer = get(balancer.address(), "/").unwrap();
         assert_eq!(answer.status, 200);
         assert!(answer.field("scaledapp-interrupted").is_none());

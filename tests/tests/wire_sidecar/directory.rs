@@ -1,4 +1,4 @@
-//! The working directory of workers when its name comes to refer to another directory.
+//! The working directory of workers if its name refers to another directory later.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,7 +10,7 @@ use scaledapp_tests::sidecar::{Launch, Sidecar};
 
 use crate::{SOON, has};
 
-/// Two releases, and a link `current` to the first.
+/// Makes two releases, and a link `current` to the first.
 fn releases() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     for release in ["1", "2"] {
@@ -41,7 +41,7 @@ fn a_reload_after_a_switched_symlink_runs_the_new_release() {
     if !has("node") {
         return;
     }
-    // The directory is given by the flag, or by the name in the shell's PWD.
+    // The directory's name comes from the flag, or from the shell's PWD.
     for by_flag in [true, false] {
         let home = releases();
         let current = home.path().join("current");

@@ -10,8 +10,8 @@ use scaledapp_tests::{fixtures, http, ports, proc, wait};
 
 use crate::{SOON, has};
 
-/// Time-out of a probe. A kubelet's probes time out after a second; a busy machine that was just flooded takes
-/// longer. A blocked port would stay blocked for a minute.
+/// Time-out of a probe. A kubelet's probes time out after a second, but a busy machine that was just
+/// flooded takes longer. A blocked port would be blocked for a minute.
 const PROBE: Duration = Duration::from_secs(5);
 /// The machine's Python, which every user may run.
 const PYTHON: &str = "/usr/bin/python3";
@@ -50,7 +50,7 @@ fn probes_are_answered_whatever_else_is_at_the_admin_port() {
     ] {
         for _ in 0..1000 {
             let mut stream = TcpStream::connect(admin).unwrap();
-            // Fails if the connection was closed for a later one.
+            // This fails if the connection was closed to make room for a later one.
             drop(stream.write_all(words.as_bytes()));
             held.push(stream);
         }

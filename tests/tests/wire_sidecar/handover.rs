@@ -9,7 +9,7 @@ use scaledapp_tests::{fixtures, ports, wait};
 
 use crate::{SOON, all_answer, has, pid_of};
 
-/// Tests an app with both kinds of dispatch.
+/// Checks that two workers of an app share its port, with both kinds of dispatch.
 fn shares_its_port(command: impl Fn(u16) -> Vec<String>) {
     for dispatch in ["request", "connection"] {
         let launch =
@@ -269,7 +269,8 @@ fn each_worker_knows_its_place_from_its_environment() {
     let launch = launch.with(&["--workers", "2", "--instance-env", "MY_SLOT"]);
     let sidecar = launch.ready(2).unwrap();
     let mut slots = std::collections::BTreeSet::new();
-    // The least busy worker gets the request, and ties take turns, so two requests reach both.
+    // A request goes to the least busy worker, and idle workers take turns, so two requests reach
+    // both workers.
     for _ in 0..4 {
         let answer = http::get(sidecar.address(), "/environment").unwrap().json();
         let environment = &answer["environment"];
@@ -304,8 +305,8 @@ fn requests_spread_evenly_over_the_workers() {
             report.tally.values().max().unwrap(),
         );
         assert_eq!(report.tally.len(), 4, "{:?}", report.tally);
-        // With one client, all workers are idle each time. With several, a worker with less CPU time
-        // rightly gets fewer requests.
+        // With one client, all workers are idle when a request arrives. With several clients, a
+        // worker that gets less CPU time rightly gets fewer requests.
         let bound = if clients == 1 { 1.1 } else { 2.0 };
         assert!(
             *most as f64 <= *least as f64 * bound,
@@ -336,8 +337,8 @@ fn a_blocked_worker_delays_no_request_of_the_others() {
             workers.is_some_and(|workers| workers.iter().any(|worker| worker["inFlight"] == 1))
         };
         wait::until_true(SOON, "one worker is busy", busy).unwrap();
-        // One request at a time. With two, one could rightly go to the blocked worker, because both
-        // workers would have one in flight.
+        // The load has one request in flight. With two requests, the second could rightly go to the
+        // blocked worker, because both workers would have one request in flight.
         let load = Load {
             keep_alive: false,
             clients: 1,

@@ -1,5 +1,5 @@
-//! A hung worker with Connection dispatch. The supervisor's `silence` decides what counts as hung, and has
-//! tests of its own; these tests need processes and sockets.
+//! A hung worker with Connection dispatch. The supervisor's module `silence` decides what counts as
+//! hung, and has unit tests; these tests need processes and sockets.
 
 use rustix::process::Signal;
 use scaledapp_tests::http::{Connection, Request};
@@ -9,7 +9,7 @@ use scaledapp_tests::{fixtures, wait};
 
 use crate::{SOON, has};
 
-/// Opens a connection to the worker `pid`, while the `other` one is stopped.
+/// Opens a connection that the worker `pid` accepts, because the worker `other` is stopped.
 fn connected(sidecar: &Sidecar, pid: u32, other: u32) -> Connection {
     send(other, Signal::STOP).unwrap();
     let mut connection = Connection::open(sidecar.address(), SOON * 3).unwrap();
@@ -37,7 +37,7 @@ fn a_hung_worker_is_killed_and_one_that_applies_back_pressure_is_not() {
     let pids = sidecar.pids().unwrap();
     let (waiting, hung) = (pids[0], pids[1]);
 
-    // The upload is not read for six times as long, but the event loop is alive.
+    // For six times the hang timeout the worker does not read the upload, but its event loop runs.
     let mut upload = connected(&sidecar, waiting, hung);
     let head = "POST /pause?ms=6000 HTTP/1.1\r\nHost: a\r\nContent-Length: 400000\r\n\r\n";
     upload.write(head.as_bytes()).unwrap();
@@ -47,7 +47,7 @@ fn a_hung_worker_is_killed_and_one_that_applies_back_pressure_is_not() {
     let head = "POST /block HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n";
     block.write(head.as_bytes()).unwrap();
     wait::until(SOON * 2, "it is replaced", || {
-        // The buffers fill up, and later the connection is reset.
+        // Writing fails once the buffers are full or the connection is reset.
         drop(block.write(b"more"));
         let now = sidecar.pids().map_err(|error| format!("{error:#}"))?;
         if now.contains(&hung) {

@@ -1,4 +1,4 @@
-//! `import` of files that only node can read.
+//! `import` of PM2 files, most of which only Node can read.
 
 use std::process::Command;
 use std::time::Duration;

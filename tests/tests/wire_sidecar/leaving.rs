@@ -1,4 +1,5 @@
-//! Clients that close their connection before the answer: the app is told, and its capacity is free again.
+//! Clients that close their connection before the answer: the app notices, and its capacity is free
+//! again.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Workers that die, hang, fail to boot or leave children behind, and a supervisor that ends or is killed.
+//! Workers that crash, fail to boot or leave children behind, and a supervisor that is stopped or
+//! killed.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -58,7 +59,7 @@ fn without_a_supervisor_a_killed_worker_refuses_connections() {
     if !has("node") {
         return;
     }
-    // The control: the same app and load, without a supervisor.
+    // The negative control: the same app and load, without a supervisor.
     let address = scaledapp_tests::ports::local().unwrap();
     let words = fixtures::node("app.js", address.port());
     let mut command = std::process::Command::new(&words[0]);
@@ -92,8 +93,8 @@ fn waiting_connections_survive_the_death_of_the_only_worker() {
             .unwrap();
         let address = sidecar.address();
         let worker = pid_of(address);
-        // The worker is stopped, so new connections wait outside of it: in the listen queue, or in the
-        // dispatcher as requests without a byte of an answer.
+        // The worker is stopped, so new connections wait in the listen queue, or in the dispatcher as
+        // requests that have no byte of an answer.
         send(worker, Signal::STOP).unwrap();
         let waiting: Vec<_> = (0..8)
             .map(|_| std::thread::spawn(move || http::one_shot(address, SOON, &Request::get("/"))))
@@ -144,7 +145,7 @@ fn a_worker_that_keeps_dying_is_restarted_with_growing_pauses_and_recovers() {
     };
     let start = Instant::now();
     wait::until_true(SOON, "five attempts", || failures() >= 5).unwrap();
-    // The pauses are at least 100 + 200 + 400 ms, less the jitter.
+    // The pauses are 100, 200 and 400 ms, minus the jitter.
     assert!(
         start.elapsed() >= Duration::from_millis(400),
         "{:?}",
@@ -176,7 +177,7 @@ fn a_worker_that_never_listens_is_replaced_after_its_boot_timeout() {
         "1s",
     ];
     let ended = launch.with(&options).run(Duration::from_secs(30)).unwrap();
-    // Three attempts, each ended by TERM. The exit code is that of the app, as shells show it.
+    // TERM ended the app in all three attempts. The exit code is that of the app, as shells show it.
     assert_eq!(ended.code, 143, "{}", ended.stderr);
 }
 
@@ -196,7 +197,7 @@ fn a_stop_lets_running_requests_end_and_exits_with_0() {
         ];
         let mut sidecar = app(&options).ready(2).unwrap();
         let address = sidecar.address();
-        // Connections are counted only once a second, so the request must last long enough.
+        // Connections are counted only once a second, so the request must last longer.
         let slow = std::thread::spawn(move || {
             http::one_shot(address, SOON, &Request::get("/sleep?ms=4000"))
         });
@@ -324,7 +325,7 @@ fn a_worker_that_ignores_the_stop_signal_is_killed_after_its_grace() {
     assert!(!proc::is_running(worker));
 }
 
-/// A shell that ends by TERM, and an app whose end it waits for.
+/// A shell that TERM ends, and that otherwise waits for the end of its app.
 fn wrapped(app: &'static str, before: &'static str) -> Launch {
     let launch = Launch::of(|port| {
         let app = fixtures::node(app, port).join(" ");
@@ -395,7 +396,7 @@ fn a_killed_supervisor_leaves_no_worker_behind() {
     if !has("node") {
         return;
     }
-    // Through a shell, so that a grandchild must end as well.
+    // The app runs below a shell, so a grandchild of the supervisor must end as well.
     let launch = Launch::of(|port| {
         let app = fixtures::node("app.js", port).join(" ");
         vec!["sh".to_owned(), "-c".to_owned(), format!("{app}; true")]
