@@ -14,8 +14,8 @@ use crate::cargo::{cargo, tool};
 use crate::console::{note, timed};
 use crate::{compile, distribution};
 
-/// The version of PM2 that workers are compared with. It is used by the benches only, never linked
-/// or shipped, and pinned so that results stay comparable.
+/// The version of PM2 that workers are compared with. Only the benches use it; it is never linked
+/// or shipped. It is pinned so that results remain comparable.
 const PM2: &str = "7.0.4";
 
 /// The arguments of `bench`.
@@ -113,7 +113,7 @@ fn peers() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Installs PM2 below `target/`, where only the bench finds it.
+/// Installs PM2 below `target/`, where only the bench uses it.
 fn pm2() -> anyhow::Result<()> {
     let directory = binaries::workspace().join("target/bench/pm2");
     let manifest = directory.join("node_modules/pm2/package.json");

@@ -8,7 +8,7 @@ use scaledapp_tests::binaries;
 
 /// A cargo command in the workspace, with nothing on its standard input.
 pub(crate) fn cargo(words: &[&str]) -> Command {
-    // The cargo that started this program, so that the toolchain is the same.
+    // This is the cargo that started this program, so that the toolchain is the same.
     let mut command = tool(&std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     command.args(words);
     command
@@ -27,7 +27,7 @@ pub(crate) fn tool(program: &OsString) -> Command {
 /// Runs a program and returns its standard output.
 ///
 /// # Errors
-/// It cannot be started, or exits with another code than 0.
+/// The program cannot be started, or exits with another code than 0.
 pub(crate) fn output_of(program: &OsString, words: &[&str]) -> anyhow::Result<String> {
     let shown = program.to_string_lossy();
     let output = tool(program)

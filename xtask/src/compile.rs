@@ -1,9 +1,9 @@
 //! `cargo xtask build`: chooses the binaries and the target, and puts the binaries into
 //! `target/release/` or `target/demo/`.
 //!
-//! Binaries are always static, so that they run in any image: with musl, or with glibc if the musl
-//! target is not available. A binary is replaced by rename, so one that is running is never
-//! written to.
+//! Binaries are static, so that they run in any image: with musl, or with glibc if the musl target
+//! is not available. Only without a static glibc are they linked dynamically. A binary is replaced
+//! by rename, so that a running binary is never written to.
 
 use std::ffi::OsString;
 use std::fs;
@@ -19,7 +19,7 @@ use crate::cargo::{cargo, output_of};
 use crate::console::{note, say, timed};
 use crate::distribution;
 
-/// All binaries. Each is in the package of the same name, except as in [`package`].
+/// All binaries. Each is in the package of the same name, except those that [`package`] lists.
 const BINARIES: [&str; 7] = [
     "scaledapp",
     "scaledapp-sidecar",
@@ -41,7 +41,7 @@ enum Target {
     Musl(String),
     /// Static with the C library of this machine.
     StaticGlibc(String),
-    /// The default of the toolchain.
+    /// Dynamically linked, for the toolchain's default target.
     Dynamic,
 }
 
@@ -93,7 +93,7 @@ fn target() -> anyhow::Result<Target> {
         Err(error) => format!("{error:#}"),
     };
     let gnu = format!("{arch}-unknown-linux-gnu");
-    // `cc` prints the bare name if it does not find the file.
+    // If `cc` does not find the file, it prints only the name.
     let archive = output_of(&OsString::from("cc"), &["-print-file-name=libc.a"])?;
     let (instead, target) = if Path::new(&archive).is_absolute() && has_standard_library(&gnu) {
         (
@@ -110,8 +110,8 @@ fn target() -> anyhow::Result<Target> {
     Ok(target)
 }
 
-/// Makes sure that there are a standard library for musl and a compiler for the part that
-/// is written in C, the cryptography.
+/// Makes sure that there are a standard library for musl and a C compiler for the cryptography,
+/// which is written in C.
 fn musl_is_there(musl: &str) -> anyhow::Result<()> {
     let cure = format!("rustup target add {musl}");
     if !has_standard_library(musl) {
@@ -146,7 +146,7 @@ fn has_standard_library(triple: &str) -> bool {
         .any(|name| name.to_string_lossy().starts_with("libstd-"))
 }
 
-/// Compiles. Returns each binary's name and the path that cargo wrote it to.
+/// Compiles the binaries. Returns the name of each one and the path to which cargo wrote it.
 fn build(
     target: &Target,
     wanted: &[&'static str],
@@ -202,7 +202,7 @@ fn package(binary: &'static str) -> &'static str {
     }
 }
 
-/// The binary that a line of cargo's messages reports, if it is one of ours.
+/// The binary that a line of cargo's messages reports, if it is one of [`BINARIES`].
 fn artifact(line: &str) -> Option<(&'static str, PathBuf)> {
     let message: Value = serde_json::from_str(line).ok()?;
     let executable = message["executable"].as_str()?;
@@ -212,8 +212,8 @@ fn artifact(line: &str) -> Option<(&'static str, PathBuf)> {
     Some((name, PathBuf::from(executable)))
 }
 
-/// Replaces `at` by a copy of `source`, by rename. A hard link would not do, because cargo may
-/// write to its own file again while ours runs. A file with the same content stays.
+/// Replaces `at` by a copy of `source`, by rename. A hard link is not enough, because cargo may
+/// write to its own file again while the binary runs. A file with the same content is kept.
 fn place(source: &Path, at: &Path) -> anyhow::Result<()> {
     let same = || -> std::io::Result<bool> {
         Ok(fs::metadata(source)?.len() == fs::metadata(at)?.len()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// Prints one or several lines on standard output.
 pub(crate) fn say(text: &str) {
     let mut out = std::io::stdout().lock();
-    // Fails if the reader closed the pipe; the exit code still tells the result.
+    // The write fails if the reader closed the pipe; the exit code still shows the result.
     let _closed = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
@@ -24,11 +24,11 @@ pub(crate) fn heading(text: &str) {
 
 /// Prints an error on standard error.
 pub(crate) fn complain(text: &str) {
-    // Fails if standard error is closed; the exit code still tells the result.
+    // The write fails if standard error is closed; the exit code still shows the result.
     let _closed = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Prints what is being done, does it, and prints how long it took.
+/// Prints `what` as a heading, does the work, and prints how long it took.
 pub(crate) fn timed<T>(what: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     heading(what);
     let start = Instant::now();

@@ -1,5 +1,5 @@
 //! `cargo xtask demo`: chooses the app, runs the steps in order, prints the summary, and checks
-//! that nothing is left at the end.
+//! that no process, port or file remains at the end.
 //!
 //! `steps` has the steps and their promises; `sample` sends the load and counts.
 
@@ -25,7 +25,7 @@ use steps::STEPS;
 
 /// The programs that the samples need, and the samples, in order of preference.
 const SAMPLES: [(&str, &str); 2] = [("node", "hello-node"), ("python3", "hello-python")];
-/// The sample for a machine without those programs; the build makes it.
+/// The sample for a machine without those programs; the build compiles it.
 const FALLBACK: &str = "hello-rust";
 
 const END: &str = "Ctrl-C";
@@ -229,14 +229,14 @@ fn hold(sample: &Sample, directory: &Path, interrupt: &Interrupt) {
     }
 }
 
-/// Its last lines of output, for an error report.
+/// The last lines that the sample has written to standard error, for an error report.
 fn last_words(sample: &Sample) -> String {
     let said = sample.local.process.stderr();
     let lines: Vec<&str> = said.lines().collect();
     lines[lines.len().saturating_sub(30)..].join("\n")
 }
 
-/// Shows the status, sends an interrupt, and checks that nothing is left.
+/// Shows the status, sends an interrupt, and checks that no process, port or file remains.
 fn end(sample: &mut Sample) -> anyhow::Result<Counted> {
     note(&format!("$ scaledapp status {}", sample.name));
     let status = sample.command(&["status", &sample.name])?;

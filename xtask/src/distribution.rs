@@ -1,5 +1,5 @@
-//! Installs programs of the distribution, if allowed: as root on a machine with `apt-get`. The
-//! caller decides whether a missing program is an error.
+//! Installs programs of the distribution if that is allowed: as root on a machine with `apt-get`.
+//! The caller decides whether a missing program is an error.
 
 use std::ffi::OsString;
 
@@ -12,7 +12,7 @@ use crate::console::{note, timed};
 /// Makes sure that `program` is on the `PATH`; installs `packages` if it is not.
 ///
 /// # Errors
-/// It is missing and cannot be installed. The message names the cure.
+/// The program is missing and cannot be installed. The message names the cure.
 pub(crate) fn ensure(program: &str, packages: &[&str]) -> anyhow::Result<()> {
     if binaries::on_path(program).is_ok() {
         return Ok(());
@@ -51,7 +51,7 @@ pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
 fn apt(words: &[&str]) -> anyhow::Result<()> {
     let mut command = tool(&OsString::from("apt-get"));
     command.env("DEBIAN_FRONTEND", "noninteractive");
-    // Fails soon without a network, but waits for another apt-get.
+    // Without a network, apt-get fails soon; it waits for another apt-get.
     command.args(["-qq", "-o", "Acquire::Retries=1"]);
     command.args([
         "-o",

@@ -1,5 +1,5 @@
 //! Turns Ctrl-C and similar signals into a flag, so that the demo can stop its processes in order
-//! instead of dying at once.
+//! instead of being killed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::console::say;
 
-/// Set when INT, TERM or HUP arrives.
+/// A flag that is set when INT, TERM or HUP arrives.
 #[derive(Debug, Clone)]
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 

@@ -1,10 +1,10 @@
 //! `cargo xtask kind`: a three-node cluster for tests and for trying things out, with or without
 //! access to a container registry.
 //!
-//! This file has the command, and the operations on a cluster for the rest of this package. The
-//! modules make the cluster. `cluster` has its life cycle, `source` the origin of its nodes, and
-//! `node` and `recipe` their content. `archive` makes images without an engine, `engine` is the
-//! container engine, and `run` runs external commands.
+//! This file has the command, and the operations on a cluster for the rest of this package. Of the
+//! modules, `cluster` has the cluster's life cycle, `source` decides where its nodes come from, and
+//! `node` and `recipe` have the content of the nodes. `archive` makes images without an engine,
+//! `engine` is the container engine, and `run` runs external commands.
 
 mod archive;
 mod cache;
@@ -138,15 +138,15 @@ pub(crate) fn for_tests() -> anyhow::Result<Vec<(&'static str, String)>> {
 /// at its first use.
 ///
 /// # Errors
-/// It does not compile.
+/// Helm does not compile.
 pub(crate) fn helm_for_tests() -> anyhow::Result<(&'static str, String)> {
     let helm = golang::client(&Cache::new(), &recipe::HELM)?;
     Ok(("SCALEDAPP_HELM", helm.to_string_lossy().into_owned()))
 }
 
-/// The environment variables with the paths of the control plane's programs, for tests that start
-/// one without nodes. The programs are compiled if necessary. Empty without Go; the tests then
-/// report what is missing.
+/// The environment variables with the paths of the control plane's programs, for tests that start a
+/// control plane without nodes. The programs are compiled if necessary. Without Go, the list is
+/// empty, and the tests report what is missing.
 ///
 /// # Errors
 /// A program does not compile.
@@ -266,10 +266,10 @@ impl Cluster {
         Ok(nodes.into_iter().map(|node| node.name).collect())
     }
 
-    /// Runs a command on a node, from where it can reach pods and Services. Returns its output.
+    /// Runs a command on a node, where pods and Services can be reached. Returns its output.
     ///
     /// # Errors
-    /// It fails, or takes longer than a minute.
+    /// The command fails, or takes longer than a minute.
     pub(crate) fn node_exec(&self, node: &str, words: &[&str]) -> anyhow::Result<String> {
         let words = [&["exec", node][..], words].concat();
         self.engine.run(&words).text()
@@ -283,8 +283,8 @@ impl Cluster {
     pub(crate) fn load_image(&self, reference: &str, archive: &Path) -> anyhow::Result<()> {
         let nodes = self.nodes()?;
         let name = archive.file_name().unwrap_or_default().to_string_lossy();
-        // Names the last archive loaded under this reference. The image is checked as well, because
-        // the kubelet may have removed it.
+        // This file on the node names the last archive that was loaded under this reference. The
+        // image is checked as well, because the kubelet may have removed it.
         let mark = format!("/kind/loaded-{}", reference.replace(['/', ':'], "-"));
         let has = r#"ctr -n k8s.io images ls -q | grep -qxF "$1" && cat "$2""#;
         let mut without = Vec::new();
@@ -310,7 +310,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Prints how to use it.
+    /// Prints how to use the cluster.
     fn explain(&self) {
         let (kubeconfig, bin) = (self.kubeconfig(), self.bin());
         note(&format!("export KUBECONFIG={}", kubeconfig.display()));

@@ -1,6 +1,6 @@
-//! The runtimes that `cargo xtask test --languages` tests the hand-over with: their versions, where
-//! they come from, and their directories in `target/languages`. Versions are pinned, so that tables
-//! can be compared. A runtime that cannot be installed is left out, and its tests are skipped.
+//! The runtimes with which `cargo xtask test --languages` tests the hand-over: their versions, their
+//! sources, and their directories in `target/languages`. Versions are pinned, so that tables can be
+//! compared. A runtime that cannot be installed is left out, and its tests are skipped.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -62,7 +62,8 @@ const PYPI: [&str; 10] = [
     "zope.interface==8.7",
 ];
 
-/// Installed in place of the gunicorn above: this version checks its socket before it listens.
+/// A second version of gunicorn, in a directory of its own. It does not call `listen` on a socket
+/// that listens already.
 const NEWER_GUNICORN: &str = "gunicorn==27.0.1";
 
 /// Programs of the distribution and the packages that have them.
@@ -75,7 +76,7 @@ const DISTRIBUTION: [(&str, &[&str]); 6] = [
     ("go", &["golang-go"]),
 ];
 
-/// Name of the file that says which versions a directory holds.
+/// Name of the file that lists the versions in a directory.
 const HOLDS: &str = "holds.txt";
 
 /// Installs every runtime that can be installed, and reports the others.
@@ -110,7 +111,7 @@ fn root(directory: &str) -> PathBuf {
         .join(directory)
 }
 
-/// Fills a directory with `fill`, unless it holds the versions `wanted` already.
+/// Fills a directory with `fill`, unless it already has the versions `wanted`.
 fn ensure_holds(
     directory: &Path,
     wanted: &str,
@@ -125,7 +126,7 @@ fn ensure_holds(
     }
     std::fs::create_dir_all(directory)?;
     fill()?;
-    // Written last, so that an interrupted installation is repeated.
+    // This file is written last, so that an interrupted installation is repeated.
     Ok(std::fs::write(holds, wanted)?)
 }
 
@@ -169,7 +170,7 @@ fn python(directory: &str, packages: &[&str]) -> anyhow::Result<()> {
     ensure_holds(&directory, &packages.join("\n"), || {
         let to = directory.to_string_lossy().into_owned();
         if run("python3", &["-m", "venv", &to]).is_err() {
-            // Debian has a part of the module in a separate package.
+            // In Debian, a part of the module is in a separate package.
             distribution::install(&["python3-venv"])?;
             run("python3", &["-m", "venv", "--clear", &to])?;
         }

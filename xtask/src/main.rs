@@ -1,8 +1,8 @@
 //! `cargo xtask`: build, demo and test of the whole project.
 //!
 //! This file parses the command line and maps results to exit codes. `compile` builds the binaries,
-//! `demo` runs the demo, `test` the tests, `languages` installs runtimes for them, `kind` makes a
-//! cluster.
+//! `demo` runs the demo, `test` runs the tests, `languages` installs runtimes for them, `kind` makes
+//! a cluster, and `bench` runs measurements.
 
 #![expect(
     clippy::doc_markdown,
@@ -152,7 +152,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Fails if the terminal is closed; the exit code still tells the result.
+            // The write fails if the terminal is closed; the exit code still shows the result.
             drop(error.print());
             let usage = error.exit_code() != 0;
             return if usage {

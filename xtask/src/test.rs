@@ -4,7 +4,7 @@
 //! layer that fails without a count counts as one failure.
 //!
 //! The matrix of runtimes is one of the layers, in its short form. `--languages` runs only the
-//! matrix, in its long form. Its rows are also read from the tests' output.
+//! matrix, in its long form. The rows of the matrix are also read from the tests' output.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -47,7 +47,8 @@ const KIND: &str = "kind";
 /// The target that needs the compiled programs of a control plane.
 const APISERVER: &str = "apiserver";
 
-/// Programs that tests run: name, purpose, and the package to install, if that is usual.
+/// Programs that tests run: name, purpose, and the package that is installed if the program is
+/// missing.
 const PROGRAMS: [(&str, &str, Option<&str>); 3] = [
     (
         "node",
@@ -58,8 +59,8 @@ const PROGRAMS: [(&str, &str, Option<&str>); 3] = [
     ("go", "tests with a static Go server", None),
 ];
 
-/// Servers that tests run, as [`PROGRAMS`]. With systemd, installing their packages would start
-/// them as services of the machine, which tests must not do.
+/// Servers that tests run, in the form of [`PROGRAMS`]. With systemd, installing their packages
+/// would start them as services of the machine, which tests must not do.
 const SERVERS: [(&str, &str, Option<&str>); 2] = [
     ("named", RECURSORS, Some("bind9")),
     ("unbound", RECURSORS, Some("unbound")),
@@ -68,8 +69,8 @@ const SERVERS: [(&str, &str, Option<&str>); 2] = [
 /// Purpose of [`SERVERS`], for the test target `recursors`.
 const RECURSORS: &str = "real recursors that ask our DNS server";
 
-/// How long the output may take to end after the runner has ended. A process that a test left
-/// behind may hold the output open.
+/// How long the output may take to end after the runner has ended. A process that a test has not
+/// ended may keep the output open.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The counts that the runner printed.
@@ -77,7 +78,7 @@ const OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
 struct Counts {
     passed: u64,
     failed: u64,
-    /// Passed tests that were skipped.
+    /// Skipped tests, which the runner counts as passed.
     skipped: u64,
 }
 
@@ -234,7 +235,7 @@ impl Counts {
 
     /// Adds the counts of a line of the runner's output.
     fn read(&mut self, line: &str) {
-        // With one thread, the runner's own line comes first.
+        // With one thread, the runner has already written `test NAME ... ` on the same line.
         if line.starts_with("skipped: ") || line.contains(" ... skipped: ") {
             self.skipped += 1;
         }
@@ -252,7 +253,8 @@ impl Counts {
         self.failed += number("failed");
     }
 
-    /// The final counts. The runner counts a skipped test as passed; these counts do not.
+    /// The final counts of a layer, in which skipped tests do not count as passed. `well`: the runner
+    /// has exited with 0.
     fn ended(mut self, well: bool) -> Self {
         self.skipped = self.skipped.min(self.passed);
         self.passed -= self.skipped;
@@ -312,8 +314,8 @@ fn layers(targets: &[String]) -> Vec<Layer> {
         ),
     ];
     layers.extend(targets.iter().map(|target| {
-        // With the whole workspace, so that shared packages have the same features and are not
-        // compiled again.
+        // Each target is built with the whole workspace, so that shared packages have the same
+        // features and are not compiled again.
         let test = ["--workspace", "--test", target, "--"];
         // Each story uses the whole machine, so stories run one at a time, and their output shows
         // the counts. Other layers show only why tests were skipped. The matrix mostly waits, so it
@@ -352,7 +354,7 @@ impl Layer {
     fn prepare_and_run(&self) -> anyhow::Result<Ran> {
         let environment = match self.name.as_str() {
             CHART => {
-                // Without Go the tests are skipped, and say so.
+                // Without Go, the tests print that they are skipped.
                 let helm = crate::kind::helm_for_tests();
                 let helm = helm.inspect_err(|error| note(&format!("No helm: {error:#}")));
                 return self.run(&helm.into_iter().collect::<Vec<_>>());
@@ -408,7 +410,7 @@ impl Layer {
     }
 }
 
-/// Sends every line until the output ends or the receiver is gone.
+/// Sends every line until the output ends or the receiver is dropped.
 fn follow(output: impl Read, lines: &mpsc::Sender<String>) {
     let mut output = BufReader::new(output);
     let mut line = Vec::new();

@@ -154,8 +154,8 @@ fn workers_that_are_killed_from_outside_cost_no_request() {
     let report = load
         .around(100, SOON * 3, || {
             for _ in 0..4 {
-                // Both workers are killed at the same time, so that each request loses its worker as
-                // often as possible.
+                // Both workers are killed at the same time, so that each request loses its worker
+                // as often as possible.
                 for pid in sidecar.pids().unwrap() {
                     // A listed worker may have ended in the meantime.
                     drop(send(pid, Signal::KILL));

@@ -10,8 +10,8 @@ use scaledapp_tests::{fixtures, http, ports, proc, wait};
 
 use crate::{SOON, has};
 
-/// Time-out of a probe. A kubelet's probes time out after a second, but a busy machine that was just
-/// flooded takes longer. A blocked port would be blocked for a minute.
+/// Time-out of a probe. A kubelet's probes time out after a second, but a busy machine that was
+/// just flooded takes longer. A blocked port would be blocked for a minute.
 const PROBE: Duration = Duration::from_secs(5);
 /// The machine's Python, which every user may run.
 const PYTHON: &str = "/usr/bin/python3";

@@ -93,8 +93,8 @@ fn waiting_connections_survive_the_death_of_the_only_worker() {
             .unwrap();
         let address = sidecar.address();
         let worker = pid_of(address);
-        // The worker is stopped, so new connections wait in the listen queue, or in the dispatcher as
-        // requests that have no byte of an answer.
+        // The worker is stopped, so new connections wait in the listen queue, or in the dispatcher
+        // as requests that have no byte of an answer.
         send(worker, Signal::STOP).unwrap();
         let waiting: Vec<_> = (0..8)
             .map(|_| std::thread::spawn(move || http::one_shot(address, SOON, &Request::get("/"))))
@@ -177,7 +177,8 @@ fn a_worker_that_never_listens_is_replaced_after_its_boot_timeout() {
         "1s",
     ];
     let ended = launch.with(&options).run(Duration::from_secs(30)).unwrap();
-    // TERM ended the app in all three attempts. The exit code is that of the app, as shells show it.
+    // TERM ended the app in all three attempts. The exit code is that of the app, as shells show
+    // it.
     assert_eq!(ended.code, 143, "{}", ended.stderr);
 }
 

@@ -67,7 +67,8 @@ fn as_pid_1_it_reaps_orphans() {
     all_answer(sidecar.address(), &answering(&sidecar));
 }
 
-/// The pids as the apps see them; in a PID namespace they differ from those outside.
+/// The workers' pids as the supervisor reports them. Supervisor and apps are in the same PID
+/// namespace, so the apps report the same pids.
 fn answering(sidecar: &scaledapp_tests::sidecar::Sidecar) -> Vec<u32> {
     sidecar.pids().unwrap()
 }
@@ -100,7 +101,8 @@ fn without_proc_the_message_says_what_to_mount() {
 
 #[test]
 fn it_runs_as_any_user_with_a_read_only_root() {
-    // As in a restricted pod: a numeric user, no capabilities, no new privileges, nothing writable.
+    // This is as in a restricted pod: a numeric user, no capabilities, no new privileges, and no
+    // writable file.
     let script = "mount -o remount,bind,ro / && exec setpriv --reuid 65534 --regid 65534 --clear-groups \
                   --bounding-set -all --inh-caps -all --no-new-privs \"$@\"";
     let wrapper = words(&["unshare", "--mount", "sh", "-c", script, "sh"]);
@@ -117,7 +119,7 @@ fn it_runs_as_any_user_with_a_read_only_root() {
         assert_eq!(sidecar.status().unwrap()["mechanism"], "notify");
         let answer = http::get(sidecar.address(), "/environment").unwrap().json();
         assert_eq!(answer["uid"], 65534);
-        // Root outside may control it.
+        // The test runs as root, which may control the supervisor of another user.
         sidecar.ctl_done(&["reload"]).unwrap();
     }
 }
@@ -148,7 +150,7 @@ fn the_supervisor_raises_its_limit_of_open_files_and_the_app_keeps_the_original_
         return;
     }
     let mut launch = Launch::of(fixtures::python).unwrap();
-    // Python does not change its limits, unlike Node and Go.
+    // Unlike Node and Go, Python does not change its limits.
     let script = "ulimit -Sn 500 && ulimit -Hn 700 && exec \"$@\"";
     launch.wrapper = words(&["sh", "-c", script, "sh"]);
     let sidecar = launch.with(&["--workers", "1"]).ready(1).unwrap();
@@ -171,7 +173,8 @@ fn idle_connections_give_way_where_descriptors_are_short() {
     launch.wrapper = words(&["sh", "-c", "ulimit -n 80 && exec \"$@\"", "sh"]);
     let sidecar = launch.with(&["--workers", "1"]).ready(1).unwrap();
     let open = || std::net::TcpStream::connect(sidecar.address()).unwrap();
-    // More connections than descriptors. Idle ones would stay for over a minute.
+    // There are more connections than descriptors. Otherwise idle connections would be kept open for
+    // more than a minute.
     let _idle: Vec<_> = (0..100).map(|_| open()).collect();
     let answer = http::one_shot(sidecar.address(), SOON, &Request::get("/"));
     assert_eq!(answer.map(|answer| answer.status), Ok(200));
@@ -179,7 +182,7 @@ fn idle_connections_give_way_where_descriptors_are_short() {
     assert!(sidecar.process.stderr().contains(said));
 }
 
-/// A cgroup v1 `cpu` group for this test, removed at the end.
+/// A cgroup v1 `cpu` group for this test, which is removed when the value is dropped.
 struct CpuGroup(PathBuf);
 
 impl CpuGroup {
@@ -210,7 +213,7 @@ impl CpuGroup {
 
 impl Drop for CpuGroup {
     fn drop(&mut self) {
-        // It cannot be removed until its last process has been reaped.
+        // A cgroup cannot be removed until its last process has been reaped.
         let removed = wait::until(SOON, "the cgroup is empty", || fs::remove_dir(&self.0));
         if let Err(error) = removed {
             println!("{} stays: {error:#}", self.0.display());
@@ -302,7 +305,7 @@ fn the_supervisor_stays_small() {
 
 #[test]
 fn an_app_that_drops_to_another_user_is_handed_its_socket() {
-    // Docker's default capabilities, which do not include CAP_SYS_PTRACE.
+    // These are Docker's default capabilities, which do not include CAP_SYS_PTRACE.
     let wrapper = words(&[
         "setpriv",
         "--bounding-set",
@@ -332,7 +335,7 @@ fn an_app_that_drops_to_another_user_is_handed_its_socket() {
         let sidecar = launch.ready(2).unwrap();
         let answer = http::get(sidecar.address(), "/").unwrap().json();
         assert_eq!(answer["uid"], 65534, "{dispatch}");
-        // Its open connections are seen too, so none is cut off.
+        // The supervisor also sees the open connections of such an app, so it cuts off none.
         let slow: Vec<_> = (0..4)
             .map(|_| {
                 let to = sidecar.address();

@@ -1,6 +1,6 @@
 //! The built supervisor against real apps: hand-over, `ctl`, lifecycle, exits.
 //!
-//! `scaledapp-engine` has the tests of lifecycle decisions. These tests need a kernel: sockets, signals,
+//! `scaledapp-engine` tests lifecycle decisions. These tests need a kernel: sockets, signals,
 //! processes, cgroups.
 
 #![allow(
@@ -59,7 +59,8 @@ fn all_answer(to: SocketAddr, pids: &[u32]) {
     let wanted: BTreeSet<u32> = pids.iter().copied().collect();
     let mut seen = BTreeSet::new();
     wait::until(SOON, "every worker answers", || {
-        // Several at a time, because an idle worker could answer all of a sequence.
+        // Four requests are sent at the same time, because one idle worker could answer a whole
+        // sequence.
         let asked: Vec<_> = (0..4)
             .map(|_| {
                 std::thread::spawn(move || http::one_shot(to, SOON, &Request::get("/sleep?ms=20")))

@@ -1,5 +1,5 @@
-//! Node's message channel: `process.send('ready')`, the message `shutdown`, and apps that use the channel for
-//! other messages or not at all.
+//! Node's message channel: `process.send('ready')`, the message `shutdown`, and apps that use the
+//! channel for other messages or not at all.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -201,7 +201,7 @@ fn an_app_that_sends_many_messages_neither_blocks_nor_makes_the_supervisor_grow(
     let mut most = before;
     wait::until(Duration::from_mins(3), "all is sent", || {
         most = most.max(proc::resident_bytes(supervisor).unwrap());
-        // The supervisor keeps answering meanwhile.
+        // The supervisor must keep answering during this time.
         let status = scaledapp_tests::sidecar::status(admin).map_err(|error| error.to_string())?;
         if status["ready"] == 1 {
             Ok(())

@@ -1,4 +1,4 @@
-//! The output of workers, and an output stream that nobody reads.
+//! The output of workers, and an output stream that no process reads.
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -29,7 +29,7 @@ fn lines_of_both_streams_are_marked_with_their_slot() {
     sidecar.process.says(SOON, "[0] err hello\n").unwrap();
     let out = || sidecar.process.stdout().contains("[0] out hello\n");
     wait::until_true(SOON, "stdout is marked too", out).unwrap();
-    // The beginning of a line is shown when its worker ends.
+    // An unfinished line is shown when its worker ends.
     http::get(sidecar.address(), "/half").unwrap();
     sidecar.ctl_done(&["reload"]).unwrap();
     let half = || sidecar.process.stdout().contains("[0] half a line\n");
@@ -61,7 +61,7 @@ fn lines_become_json_records() {
     assert!(record["time"].as_str().unwrap().ends_with('Z'), "{record}");
 }
 
-/// A full pipe and its read end.
+/// The read end and the write end of a full pipe.
 fn full_pipe() -> (std::io::PipeReader, OwnedFd) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     rustix::io::ioctl_fionbio(&writer, true).unwrap();
@@ -71,7 +71,7 @@ fn full_pipe() -> (std::io::PipeReader, OwnedFd) {
     (reader, writer.into())
 }
 
-/// Kills the child if a test fails.
+/// A child that is killed when the value is dropped, also if a test fails.
 struct Child(std::process::Child);
 
 impl Drop for Child {
@@ -136,7 +136,7 @@ fn supervision_goes_on_when_nobody_reads_stderr() {
     })
     .unwrap();
     assert_eq!(child.0.wait().unwrap().code(), Some(0));
-    // The pipe holds what was in it before, and only what fitted later.
+    // Only now does the test read from the pipe, which is still full.
     let mut rest = [0; 16];
     assert!(reader.read(&mut rest).unwrap() > 0);
 }

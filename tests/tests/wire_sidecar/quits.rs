@@ -1,5 +1,5 @@
-//! Workers that end by themselves while requests arrive: a request that the worker has not read is not lost,
-//! not even a POST, and none is executed twice.
+//! Workers that end by themselves while requests arrive: a request that the worker has not read is
+//! not lost, not even a POST, and no request is executed twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use scaledapp_tests::sidecar::{Launch, Sidecar};
 
 use crate::{SOON, has};
 
-/// Number of POSTs of each kind.
+/// Number of POSTs that each test sends.
 const POSTS: u64 = 1500;
 const CLIENTS: usize = 8;
 
@@ -23,7 +23,8 @@ fn start(how: &str, file: &std::path::Path) -> Sidecar {
     launch.unwrap().with(&["--workers", "2"]).ready(2).unwrap()
 }
 
-/// Sends numbered POSTs, on kept and on new connections. Returns the numbers that the app did not answer.
+/// Sends numbered POSTs, on kept and on new connections. Returns the numbers of those that the app
+/// did not answer.
 fn post(sidecar: &Sidecar) -> BTreeSet<u64> {
     let next = AtomicU64::new(0);
     let client = |keeps: bool| {
@@ -107,7 +108,8 @@ fn a_sudden_end_loses_only_what_was_read() {
         .iter()
         .filter(|number| !times.contains_key(number))
         .collect();
-    // Node may have read some of them without handling them.
+    // Node may have read some of the lost requests without handling them, so the app did not note
+    // them.
     assert!(
         unread.len() * 10 <= lost.len(),
         "{unread:?} of {}",
@@ -120,7 +122,8 @@ fn a_sudden_end_loses_only_what_was_read() {
     assert_ne!(line.unwrap(), "0");
 }
 
-/// After a reset by `SO_LINGER`, the kernel's report looks as if the connection had never been accepted.
+/// After a reset by `SO_LINGER`, the kernel's report looks as if the connection had never been
+/// accepted.
 #[test]
 fn a_request_that_was_read_is_executed_once_however_its_connection_ends() {
     if !has("python3") {

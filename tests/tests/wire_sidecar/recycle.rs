@@ -1,5 +1,5 @@
-//! Workers that grow, age, hang, fork or listen on a second port, and what the supervisor does about it.
-//! `limits` decides when, and has tests of its own.
+//! Workers that grow, have served enough requests, hang, fork or listen on a second port, and how
+//! the supervisor reacts. The module `limits` decides when it reacts, and has unit tests.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -59,7 +59,7 @@ fn a_worker_that_grows_is_replaced_and_no_request_is_lost() {
         println!("growth over --max-memory, keep-alive {keep_alive}: {report}");
         assert_eq!(report.failed(), 0, "{report}");
         assert!(sidecar.process.stderr().contains("more than 150 MiB"));
-        // It was stopped, it did not crash.
+        // The supervisor stopped the grown workers; they did not crash.
         assert!(
             sidecar
                 .workers()
@@ -103,7 +103,7 @@ fn a_hung_worker_is_killed_while_a_slow_one_is_left_alone() {
     let mut launch = greedy(&["--workers", "2", "--hang-timeout", "1s"]);
     launch.command = fixtures::node("app.js", launch.port);
     let slow = launch.ready(2).unwrap();
-    // It sends nothing for three times as long, but its event loop is alive.
+    // The worker sends nothing for three times the hang timeout, but its event loop runs.
     let pids = slow.pids().unwrap();
     ask(&slow, "/sleep?ms=3000");
     assert_eq!(slow.pids().unwrap(), pids);
@@ -116,7 +116,7 @@ fn a_hung_worker_is_killed_while_a_slow_one_is_left_alone() {
     let hung = std::thread::spawn(move || {
         http::one_shot(address, SOON * 3, &Request::post("/block", b"x"))
     });
-    // Requests that reach the hung worker meanwhile are answered by the other one.
+    // GETs that the hung worker does not answer must be answered by the other worker.
     let load = Load {
         timeout: SOON * 2,
         ..Load::on(&[address])
@@ -137,19 +137,20 @@ fn a_hung_worker_is_killed_while_a_slow_one_is_left_alone() {
     println!("one of two workers hangs: {report}");
     assert_eq!(report.failed_of(Method::Get), 0, "{report}");
     assert!(sidecar.process.stderr().contains("no sign of life"));
-    // The client whose request hung gets an answer too.
+    // The client whose POST made the worker hang gets an answer, too.
     assert_eq!(
         hung.join().unwrap().map(|response| response.status),
         Ok(502)
     );
 }
 
-/// A cgroup with a memory limit, of the version that this machine supports; removed at the end.
+/// A cgroup with a memory limit, v1 or v2 as the machine supports it. It is removed when the value is
+/// dropped.
 struct Limited(PathBuf);
 
 impl Limited {
     fn new(mebibytes: u64) -> Option<Self> {
-        // The limit is part of the name, to keep tests of one process apart.
+        // The limit is part of the name, so that tests of one process use different groups.
         let name = format!("scaledapp-test-{}-{mebibytes}", std::process::id());
         let bytes = (mebibytes << 20).to_string();
         for (root, limit) in [
@@ -157,7 +158,8 @@ impl Limited {
             ("/sys/fs/cgroup", "memory.max"),
         ] {
             let group = Self(PathBuf::from(root).join(&name));
-            // The kernel makes the limit's file. In an ordinary directory, a write would create it.
+            // The kernel makes the limit's file with the group. Without this check, the write below
+            // would create it in an ordinary directory.
             let made = fs::create_dir(&group.0).is_ok() && group.0.join(limit).exists();
             if made && fs::write(group.0.join(limit), &bytes).is_ok() {
                 // Swap would hide the growth.
@@ -190,14 +192,14 @@ impl Limited {
 
 impl Drop for Limited {
     fn drop(&mut self) {
-        // Its last processes may still be ending.
+        // The group's last processes may still be ending.
         let gone = || !self.0.exists() || fs::remove_dir(&self.0).is_ok();
         drop(wait::until_true(SOON, "the cgroup is empty", gone));
     }
 }
 
-/// Tests a leak of the heap, which has a limit at which Node would end, and a leak of buffers,
-/// which have no limit.
+/// Tests a leak of buffers, which have no limit, and a leak of the heap, which has a limit at which
+/// Node ends.
 #[test]
 fn a_leak_never_lets_the_kernel_kill_the_container() {
     for path in ["/leak?n=50", "/leak-heap?n=50"] {
@@ -254,7 +256,7 @@ fn without_a_supervisor_the_same_leak_is_killed_by_the_kernel() {
     let Some(limited) = Limited::new(256) else {
         return;
     };
-    // The control.
+    // This is the negative control.
     let address = ports::local().unwrap();
     let mut words = limited.wrapper();
     words.extend(fixtures::node("greedy.js", address.port()));
@@ -334,7 +336,7 @@ fn workers_get_their_share_of_the_cores() {
     launch
         .environment
         .push(("OMP_NUM_THREADS".into(), "7".into()));
-    // With as many workers as cores, or more, each gets one thread.
+    // With as many workers as cores, each worker gets one thread.
     let cores = std::thread::available_parallelism().unwrap().get() as u64;
     let workers = cores.to_string();
     let sidecar = launch

@@ -1,4 +1,4 @@
-//! The workers' metrics on one page, across a replaced worker.
+//! The workers' metrics on one page, also after a worker was replaced.
 
 use rustix::process::Signal;
 use scaledapp_tests::sidecar::{Launch, Sidecar};
@@ -18,7 +18,7 @@ fn page(sidecar: &Sidecar) -> String {
     response.text()
 }
 
-/// The sum of all samples of a name.
+/// The sum of all samples whose line begins with `name`.
 fn value(page: &str, name: &str) -> u64 {
     let samples = page.lines().filter(|line| line.starts_with(name));
     samples

@@ -1,5 +1,5 @@
-//! A living worker that shuts down its listening socket. A shared socket would be closed for all workers; with
-//! a socket of its own, the worker can no longer serve.
+//! A running worker that shuts down its listening socket. A shared socket would be closed for all
+//! workers; a worker with a socket of its own can no longer serve.
 
 use std::time::Duration;
 
@@ -56,9 +56,9 @@ fn a_worker_that_listens_no_more_gets_no_request_and_is_replaced() {
         let before = pid_of(sidecar.address());
         let answer = http::get(sidecar.address(), path).unwrap();
         assert_eq!(answer.status, 200);
-        // The shutdown comes after the answer.
+        // The app shuts the socket down, or closes it, after its answer.
         std::thread::sleep(AT_ONCE);
-        // The request waits for the next worker, and does not fail.
+        // This request waits for the next worker instead of failing.
         let after = pid_of(sidecar.address());
         assert_ne!(after, before, "{dispatch} {path}");
         let events = sidecar.ctl_done(&["events"]).unwrap();

@@ -18,7 +18,7 @@ fn every_stop_signal_stops_gracefully() {
     if !has("node") || !has("setsid") {
         return;
     }
-    // Without a terminal, as in a container, WINCH cannot mean a change of size.
+    // Without a terminal, as in a container, WINCH cannot mean that a window was resized.
     for signal in [Signal::QUIT, Signal::POWER, Signal::WINCH] {
         let launch = Launch::of(|port| fixtures::node("signals.js", port)).unwrap();
         let mut launch = launch.with(&["--workers", "1", "--drain-quiet", "100ms"]);
@@ -53,7 +53,7 @@ fn a_signal_for_the_app_goes_to_the_processes_that_handle_it() {
     if !has("node") {
         return;
     }
-    // The signal would end the shell in front.
+    // The signal must not go to the shell in front of the app, because it would end the shell.
     let launch = Launch::of(|port| {
         let app = fixtures::node("signals.js", port).join(" ");
         vec!["sh".to_owned(), "-c".to_owned(), format!("{app}; exit 3")]
@@ -140,7 +140,7 @@ fn workers_start_with_default_signals_except_under_nohup() {
     let mask = |pid: u32, name: &str| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name));
-        // Signals 32 and 33 belong to the C library.
+        // Signals 32 and 33 are used by the C library itself.
         u64::from_str_radix(line.unwrap().trim(), 16).unwrap() & !(0b11 << 31)
     };
     for (wrapper, ignored) in [

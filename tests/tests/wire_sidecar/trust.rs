@@ -1,5 +1,5 @@
-//! The fields about the client that an app gets, from a supervisor alone and with a balancer in front of it.
-//! `scaledapp-http1` has the tests of each field.
+//! The fields about the client that an app gets, from a supervisor alone and with a balancer in
+//! front of it. `scaledapp-http1` tests each field.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -34,12 +34,12 @@ const FORGED: &[(&str, &str)] = &[
     ),
 ];
 
-/// The fields that the app gets of a request in which everything is forged.
+/// Sends a request in which all of these fields are forged. Returns the fields that the app gets.
 fn seen(to: SocketAddr) -> Value {
     let response = http::one_shot(to, SOON, &Request::get("/").with(FORGED)).unwrap();
     assert_eq!(response.status, 200, "{}", response.text());
     let headers = response.json()["headers"].clone();
-    // No hop passes on fields that could mislead an app, or that are not for it.
+    // No hop passes on a field that could mislead the app or that is only meant for hops.
     for name in ["x_forwarded_proto", "scaledapp-token"] {
         assert_eq!(headers[name], Value::Null, "{headers}");
     }
@@ -137,7 +137,8 @@ fn in_a_pod_only_balancers_of_the_app_are_believed() {
     .unwrap();
 }
 
-/// A pod of an older version does the same: fields that `Connection` names are not passed on.
+/// A dispatcher of an older version, which does not know the token, does not pass it on either,
+/// because `Connection` names its field.
 #[test]
 fn a_dispatcher_without_a_token_file_does_not_pass_a_token_on() {
     let token = tempfile::NamedTempFile::new().unwrap();

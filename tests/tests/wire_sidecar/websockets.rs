@@ -1,5 +1,5 @@
-//! Upgraded connections end with the close frame that the app sends on the stop signal. Clients see 1001
-//! (going away, RFC 6455 section 7.4.1), and never a broken connection.
+//! Upgraded connections end with the close frame that the app sends on the stop signal. Clients get
+//! the code 1001 (going away, RFC 6455 section 7.4.1), and never a broken connection.
 
 use std::net::SocketAddr;
 use std::sync::mpsc;
@@ -12,11 +12,11 @@ use scaledapp_tests::{balancer, fixtures};
 
 use crate::{SOON, has};
 
-/// The drain time-out: much longer than everything here that does not wait for a drain.
+/// The drain time-out, which is much longer than everything here that does not wait for a drain.
 const DRAIN: Duration = Duration::from_secs(40);
 /// The server's close frame with code 1001.
 const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
-/// A masked text frame with "hi", and the same as a server sends it.
+/// A masked text frame with "hi" from a client, and the echo of the server.
 const HI: [u8; 8] = [0x81, 0x82, 0, 0, 0, 0, b'h', b'i'];
 const HI_BACK: [u8; 4] = [0x81, 2, b'h', b'i'];
 /// A client's answer to the close frame.
@@ -49,7 +49,7 @@ impl Clients {
             std::thread::spawn(move || {
                 let ended = socket.read_bytes(GOING_AWAY.len());
                 if ended.is_ok() {
-                    // The app may be gone by now.
+                    // The app may have ended in the meantime.
                     let _gone = socket.write(&CLOSE);
                 }
                 tell.send(ended)
@@ -96,7 +96,7 @@ fn story(sidecar: &mut Sidecar, to: SocketAddr, ended: usize, what: impl FnOnce(
     );
 }
 
-/// A supervisor whose drain time-out is so long that the test would notice it.
+/// Starts a supervisor whose drain time-out is so long that a test would notice waiting for it.
 fn unhurried(options: &[&str]) -> Sidecar {
     let drain = format!("{}s", DRAIN.as_secs());
     let mut all = vec!["--drain-timeout", &drain];
@@ -141,7 +141,7 @@ fn a_recycled_worker_closes_its_own_websockets() {
     let mut load = Connection::open(to, SOON).unwrap();
     let begun = Instant::now();
     let mut told = 0;
-    // All requests go to the worker without open connections, which is recycled again and again.
+    // Requests reach both workers, so each of the two original ones is recycled in turn.
     while told < 2 {
         assert!(begun.elapsed() < DRAIN, "no worker is recycled");
         if !load.is_reusable() {
@@ -186,7 +186,7 @@ fn with_connection_dispatch_websockets_close_at_the_end_of_one_drain() {
         let clients = Clients::open(4, sidecar.address());
         sidecar.ctl_done(words).unwrap();
         sidecar.process.signal(Signal::TERM).unwrap();
-        // The kernel chooses how many each worker has.
+        // The kernel decides how many connections each worker gets.
         clients.are_told(4);
         assert_eq!(sidecar.process.wait(DRAIN).unwrap().code, 0);
     }
@@ -210,7 +210,7 @@ fn with_connection_dispatch_a_recycled_worker_closes_its_own_websockets() {
     let begun = Instant::now();
     let clients = Clients::open(4, sidecar.address());
     let connect = || drop(open(sidecar.address()));
-    // Other connections open and close meanwhile.
+    // During this time, other connections open and close.
     while begun.elapsed() < Duration::from_secs(2) {
         connect();
         std::thread::sleep(Duration::from_millis(20));

@@ -1,4 +1,4 @@
-//! The running sample: sends load to it and counts, and runs commands of `scaledapp` for it.
+//! The running sample: sends load to it, counts requests, and runs `scaledapp` commands for it.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub(crate) const CLIENTS: usize = 4;
 /// Requests per second of each load. Two cores can do much more, so a gap in the answers is caused
 /// by the fault, not by the load.
 const RATE: u32 = 500;
-/// Least number of requests of each load: three seconds of them.
+/// Least number of requests of each load, which takes three seconds at [`RATE`].
 const REQUESTS: u64 = 1500;
 /// Answers to wait for before and after the action under load.
 const AROUND: u64 = 200;
@@ -69,10 +69,10 @@ impl Counted {
 }
 
 impl Sample {
-    /// Finds out the properties of the app.
+    /// Reads the app's properties from its pods and from its answers.
     ///
     /// # Errors
-    /// It does not answer `GET /` with 200.
+    /// The app does not answer `GET /` with 200.
     pub(crate) fn of(local: Local) -> anyhow::Result<Self> {
         let pod = local.state.pods.first().context("the run has no pod")?;
         let name = match pod.name.rsplit_once('-') {
@@ -126,7 +126,8 @@ impl Sample {
     }
 
     /// Performs an action under load, and counts the requests. Half of the clients keep their
-    /// connections, half connect for each request; all find the balancers by DNS.
+    /// connections, and the other half connect for each request. All of them find the balancers by
+    /// DNS.
     ///
     /// # Errors
     /// The action failed, or the load got no answers.

@@ -18,12 +18,12 @@ use scaledapp_tests::{proc, sidecar, wait};
 use super::sample::{CLIENTS, Counted, SOON, Sample};
 use crate::console::{milliseconds, note, table};
 
-/// Queries to DNS. The chance that one of two balancers never comes first in so many random orders
-/// is one in half a million.
+/// Number of DNS queries. The probability that one of two balancers never comes first in so many
+/// random orders is one in half a million.
 const QUESTIONS: u64 = 20;
-/// Answers to print.
+/// Number of answers to print.
 const SHOWN: usize = 4;
-/// Workers of each pod when scaled up.
+/// Workers of each pod after scaling up.
 const MORE: u64 = 4;
 
 /// One step of the story.
@@ -75,7 +75,7 @@ fn resolve(sample: &Sample) -> anyhow::Result<Counted> {
         .iter()
         .map(std::net::SocketAddr::ip)
         .collect();
-    // One answer holds at most eight addresses.
+    // One answer has at most eight addresses.
     let expected = all.len().min(8);
     let mut counted = Counted {
         sent: 1,
@@ -182,8 +182,8 @@ fn kill_worker(sample: &Sample) -> anyhow::Result<Counted> {
     let mut counted = Counted::of(&report);
     let gets = report.failed_of(Method::Get);
     counted.demand(gets == 0, || format!("{gets} GETs failed"));
-    // A POST must not be sent twice, so those that the worker was executing are lost: at most one
-    // of each client.
+    // A POST must not be sent twice, so the POSTs that the worker was executing are lost: at most
+    // one of each client.
     let posts = report.failed_of(Method::Post);
     counted.demand(posts <= 2 * CLIENTS as u64, || {
         format!("{posts} POSTs failed, more than the worker can have been executing")
@@ -254,10 +254,10 @@ fn kill_balancer(sample: &Sample) -> anyhow::Result<Counted> {
     Ok(counted)
 }
 
-/// The most requests that one balancer can be forwarding: one of each of its clients.
+/// The largest number of requests that one balancer can be forwarding: one of each of its clients.
 fn forwarding(report: &Report, balancers: usize) -> u64 {
     let of_each_load = CLIENTS.div_ceil(balancers.max(1)) as u64;
-    // Two loads. No more can be forwarded than were sent.
+    // There are two loads, and no more requests can be forwarded than were sent.
     report.sent.min(2 * of_each_load)
 }
 

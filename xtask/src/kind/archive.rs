@@ -22,17 +22,17 @@ const COPY_TIMEOUT: Duration = Duration::from_mins(5);
 pub(crate) struct Start<'a> {
     /// Program and first arguments.
     pub(crate) entrypoint: &'a [&'a str],
-    /// `65534:65534`; empty is root.
+    /// User and group, such as `65534:65534`; empty for root.
     pub(crate) user: &'a str,
-    /// Working directory; empty is `/`.
+    /// Working directory; empty for `/`.
     pub(crate) directory: &'a str,
 }
 
 /// A file of this machine, and its path in the image.
 pub(crate) type Content<'a> = (&'a Path, &'a str);
 
-/// Makes an archive of an image `reference` (such as `localhost/scaledapp/sidecar:dev`) that holds
-/// only these files: for static binaries.
+/// Makes an archive of an image `reference` (such as `localhost/scaledapp/sidecar:dev`) that
+/// contains only these files. It is meant for static binaries.
 ///
 /// # Errors
 /// A file cannot be read, or the archive cannot be written.
@@ -57,13 +57,14 @@ pub(crate) fn from_debian(
     app: &Path,
     start: &Start<'_>,
 ) -> anyhow::Result<PathBuf> {
-    // Named after the packages, so that apps with the same packages share it.
+    // The root file system is named after the packages, so that apps with the same packages share
+    // it.
     let root = debian::root(cache, &packages.join("-"), Variant::Minimal, packages)?;
     build(cache, reference, Some(&root), &[(app, "/app")], start)
 }
 
-/// Makes an archive of an image: files and directories on top of the archive of a root file system,
-/// or alone.
+/// Makes an archive of an image with files and directories, on top of the archive of a root file
+/// system if there is one.
 ///
 /// # Errors
 /// A file cannot be read, or the archive cannot be written.
@@ -106,11 +107,11 @@ pub(crate) fn write(
     contents: &[Content<'_>],
     start: &Start<'_>,
 ) -> anyhow::Result<()> {
-    // Beside the archive, on the same disk, because it is as large.
+    // The work directory is beside the archive, on the same disk, because it is as large.
     let beside = archive.parent().context("an archive is in a directory")?;
     let work = tempfile::tempdir_in(beside)?;
     let (layer, tree) = (work.path().join("layer.tar"), work.path().join("tree"));
-    // For mounts, and for programs that write to it if the root is writable.
+    // The image has a /tmp, for mounts and for programs that write to it if the root is writable.
     let temporary = tree.join("tmp");
     fs::create_dir_all(&temporary)?;
     fs::set_permissions(&temporary, fs::Permissions::from_mode(0o1777))?;
@@ -143,7 +144,7 @@ pub(crate) fn write(
     tar(&[&["-cf", &*archive, "-C", &*work][..], &files].concat())
 }
 
-/// Runs tar so that the same content gives the same bytes.
+/// Runs tar with options by which the same content gives the same bytes.
 fn tar(words: &[&str]) -> anyhow::Result<()> {
     let same = [
         "--format=gnu",

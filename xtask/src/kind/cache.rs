@@ -1,7 +1,8 @@
 //! The paths below `target/kind`, and the keys of cached files.
 //!
 //! A key is a hash of all inputs, so the same content is made only once. A file with a key is
-//! always complete, because it is put in place by rename. Go's own caches stay where Go has them.
+//! always complete, because it is renamed to its path when it is complete. Go keeps its own caches
+//! elsewhere.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ impl Cache {
         }
     }
 
-    /// A path below it. Makes the directory if necessary.
+    /// A path below the cache. Makes the directory of the path if necessary.
     ///
     /// # Errors
     /// The directory cannot be made.
@@ -55,7 +56,7 @@ impl Cache {
         self.root.join("logs").join(format!("{step}.log"))
     }
 
-    /// A path below it for a file made from inputs with this `key`, such as
+    /// A path below the cache for a file that is made from inputs with this `key`, such as
     /// `debian/node-0123456789ab.tar`.
     ///
     /// # Errors
@@ -126,7 +127,7 @@ pub(crate) fn remove(path: &Path) -> anyhow::Result<()> {
     removed.with_context(|| format!("cannot remove {}", path.display()))
 }
 
-/// A hash of trusted content (FNV-1a). It tells versions apart, but does not resist attacks.
+/// A hash of trusted content (FNV-1a). It distinguishes versions, but does not resist attacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key(Fnv1a);
 
@@ -136,8 +137,8 @@ impl Key {
         Self(Fnv1a::default())
     }
 
-    /// Adds an input. The length of each input counts too, so that two inputs cannot be taken for
-    /// one.
+    /// Adds an input. The hash includes the length of each input, so that two inputs cannot be
+    /// taken for one.
     #[must_use]
     pub(crate) fn and(self, content: impl AsRef<[u8]>) -> Self {
         let content = content.as_ref();
@@ -157,7 +158,7 @@ impl Key {
     /// Adds all files below a directory: names, execute permissions, content.
     ///
     /// # Errors
-    /// One cannot be read.
+    /// A file or directory cannot be read.
     pub(crate) fn and_tree(self, directory: &Path) -> anyhow::Result<Self> {
         let mut entries: Vec<PathBuf> = fs::read_dir(directory)
             .with_context(|| format!("cannot read {}", directory.display()))?

@@ -1,6 +1,6 @@
-//! `cargo xtask kind check`: tries once what tests rely on in a cluster: an image without a
-//! registry, the strictest Pod Security, the supervisor's best mechanism in a pod, pods that reach
-//! pods on other nodes, and Service DNS.
+//! `cargo xtask kind check`: tries everything once that tests rely on in a cluster. That is an image
+//! without a registry, the strictest Pod Security, the socket hand-over in a pod, connections
+//! between pods on different nodes, and Service DNS.
 
 use std::fs;
 use std::time::Duration;
@@ -32,7 +32,7 @@ struct Pod {
 /// Runs all checks, and removes the objects that they made.
 ///
 /// # Errors
-/// A check failed. The message says which.
+/// A check failed. The message names it.
 pub(crate) fn run(cluster: &Cluster) -> anyhow::Result<()> {
     let image = timed("Image from static programs, loaded into all nodes", || {
         let paths = [binaries::path(PROGRAMS[0])?, binaries::path(PROGRAMS[1])?];

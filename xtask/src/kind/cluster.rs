@@ -1,6 +1,6 @@
-//! The life cycle of the cluster: whether the existing one can be reused, how one is made, when it
-//! is ready, and how it is removed. `source` decides where its nodes come from, `network` makes the
-//! pod network.
+//! The life cycle of the cluster: whether the existing cluster can be reused, how a new one is made,
+//! when it is ready, and how it is removed. `source` decides where its nodes come from, and
+//! `network` makes the pod network.
 
 use std::fs;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use super::source::{self, Choice, Source};
 use super::{Cluster, NAME, golang, network};
 use crate::console::{note, timed};
 
-/// File on the first node that says what the cluster was made from. It is written once everything
-/// is ready; without it, the cluster is incomplete.
+/// The file on the first node that records from which inputs the cluster was made. It is written
+/// once everything is ready, so a cluster without it is incomplete.
 const RECORD: &str = "/kind/scaledapp-made-from";
 
 /// How long kubeadm may take to start three nodes on a busy machine.
@@ -25,7 +25,7 @@ const CREATE_TIMEOUT: Duration = Duration::from_mins(15);
 const READY_TIMEOUT: Duration = Duration::from_mins(5);
 const REMOVE_TIMEOUT: Duration = Duration::from_mins(3);
 
-/// How long an existing cluster may take to show that it is healthy. On a busy machine one check
+/// How long an existing cluster may take to pass the health check. On a busy machine a single check
 /// may fail.
 const HEALTHY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -33,7 +33,7 @@ const HEALTHY_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Container {
     pub(crate) name: String,
-    /// `running`, `exited` and others; with podman, a longer text.
+    /// `running`, `exited` and others; with podman possibly a longer text.
     pub(crate) state: String,
 }
 
@@ -43,16 +43,16 @@ impl Container {
     }
 }
 
-/// What to do with the existing cluster, if there is one.
+/// How to get a cluster, given the existing one or none.
 #[derive(Debug, PartialEq, Eq)]
 enum Decision {
     Reuse,
     Create,
-    /// It cannot be reused, for this reason.
+    /// The existing cluster cannot be reused, for this reason.
     Replace(String),
 }
 
-/// A working engine, preferably the one that has our nodes.
+/// A working engine, preferably the engine that has the cluster's nodes.
 pub(crate) fn engine(cache: &Cache) -> Option<Engine> {
     let mut found = Engine::found(cache);
     let has_nodes = |engine: &Engine| containers(engine).is_ok_and(|nodes| !nodes.is_empty());
@@ -80,7 +80,7 @@ fn listed(text: &str) -> Vec<Container> {
     found
 }
 
-/// What the cluster was made from, if it was completed.
+/// The inputs that the cluster was made from, if it was completed.
 pub(crate) fn record(engine: &Engine) -> Option<String> {
     let words = ["exec", &first_node(), "cat", RECORD];
     engine.run(&words).text().ok()
@@ -134,7 +134,8 @@ pub(crate) fn ensure(cache: &Cache, choice: Choice) -> anyhow::Result<Cluster> {
     if let Decision::Replace(reason) = &decision {
         note(&format!("The existing cluster cannot be reused: {reason}."));
     }
-    // The image is made before the old cluster is removed: if that fails, the old one stays.
+    // The image is made before the old cluster is removed, so that the old cluster is kept if
+    // making the image fails.
     let (source, new) = source::obtain(cache, engine.clone(), choice)?;
     if decision != Decision::Create {
         timed("Removing the cluster", || delete(&engine))?;
@@ -142,7 +143,7 @@ pub(crate) fn ensure(cache: &Cache, choice: Choice) -> anyhow::Result<Cluster> {
     create(cache, new, &source)
 }
 
-/// Makes a cluster; there must be none.
+/// Makes a cluster. No cluster may exist.
 fn create(cache: &Cache, engine: Engine, source: &Source) -> anyhow::Result<Cluster> {
     let kind = golang::client(cache, &KIND)?;
     golang::client(cache, &KUBECTL)?;
@@ -213,8 +214,8 @@ fn reach(cache: &Cache, engine: Engine) -> anyhow::Result<Cluster> {
     })
 }
 
-/// Restarts kube-proxy on nodes that reach no Service. Once, after an hour, the kernel's map of
-/// Services was empty on one node, without a message in its log.
+/// Restarts kube-proxy on nodes that reach no Service. This has happened once: after an hour, the
+/// kernel's map of Services was empty on one node, and kube-proxy had logged nothing.
 ///
 /// # Errors
 /// The cluster is unhealthy for another reason.
@@ -256,7 +257,8 @@ pub(crate) fn healthy(cluster: &Cluster) -> anyhow::Result<()> {
         anyhow::Ok(serde_json::from_str::<Value>(&text)?)
     };
     let nodes = containers(&cluster.engine)?;
-    // Checked here too, because Kubernetes takes most of a minute to notice that a node is gone.
+    // The engine's state is checked as well, because Kubernetes takes most of a minute to notice
+    // that a node has stopped.
     if let Some(Container { name, state }) = nodes.iter().find(|node| !node.runs()) {
         bail!("{name} is not running ({state})");
     }
@@ -304,11 +306,11 @@ fn rolled_out(deployment: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes nodes and their volumes as kind does, but also those of incomplete clusters, and without
-/// the kind program.
+/// Removes nodes and their volumes as kind does, but without the kind program, and those of
+/// incomplete clusters as well.
 ///
 /// # Errors
-/// The engine cannot remove one.
+/// The engine cannot remove a node or a volume.
 pub(crate) fn delete(engine: &Engine) -> anyhow::Result<()> {
     let nodes = containers(engine)?;
     let mut words = vec!["rm", "--force", "--volumes"];

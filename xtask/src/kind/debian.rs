@@ -13,7 +13,7 @@ use crate::distribution;
 const BUILD_TIMEOUT: Duration = Duration::from_mins(15);
 
 /// The machine's apt sources. They are used if they are for the same release, because they may name
-/// a mirror that this machine reaches better.
+/// a mirror that is closer to this machine.
 const SOURCES: &str = "/etc/apt/sources.list.d/debian.sources";
 
 const CURE: &str = "packages could not be downloaded or unpacked: see the log for the first \
@@ -39,7 +39,7 @@ pub(crate) enum Variant {
 /// Makes an archive of a Debian system with these packages.
 ///
 /// # Errors
-/// It cannot be made.
+/// The archive cannot be made.
 pub(crate) fn root(
     cache: &Cache,
     name: &str,
@@ -61,7 +61,7 @@ pub(crate) fn root(
     Ok(archive)
 }
 
-/// A hash of the inputs without the date, so security updates need `kind down --all`.
+/// A hash of the inputs. The date is not an input, so security updates need `kind down --all`.
 pub(crate) fn key(variant: Variant, packages: &[&str]) -> Key {
     let words = packages.iter().chain(&LEFT_OUT);
     words.fold(Key::new().and(SUITE).and(variant.word()), Key::and)
@@ -93,7 +93,7 @@ fn make(
         &variant,
         "--aptopt=Apt::Install-Recommends \"false\"",
         "--aptopt=Acquire::Retries \"3\"",
-        // An incomplete archive is made again, so nothing need be flushed to disk.
+        // An incomplete archive is made again, so nothing has to be flushed to disk.
         "--dpkgopt=force-unsafe-io",
         &include,
     ];

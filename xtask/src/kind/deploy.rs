@@ -1,6 +1,7 @@
 //! Installs ScaledApp on the cluster: images of the built binaries, the chart, and the sample.
 //!
-//! All names depend on the content of the checkout, so a second run changes only what is different.
+//! The names of images depend on the content of the programs, so a second run changes only what
+//! differs.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +15,7 @@ use super::archive::{self, Start};
 use super::cache::Key;
 use crate::console::{note, timed};
 
-/// Namespace of the chart, in which `restricted` is enforced.
+/// The namespace into which the chart is installed and in which `restricted` is enforced.
 pub(crate) const SYSTEM: &str = "scaledapp-system";
 const RELEASE: &str = "scaledapp";
 /// The registry in the images' names. Nothing is pulled from there.
@@ -41,7 +42,8 @@ pub(crate) fn images(cluster: &Cluster) -> anyhow::Result<()> {
             user: USER,
             directory: "/",
         };
-        // Named by content, so that a pod never runs an older image of the same name.
+        // The image's name depends on its content, so that a pod never runs an older image of the
+        // same name.
         let reference = reference(component)?;
         let archive = archive::from_scratch(&cluster.cache, &reference, &[(&source, &at)], &start)?;
         cluster.load_image(&reference, &archive)?;
@@ -54,7 +56,7 @@ pub(crate) fn images(cluster: &Cluster) -> anyhow::Result<()> {
     on_debian(cluster, "hello-python:1", "python3", &app)
 }
 
-/// The image reference of one of our programs. Its tag is a hash of the program.
+/// The image reference of a component. Its tag is a hash of the component's program.
 fn reference(component: &str) -> anyhow::Result<String> {
     let path = binaries::path(&format!("scaledapp-{component}"))?;
     let tag = Key::new().and_file(&path)?.text();
@@ -120,7 +122,7 @@ pub(crate) fn install(cluster: &Cluster) -> anyhow::Result<()> {
             .rsplit_once(':')
             .context("a reference has a tag")?;
         values.push(format!("images.{component}.repository={repository}"));
-        // A hash that consists of digits only must stay a string.
+        // `--set-string` is used because a tag may consist of digits only and must remain a string.
         values.push(format!("images.{component}.tag={tag}"));
     }
     for value in &values {
@@ -169,7 +171,7 @@ fn explain(cluster: &Cluster) {
 /// Applies the sample, waits until it is Ready, and prints how to reach it.
 ///
 /// # Errors
-/// It does not become Ready.
+/// The sample does not become Ready.
 pub(crate) fn sample(cluster: &Cluster) -> anyhow::Result<()> {
     let yaml = binaries::workspace().join("examples/hello-node/scaledapp.yaml");
     let text = fs::read_to_string(&yaml).with_context(|| yaml.display().to_string())?;

@@ -1,5 +1,5 @@
 //! The container engine: which one is installed, which settings it needs on this machine, and how
-//! it and kind are called. The callers decide what to run.
+//! the engine and kind are called. The callers decide what to run.
 //!
 //! No file of the system is changed: podman gets its settings through CONTAINERS_CONF.
 
@@ -39,7 +39,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// The engines that already work, the more usual one first.
+    /// The engines that are installed and work, the more usual one first.
     pub(crate) fn found(cache: &Cache) -> Vec<Self> {
         let works = |program| {
             binaries::on_path(program).ok()?;
@@ -50,11 +50,11 @@ impl Engine {
         ["docker", "podman"].into_iter().filter_map(works).collect()
     }
 
-    /// Podman, installed if necessary. Docker demands every capability for a privileged container;
-    /// podman uses those that exist.
+    /// Podman, which is installed if necessary. Docker demands every capability for a privileged
+    /// container, while podman uses the capabilities that exist.
     ///
     /// # Errors
-    /// It cannot be installed, or does not run.
+    /// Podman cannot be installed, or does not run.
     pub(crate) fn podman(cache: &Cache) -> anyhow::Result<Self> {
         distribution::ensure("podman", PODMAN)?;
         for program in ["netavark", "aardvark-dns"] {
@@ -160,7 +160,7 @@ fn sys_resource() -> bool {
 fn has_capability(status: &str, capability: u64) -> bool {
     let mut lines = status.lines();
     let bounding = lines.find_map(|line| line.strip_prefix("CapBnd:"));
-    // If unknown, the capability is assumed, as on most machines.
+    // If the set is unknown, the process probably has the capability, as on most machines.
     bounding
         .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
         .is_none_or(|set| set & capability != 0)

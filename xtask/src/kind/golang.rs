@@ -1,4 +1,4 @@
-//! Compiles the pinned Go modules: calls Go, keeps the programs and shows progress. `recipe` says
+//! Compiles the pinned Go modules: calls Go, keeps the programs and shows progress. `recipe` lists
 //! what is compiled.
 
 use std::fs;
@@ -101,7 +101,7 @@ fn directory(cache: &Cache, unit: &Unit) -> anyhow::Result<PathBuf> {
 /// Compiles a unit if necessary. Returns the directory with its programs.
 ///
 /// # Errors
-/// It does not compile.
+/// The unit does not compile.
 pub(crate) fn programs(cache: &Cache, unit: &Unit) -> anyhow::Result<PathBuf> {
     let directory = directory(cache, unit)?;
     if !directory.exists() {
@@ -113,11 +113,11 @@ pub(crate) fn programs(cache: &Cache, unit: &Unit) -> anyhow::Result<PathBuf> {
     Ok(directory)
 }
 
-/// As [`programs`], for a unit with one program that users also call: it is linked into the cache's
-/// `bin` directory. Without Go, an installed program is used.
+/// As [`programs`], for a unit with one program that users also call. Returns the program's path,
+/// and links the program into the cache's `bin` directory. Without Go, an installed program is used.
 ///
 /// # Errors
-/// It does not compile.
+/// The unit does not compile.
 pub(crate) fn client(cache: &Cache, unit: &Unit) -> anyhow::Result<PathBuf> {
     let (_, program) = unit.programs[0];
     let built = match binaries::on_path(program) {

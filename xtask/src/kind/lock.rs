@@ -1,9 +1,9 @@
-//! The lock that lets one run work on the cluster at a time. A second run says so and waits.
+//! The lock that lets one run at a time work on the cluster. A second run prints that it waits.
 //!
-//! The cluster belongs to the machine, not to the checkout, and so does the lock. It is a kernel
-//! lock (flock), so a killed run does not hold it. Its name can be guessed and `/tmp` is shared, so
-//! the file must be ours: another user may have put a link or a FIFO there, or a file that they
-//! hold locked.
+//! The cluster belongs to the machine, not to the checkout, and so does the lock. The kernel
+//! releases it (flock) when a run is killed. Its name can be guessed and `/tmp` is shared, so
+//! another user may have put a link, a FIFO or a locked file at its path. Therefore the file must
+//! belong to the user of this process.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub(crate) struct Lock {
 /// Waits until no other run works on the cluster.
 ///
 /// # Errors
-/// The lock's file is not ours or cannot be opened, or another run takes too long.
+/// The lock's file belongs to another user or cannot be opened, or another run takes too long.
 pub(crate) fn take() -> anyhow::Result<Lock> {
     let user = rustix::process::geteuid().as_raw();
     let name = format!("scaledapp-kind-{user}.lock");
@@ -38,7 +38,8 @@ pub(crate) fn take() -> anyhow::Result<Lock> {
     take_file(&path, LOCK_TIMEOUT)
 }
 
-/// Whether a directory is ours. Under `sudo`, the variable may name another user's.
+/// Whether a directory belongs to this user and no other user can write to it. Under `sudo`,
+/// `XDG_RUNTIME_DIR` may name a directory of another user.
 fn is_ours(directory: &Path, user: u32) -> bool {
     rustix::fs::lstat(directory).is_ok_and(|stat| {
         FileType::from_raw_mode(stat.st_mode) == FileType::Directory
@@ -73,8 +74,8 @@ fn take_file(path: &Path, timeout: Duration) -> anyhow::Result<Lock> {
     }
 }
 
-/// Opens the file, or makes it with access for us only. Follows no link and does not block on a
-/// FIFO. Commands do not inherit the descriptor.
+/// Opens the file, or makes it with access for this user only. Follows no link and does not block
+/// on a FIFO. Commands do not inherit the descriptor.
 fn open(path: &Path) -> anyhow::Result<File> {
     let shown = path.display();
     let flags =
@@ -86,8 +87,8 @@ fn open(path: &Path) -> anyhow::Result<File> {
     };
     let fd = match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
         Ok(fd) => fd,
-        // A link (open(2)), a FIFO without a reader, a directory, or another user's file
-        // (proc_sys_fs(5), protected_regular).
+        // The path is a link (open(2)), a FIFO without a reader, a directory, or a file of another
+        // user (proc_sys_fs(5), protected_regular).
         Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR | Errno::ACCESS) => bail!("{}", cure()),
         Err(error) => return Err(error).with_context(|| format!("cannot open {shown}")),
     };
@@ -134,7 +135,7 @@ mod tests {
             &|| rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap(),
             &|| {
                 fs::write(&path, "").unwrap();
-                // Only root can give a file away.
+                // Only root can change the owner of a file.
                 if rustix::fs::chown(&path, Some(rustix::fs::Uid::from_raw(65_534)), None).is_err()
                 {
                     fs::remove_file(&path).unwrap();

@@ -1,6 +1,6 @@
-//! The pod network of a cluster whose node image xtask built. It takes the place of kind's own
-//! network (kindnetd), which is an image that cannot be pulled. Each pod has a point-to-point link
-//! and an address from the node's range, and each node has a route to every other.
+//! The pod network of a cluster whose node image xtask built. It replaces kind's own network
+//! (kindnetd), which is an image that cannot be pulled. Each pod has a point-to-point link and an
+//! address from its node's range, and each node has a route to every other node.
 //! `tests/cluster/node-network.sh` is the part that runs on a node.
 
 use std::fs;
@@ -16,8 +16,8 @@ use super::Cluster;
 /// sets explicitly.
 pub(crate) const PODS: &str = "10.244.0.0/16";
 
-/// If set, the machine's firewall rules apply to bridged packets: a FORWARD policy of DROP drops
-/// packets between nodes, and masquerading hides their sender.
+/// If this setting is 1, the machine's firewall rules apply to bridged packets: a FORWARD policy of
+/// DROP drops packets between nodes, and masquerading hides their sender.
 const BRIDGED: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
 /// The addresses of a node.

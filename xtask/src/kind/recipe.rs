@@ -1,14 +1,14 @@
-//! The content of a node: the Go packages with their pinned versions and flags, and the Debian
-//! packages. Pure; nothing is run here.
+//! The content of a node: the Go packages with their flags, and the Debian packages. This module is
+//! pure and runs nothing.
 //!
-//! The only place for versions is `tests/cluster/parts/*/go.mod`.
+//! The versions of Go modules are pinned only in `tests/cluster/parts/*/go.mod`.
 
 use anyhow::Context;
 
 /// Programs that are compiled together.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unit {
-    /// Its name, which its cache and its log have as well.
+    /// Its name, after which its cached directory and its log are named as well.
     pub(crate) name: &'static str,
     /// Directory below `tests/cluster/parts` with its go.mod.
     pub(crate) part: &'static str,
@@ -16,8 +16,8 @@ pub(crate) struct Unit {
     pub(crate) programs: &'static [(&'static str, &'static str)],
     /// Build tags.
     pub(crate) tags: &'static str,
-    /// Whether the version of Kubernetes is linked in. kubeadm and the API server derive from it
-    /// what they support.
+    /// Whether the version of Kubernetes is linked in. kubeadm and the API server derive their
+    /// supported features from it.
     pub(crate) stamped: bool,
 }
 
@@ -40,7 +40,7 @@ pub(crate) const KUBERNETES: Unit = Unit {
     stamped: true,
 };
 
-/// Separate, because it is also needed without a node image.
+/// kubectl. It is a unit of its own because it is also needed without a node image.
 pub(crate) const KUBECTL: Unit = Unit {
     name: "kubectl",
     part: "kubernetes",
@@ -84,7 +84,7 @@ pub(crate) const CONTAINERS: Unit = Unit {
     stamped: false,
 };
 
-/// CoreDNS as a package of ours; see its main.go.
+/// CoreDNS, built from a package of this repository; see its main.go.
 pub(crate) const COREDNS: Unit = Unit {
     name: "coredns",
     part: "coredns",
@@ -117,7 +117,7 @@ pub(crate) const HELM: Unit = Unit {
     stamped: false,
 };
 
-/// The units of a node image, those that take longest first.
+/// The units of a node image. Those that take longest to compile come first.
 pub(crate) const NODE: [&Unit; 5] = [&KUBERNETES, &KUBECTL, &CONTAINERS, &COREDNS, &ETCD];
 
 /// The Debian release of the root file systems. It is not the newest one, because systemd of Debian

@@ -1,9 +1,10 @@
 //! Runs one external command: enforces its deadline, keeps its output in a file, shows progress,
 //! and reports a failure. The callers choose the command, its deadline and the cure for a failure.
 //!
-//! Pipes are not used: a container's monitor (conmon) inherits the engine's open files and keeps
-//! them for the life of the container, so a pipe would never end and a lock would never be
-//! released. The command is killed when this program dies, and its process group at the deadline.
+//! The output does not go through pipes: a container's monitor (conmon) inherits the engine's open
+//! files and keeps them for the life of the container, so a pipe would never end. For the same
+//! reason the command inherits no other descriptor, such as a lock. The command is killed when this
+//! program dies, and its process group is killed at the deadline.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -22,18 +23,18 @@ use crate::console::{note, seconds};
 /// Time between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Last lines of a failed command to show.
+/// How many of a failed command's last lines are shown.
 const MAX_LAST_LINES: usize = 15;
 
-/// Output to read, from its end, in bytes.
+/// How much of the output is read, counted from its end, in bytes.
 const MAX_OUTPUT_BYTES: u64 = 16 << 20;
 
-/// From SIGTERM at the deadline to SIGKILL.
+/// The time between SIGTERM at the deadline and SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Closes descriptors that our parent left open (`flock FILE cargo xtask kind` leaves its lock,
-/// others leave pipes), then executes the command. It needs bash, because a POSIX shell cannot
-/// close descriptors of two digits.
+/// A script that closes the descriptors that xtask has inherited, and then executes the command.
+/// `flock FILE cargo xtask kind` passes on its lock in this way, and other programs pass on pipes.
+/// It needs bash, because a POSIX shell cannot close descriptors of two digits.
 const BECOME: &str = r#"
 for open in /proc/self/fd/*; do
     open=${open##*/}
@@ -84,7 +85,7 @@ impl Run {
         }
     }
 
-    /// Sets the time after which it is killed.
+    /// Sets the time after which the command is killed.
     #[must_use]
     pub(crate) fn within(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -98,15 +99,15 @@ impl Run {
         self
     }
 
-    /// Keeps its output in a file (standard error, and standard output unless that is returned),
-    /// and shows progress from time to time.
+    /// Keeps the command's standard error in a file, and its standard output as well unless that is
+    /// returned. Shows progress from time to time.
     #[must_use]
     pub(crate) fn log(mut self, file: PathBuf) -> Self {
         self.log = Some(file);
         self
     }
 
-    /// Sets how progress is shown; without this, by the last line.
+    /// Sets how progress is shown. Without this, the last line of the output is shown.
     #[must_use]
     pub(crate) fn progress(mut self, progress: Progress) -> Self {
         self.progress = Some(progress);
@@ -127,22 +128,22 @@ impl Run {
         self
     }
 
-    /// Sets a file as its standard input, which is empty otherwise.
+    /// Sets a file as the command's standard input, which is otherwise empty.
     #[must_use]
     pub(crate) fn input(mut self, file: &Path) -> Self {
         self.input = Some(file.to_owned());
         self
     }
 
-    /// Runs it and drops its output.
+    /// Runs the command without returning its output.
     ///
     /// # Errors
-    /// It cannot be started, fails, or takes too long.
+    /// The command cannot be started, fails, or takes too long.
     pub(crate) fn done(self) -> anyhow::Result<()> {
         self.finish(false).map(drop)
     }
 
-    /// Runs it and returns its standard output without trailing space.
+    /// Runs the command and returns its standard output without trailing space.
     ///
     /// # Errors
     /// As [`Run::done`].
@@ -230,7 +231,7 @@ enum Ended {
     Late,
 }
 
-/// Ends a command and its process group, first with SIGTERM, so that the command can unmount a
+/// Ends a command and its process group. SIGTERM comes first, so that the command can unmount a
 /// half-written root file system.
 fn end_group(child: &mut Child) -> anyhow::Result<()> {
     let group = Pid::from_raw(child.id() as i32).context("the child has pid 0")?;
@@ -249,7 +250,7 @@ fn last_part(file: &File) -> anyhow::Result<String> {
     let length = file.metadata()?.len();
     let from = length.saturating_sub(MAX_OUTPUT_BYTES);
     let mut bytes = vec![0; (length - from) as usize];
-    // The writer may truncate the file meanwhile, so a short read is not an error.
+    // The writer may truncate the file at any time, so a short read is not an error.
     let read = file.read_at(&mut bytes, from)?;
     bytes.truncate(read);
     Ok(String::from_utf8_lossy(&bytes).into_owned())

@@ -1,5 +1,5 @@
-//! Decides whether nodes come from the stock image of kind or from one that is built here,
-//! and configures kind for either.
+//! Decides whether nodes come from the stock image of kind or from an image that is built here, and
+//! configures kind for that image.
 
 use std::fs;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long pulling half a gigabyte may take.
 const PULL_TIMEOUT: Duration = Duration::from_mins(15);
 
-/// The image that the user asked for.
+/// The image that the user has chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Choice {
     /// The stock image if its registry is reachable, otherwise one built from packages
@@ -114,7 +114,7 @@ pub(crate) fn acceptable(choice: Choice) -> anyhow::Result<Vec<Source>> {
     })
 }
 
-/// An engine for this choice, preferably the one that has our nodes.
+/// An engine for this choice, preferably the engine that has the cluster's nodes.
 ///
 /// # Errors
 /// No engine works, and none can be installed.
@@ -145,7 +145,7 @@ pub(crate) fn obtain(
     let there = engine.program() == "podman" && engine.has_image(&image);
     if choice == Choice::Stock || (choice == Choice::Auto && !there) {
         if !golang::is_there() {
-            // Nothing can be built here; kind pulls its image itself.
+            // Without Go nothing can be built, so kind must pull its image itself.
             return Ok((Source::Stock, engine));
         }
         heading("Looking for a container registry");
