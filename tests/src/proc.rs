@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
-/// The fields of `/proc/PID/stat` after the command's name, which may contain spaces and parentheses
-/// (proc(5)).
+/// The fields of `/proc/PID/stat` after the command's name, which may contain spaces and
+/// parentheses (proc(5)).
 fn stat(pid: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(')')?;
@@ -24,7 +24,7 @@ pub fn all() -> Vec<u32> {
         .collect()
 }
 
-/// Direct children, zombies included.
+/// Direct children, including zombies.
 pub fn children(pid: u32) -> Vec<u32> {
     let parent = u64::from(pid);
     all()

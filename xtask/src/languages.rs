@@ -1,6 +1,6 @@
-//! The runtimes with which `cargo xtask test --languages` tests the hand-over: their versions, their
-//! sources, and their directories in `target/languages`. Versions are pinned, so that tables can be
-//! compared. A runtime that cannot be installed is left out, and its tests are skipped.
+//! The runtimes with which `cargo xtask test --languages` tests the hand-over: their versions,
+//! their sources, and their directories in `target/languages`. Versions are pinned, so that tables
+//! can be compared. A runtime that cannot be installed is left out, and its tests are skipped.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

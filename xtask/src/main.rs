@@ -1,8 +1,8 @@
 //! `cargo xtask`: build, demo and test of the whole project.
 //!
 //! This file parses the command line and maps results to exit codes. `compile` builds the binaries,
-//! `demo` runs the demo, `test` runs the tests, `languages` installs runtimes for them, `kind` makes
-//! a cluster, and `bench` runs measurements.
+//! `demo` runs the demo, `test` runs the tests, `languages` installs runtimes for them, `kind`
+//! makes a cluster, and `bench` runs measurements.
 
 #![expect(
     clippy::doc_markdown,

@@ -253,8 +253,8 @@ impl Counts {
         self.failed += number("failed");
     }
 
-    /// The final counts of a layer, in which skipped tests do not count as passed. `well`: the runner
-    /// has exited with 0.
+    /// The final counts of a layer, in which skipped tests do not count as passed. `well` tells
+    /// whether the runner exited with 0.
     fn ended(mut self, well: bool) -> Self {
         self.skipped = self.skipped.min(self.passed);
         self.passed -= self.skipped;

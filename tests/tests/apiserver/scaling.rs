@@ -74,7 +74,7 @@ fn kubectl_scale_works_with_and_without_replicas_and_a_refusal_names_the_cure() 
         generation
     );
 
-    // Applying without a number keeps the scaled one.
+    // Applying without a number keeps the number that scaling has set.
     story.apply("hello", "");
     story.wait_pods("hello", "3/3");
     // Applying with a number undoes the scaling.

@@ -31,8 +31,8 @@ use scaledapp_tests::sidecar::Launch;
 use scaledapp_tests::{binaries, http};
 use serde_json::Value;
 
-/// Time-out for an operation that takes a moment. The machine may be busy, and Linux repeats a lost SYN
-/// after 1, 3, 7 and 15 seconds.
+/// Time-out for an operation that takes a moment. The machine may be busy, and Linux repeats a lost
+/// SYN after 1, 3, 7 and 15 seconds.
 const SOON: Duration = Duration::from_secs(40);
 
 /// The values of `--dispatch`.

@@ -198,8 +198,8 @@ impl Graph {
         }
     }
 
-    /// The file that defines the item of `path`, seen from the module `at`. `None` for a module, or for an
-    /// item of another package.
+    /// The file that defines the item of `path`, as the module `at` writes it. `None` for a module,
+    /// or for an item of another package.
     fn resolve(&self, at: usize, path: &[String], depth: usize) -> Option<usize> {
         // A name may refer to itself (`use clap;`).
         if depth > 16 {

@@ -145,7 +145,7 @@ fn a_worker_that_keeps_dying_is_restarted_with_growing_pauses_and_recovers() {
     };
     let start = Instant::now();
     wait::until_true(SOON, "five attempts", || failures() >= 5).unwrap();
-    // The pauses are 100, 200 and 400 ms, minus the jitter.
+    // The pauses are 100, 200 and 400 ms, each up to a fifth shorter or longer.
     assert!(
         start.elapsed() >= Duration::from_millis(400),
         "{:?}",

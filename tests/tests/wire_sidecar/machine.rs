@@ -51,7 +51,7 @@ fn as_pid_1_it_reaps_orphans() {
     for _ in 0..20 {
         assert_eq!(http::get(sidecar.address(), "/orphan").unwrap().status, 200);
     }
-    // Both workers and the watchdog stay. Every orphan has ended and is reaped.
+    // Only the two workers and the watchdog remain. Every orphan has ended and is reaped.
     let left = || {
         let below = proc::descendants(supervisor);
         let names: Vec<String> = below.iter().map(|pid| proc::command_line(*pid)).collect();
@@ -173,8 +173,8 @@ fn idle_connections_give_way_where_descriptors_are_short() {
     launch.wrapper = words(&["sh", "-c", "ulimit -n 80 && exec \"$@\"", "sh"]);
     let sidecar = launch.with(&["--workers", "1"]).ready(1).unwrap();
     let open = || std::net::TcpStream::connect(sidecar.address()).unwrap();
-    // There are more connections than descriptors. Otherwise idle connections would be kept open for
-    // more than a minute.
+    // There are more connections than descriptors. With enough descriptors, idle connections would
+    // be kept open for more than a minute.
     let _idle: Vec<_> = (0..100).map(|_| open()).collect();
     let answer = http::one_shot(sidecar.address(), SOON, &Request::get("/"));
     assert_eq!(answer.map(|answer| answer.status), Ok(200));

@@ -144,8 +144,8 @@ fn a_hung_worker_is_killed_while_a_slow_one_is_left_alone() {
     );
 }
 
-/// A cgroup with a memory limit, v1 or v2 as the machine supports it. It is removed when the value is
-/// dropped.
+/// A cgroup with a memory limit, v1 or v2 as the machine supports it. It is removed when the value
+/// is dropped.
 struct Limited(PathBuf);
 
 impl Limited {

@@ -141,7 +141,7 @@ fn a_recycled_worker_closes_its_own_websockets() {
     let mut load = Connection::open(to, SOON).unwrap();
     let begun = Instant::now();
     let mut told = 0;
-    // Requests reach both workers, so each of the two original ones is recycled in turn.
+    // After 200 requests a worker is recycled, which ends the connections of its two clients.
     while told < 2 {
         assert!(begun.elapsed() < DRAIN, "no worker is recycled");
         if !load.is_reusable() {

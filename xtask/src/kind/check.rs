@@ -1,5 +1,5 @@
-//! `cargo xtask kind check`: tries everything once that tests rely on in a cluster. That is an image
-//! without a registry, the strictest Pod Security, the socket hand-over in a pod, connections
+//! `cargo xtask kind check`: tries everything once that tests rely on in a cluster. That is an
+//! image without a registry, the strictest Pod Security, the socket hand-over in a pod, connections
 //! between pods on different nodes, and Service DNS.
 
 use std::fs;

@@ -1,5 +1,5 @@
-//! The life cycle of the cluster: whether the existing cluster can be reused, how a new one is made,
-//! when it is ready, and how it is removed. `source` decides where its nodes come from, and
+//! The life cycle of the cluster: whether the existing cluster can be reused, how a new one is
+//! made, when it is ready, and how it is removed. `source` decides where its nodes come from, and
 //! `network` makes the pod network.
 
 use std::fs;

@@ -114,7 +114,8 @@ pub(crate) fn programs(cache: &Cache, unit: &Unit) -> anyhow::Result<PathBuf> {
 }
 
 /// As [`programs`], for a unit with one program that users also call. Returns the program's path,
-/// and links the program into the cache's `bin` directory. Without Go, an installed program is used.
+/// and links the program into the cache's `bin` directory. Without Go, an installed program is
+/// used.
 ///
 /// # Errors
 /// The unit does not compile.
