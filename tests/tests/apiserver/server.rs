@@ -136,7 +136,7 @@ pub(crate) fn server() -> Option<&'static Server> {
     }
 }
 
-/// Starts a control plane for one test, without the definition of ScaledApps or an operator. If
+/// Starts a control plane for one test, without the definition of `ScaledApp` or an operator. If
 /// it cannot run, prints the reason and returns `None`. [`Server::stop`] ends it.
 pub(crate) fn bare() -> Option<&'static Server> {
     match ready_programs()
