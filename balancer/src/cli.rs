@@ -120,6 +120,9 @@ pub(crate) struct Options {
         default_missing_value = "true"
     )]
     pub(crate) h2: Option<bool>,
+    /// What the servers speak: http (HTTP/1.1), or h2c (HTTP/2 without TLS), as gRPC needs it [default: http]
+    #[arg(long, env = "SCALEDAPP_APP_PROTOCOL", value_name = "PROTOCOL")]
+    pub(crate) app_protocol: Option<AppProtocolArg>,
     /// How long browsers must use https only; answers over https say it (Strict-Transport-Security) unless the server has sent this field itself
     #[arg(long, env = "SCALEDAPP_HSTS", value_name = "TIME")]
     pub(crate) hsts: Option<Time>,
@@ -244,6 +247,16 @@ pub(crate) enum AlgorithmArg {
     Random,
     /// Always the same server for the same client address
     Hash,
+}
+
+/// `--app-protocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AppProtocolArg {
+    /// HTTP/1.1
+    Http,
+    /// HTTP/2 without TLS, by prior knowledge
+    H2c,
 }
 
 /// `--tls`: a certificate with its key.

@@ -48,11 +48,7 @@ impl Header {
 }
 
 /// Fields and values that are not supported yet, and what to do instead.
-const NOT_YET: [(&str, &str); 9] = [
-    (
-        "h2c",
-        "gRPC is not balanced per request yet: write tcp, which distributes connections",
-    ),
+const NOT_YET: [(&str, &str); 8] = [
     (
         "stickiness",
         "not supported yet: `algorithm: Hash` keeps a client's address on one pod",

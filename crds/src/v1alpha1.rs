@@ -211,6 +211,8 @@ pub enum Delivery {
 pub enum AppProtocol {
     /// HTTP/1.
     Http,
+    /// HTTP/2 without TLS (prior knowledge), as servers of gRPC speak it.
+    H2c,
     /// Any protocol over TCP; implies [`Dispatch::Connection`].
     Tcp,
 }

@@ -147,7 +147,7 @@ fn an_error_names_line_column_field_and_cure() {
         ),
         (
             "appProtocol: ftp",
-            "8:16: spec.appProtocol: \"ftp\" is not one of http, tcp",
+            "8:16: spec.appProtocol: \"ftp\" is not one of http, h2c, tcp",
         ),
         (
             "workers: {drainTimeout: 30}",
@@ -171,17 +171,10 @@ fn an_error_names_line_column_field_and_cure() {
 
 #[test]
 fn a_planned_field_is_refused_with_what_to_do_now() {
-    for (line, expected) in [
-        (
-            "appProtocol: h2c",
-            "8:16: spec.appProtocol: gRPC is not balanced per request yet: write tcp, which distributes \
-             connections",
-        ),
-        (
-            "autoscaling: {}",
-            "8:3: spec.autoscaling: not supported yet: leave it out and use `scaledapp scale`",
-        ),
-    ] {
+    for (line, expected) in [(
+        "autoscaling: {}",
+        "8:3: spec.autoscaling: not supported yet: leave it out and use `scaledapp scale`",
+    )] {
         assert_eq!(error(line), expected, "{line}");
     }
 }

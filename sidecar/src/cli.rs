@@ -107,6 +107,17 @@ pub enum DispatchArg {
     Connection,
 }
 
+/// `--app-protocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AppProtocolArg {
+    /// HTTP/1.1
+    #[default]
+    Http,
+    /// HTTP/2 without TLS, by prior knowledge
+    H2c,
+}
+
 impl DispatchArg {
     /// The value as it is written on the command line and in status.
     pub fn as_str(self) -> &'static str {
@@ -231,6 +242,9 @@ pub struct RunArgs {
     /// Whether requests or connections are distributed to workers [default: request]
     #[arg(long, env = "SCALEDAPP_DISPATCH")]
     pub dispatch: Option<DispatchArg>,
+    /// What workers speak on the port: http (HTTP/1.1), or h2c (HTTP/2 without TLS), as gRPC needs it (request dispatch) [default: http]
+    #[arg(long, env = "SCALEDAPP_APP_PROTOCOL", value_name = "PROTOCOL")]
+    pub app_protocol: Option<AppProtocolArg>,
     /// Read-only HTTP port: /livez /readyz /status /metrics /watch; "none" turns it and `ctl` off [default: 127.0.0.1:9377]
     #[arg(long, env = "SCALEDAPP_ADMIN", value_name = "ADDR")]
     pub admin: Option<AdminArg>,

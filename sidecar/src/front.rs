@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use prometheus_client::registry::Registry;
-use scaledapp_proxy::{self as proxy, Proxy, Table};
+use scaledapp_proxy::{self as proxy, Proxy, Table, UpstreamProtocol};
 use tokio::sync::watch;
 
-use crate::cli::DispatchArg;
+use crate::cli::{AppProtocolArg, DispatchArg};
 use crate::connection::drain::Drains;
 use crate::cores::Cores;
 use crate::dispatch::{Accepting, Dispatcher, Front};
@@ -63,6 +63,7 @@ pub(crate) fn open(
         }));
     }
     let callers = settings.believed.callers();
+    let is_h2c = settings.app_protocol == AppProtocolArg::H2c;
     let dispatchers = public.into_iter().map(|(port, listener)| {
         let is_main = Some(port) == settings.port;
         // A metric's name may not be registered twice.
@@ -88,6 +89,13 @@ pub(crate) fn open(
                 ..settings.times.of(proxy::Config::dispatcher().limits)
             },
             fits_connections: settings.times.fits_connections(),
+            // Further ports, such as one for metrics, speak HTTP/1.1.
+            http2: is_main && is_h2c,
+            upstream: if is_main && is_h2c {
+                UpstreamProtocol::Http2
+            } else {
+                UpstreamProtocol::Http1
+            },
             ..proxy::Config::dispatcher()
         };
         let (table, seen) = watch::channel(Arc::new(Table {

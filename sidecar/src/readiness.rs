@@ -8,6 +8,8 @@ pub(crate) mod probe;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::cli::AppProtocolArg;
+
 /// A readiness check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Check {
@@ -28,6 +30,8 @@ pub(crate) struct RequiredChecks {
     pub(crate) port: Option<u16>,
     /// It must answer at this path, once it listens.
     pub(crate) path: Option<String>,
+    /// What it speaks there.
+    pub(crate) protocol: AppProtocolArg,
     /// It must have run for this long.
     pub(crate) life: Option<Duration>,
     /// It must send `ready`.
@@ -117,6 +121,7 @@ mod tests {
     const LISTENS: RequiredChecks = RequiredChecks {
         port: Some(3000),
         path: None,
+        protocol: AppProtocolArg::Http,
         life: None,
         message: false,
     };

@@ -21,8 +21,8 @@ use scaledapp_units::duration;
 use scaledapp_wire::Dispatch;
 
 use crate::cli::{
-    DispatchArg, HangTimeout, LimitArgs, LogsArg, LogsFullArg, MechanismArg, MetricsFrom,
-    MetricsMergeArg, PortArg, RunArgs, parse_signal,
+    AppProtocolArg, DispatchArg, HangTimeout, LimitArgs, LogsArg, LogsFullArg, MechanismArg,
+    MetricsFrom, MetricsMergeArg, PortArg, RunArgs, parse_signal,
 };
 use crate::cores::WorkerSpec;
 use crate::directory;
@@ -53,6 +53,8 @@ pub struct Settings {
     pub workers: WorkerSpec,
     /// The unit that is distributed: requests or connections.
     pub dispatch: DispatchArg,
+    /// What workers speak on the app's port.
+    pub(crate) app_protocol: AppProtocolArg,
     /// The read-only HTTP port.
     pub admin: AdminArg,
     /// How workers get the port.
@@ -140,6 +142,7 @@ impl Settings {
             share: args.share.or(file.share).unwrap_or_default(),
             workers: args.workers.or(file.workers).unwrap_or(WorkerSpec::Auto),
             dispatch,
+            app_protocol: wanted.protocol,
             admin,
             mechanism: args
                 .mechanism
@@ -372,9 +375,15 @@ fn wanted(
             .readiness_path
             .clone()
             .or_else(|| file.readiness_path.clone()),
+        protocol: app_protocol(args, file),
         life: life.or(by_life.then_some(READY_AFTER)),
         message,
     })
+}
+
+fn app_protocol(args: &RunArgs, file: &FileSettings) -> AppProtocolArg {
+    let given = args.app_protocol.or(file.app_protocol);
+    given.unwrap_or_default()
 }
 
 /// The limits at which a worker is replaced.

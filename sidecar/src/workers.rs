@@ -404,7 +404,7 @@ impl Workers {
         let process = self.living.processes.get_mut(&worker)?;
         if let (Some(path), Some(address)) = (&self.wanted.path, address) {
             let inputs = self.inputs.clone();
-            let probing = probe::until_ok(address, path.clone());
+            let probing = probe::until_ok(address, path.clone(), self.wanted.protocol);
             let task = tokio::task::spawn_local(async move {
                 probing.await;
                 let _ended = inputs.send(Input::Passed(worker, Check::Answers));

@@ -1,7 +1,7 @@
 //! Reads and writes bodies by their framing (RFC 9112 sections 6 to 8).
 //!
-//! Decides where the data is and when a body is complete, and stores none of it. A body
-//! that was cut off never counts as complete.
+//! Decides where the data is and when a body is complete, and stores none of it, except for
+//! trailer fields. A body that was cut off never counts as complete.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -9,6 +9,8 @@ use core::ops::Range;
 use crate::chunks::Chunks;
 use crate::fault::{Fault, Malformed};
 use crate::framing::Framing;
+use crate::trailers::Trailers;
+use crate::write::put_field;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -25,6 +27,7 @@ enum State {
 pub struct BodyReader {
     framing: Framing,
     state: State,
+    trailers: Trailers,
 }
 
 /// The result of one step.
@@ -47,7 +50,16 @@ impl BodyReader {
             Framing::Chunked => State::Chunks(Chunks::new()),
             Framing::UntilClose => State::UntilClose,
         };
-        Self { framing, state }
+        Self {
+            framing,
+            state,
+            trailers: Trailers::default(),
+        }
+    }
+
+    /// The trailer fields so far; all of them once the body is complete.
+    pub fn trailers(&self) -> &Trailers {
+        &self.trailers
     }
 
     /// Whether the body is complete.
@@ -86,7 +98,7 @@ impl BodyReader {
                 }
                 piece(0..length)
             }
-            State::Chunks(chunks) => match read_chunks(chunks, input) {
+            State::Chunks(chunks) => match read_chunks(chunks, &mut self.trailers, input) {
                 Ok(data) => {
                     if chunks.is_done() {
                         self.state = State::Done;
@@ -125,7 +137,11 @@ impl BodyReader {
 
 /// Reads framing until data or the end of the input. It stops after data, so that data
 /// before a fault is always returned, however the bytes arrive.
-fn read_chunks(chunks: &mut Chunks, input: &[u8]) -> Result<Range<usize>, Fault> {
+fn read_chunks(
+    chunks: &mut Chunks,
+    trailers: &mut Trailers,
+    input: &[u8],
+) -> Result<Range<usize>, Fault> {
     let mut at = 0;
     while at < input.len() && !chunks.is_done() {
         let length = fitting(chunks.data_left(), &input[at..]);
@@ -133,7 +149,11 @@ fn read_chunks(chunks: &mut Chunks, input: &[u8]) -> Result<Range<usize>, Fault>
             chunks.pass_data(length);
             return Ok(at..at + length);
         }
+        let was_in_trailers = chunks.is_in_trailers();
         chunks.take(input[at])?;
+        if was_in_trailers && chunks.is_in_trailers() {
+            trailers.push(input[at]);
+        }
         at += 1;
     }
     Ok(at..at)
@@ -186,8 +206,17 @@ impl BodyWriter {
 
     /// Appends the end of the body: with chunks, the last chunk.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
+        self.finish_with(out, &Trailers::default());
+    }
+
+    /// The same with trailer fields, for a recipient that wants them. Only chunks can have them.
+    pub fn finish_with(&mut self, out: &mut Vec<u8>, trailers: &Trailers) {
         if self.framing == Framing::Chunked && !self.finished {
-            out.extend_from_slice(b"0\r\n\r\n");
+            out.extend_from_slice(b"0\r\n");
+            for (name, value) in trailers.fields() {
+                put_field(out, name, value);
+            }
+            out.extend_from_slice(b"\r\n");
         }
         self.finished = true;
     }

@@ -2,8 +2,8 @@
 //! trailers.
 //!
 //! Bytes are processed one at a time, so it makes no difference how they arrive. The data
-//! between them is not interpreted. Extensions and trailers are checked and dropped:
-//! neither means anything to the next hop.
+//! between them is not interpreted. Extensions are checked and dropped: they mean nothing to the
+//! next hop. Trailers are checked; `trailers` says which of them may be passed on.
 
 use crate::fault::Fault;
 use crate::lexis::{is_space, is_token_byte, is_value_byte};
@@ -132,6 +132,15 @@ impl Chunks {
         if self.size == 0 {
             self.at = At::DataCr;
         }
+    }
+
+    /// Whether the bytes that come next belong to a trailer field that has begun, or may begin
+    /// one.
+    pub(crate) fn is_in_trailers(&self) -> bool {
+        matches!(
+            self.at,
+            At::TrailerStart | At::TrailerName | At::TrailerValue | At::TrailerLf
+        )
     }
 
     /// Processes the next byte of framing.

@@ -25,6 +25,7 @@ mod fields;
 mod folding;
 mod forwarded;
 mod framing;
+mod grpc;
 mod host;
 mod http2;
 mod known;
@@ -37,6 +38,7 @@ mod request;
 mod response;
 mod status;
 mod tokens;
+mod trailers;
 mod write;
 
 pub use body::{BodyReader, BodyWriter, Piece};
@@ -44,12 +46,14 @@ pub use fault::{Malformed, REASONS, Refusal};
 pub use fields::Fields;
 pub use folding::unfold;
 pub use framing::{Framing, Version};
+pub use grpc::{GrpcStatus, is_grpc, write_grpc_answer};
 pub use http2::{is_http2, write_http2_refusal};
 pub use limits::Limits;
 pub use networks::{Network, NetworkError};
 pub use request::{REPEATED, Request, parse_request};
 pub use response::{Asked, Elsewhere, Response, parse_response};
 pub use tokens::{Tokens, TokensError};
+pub use trailers::Trailers;
 pub use write::{
     Downstream, Origin, Trust, downstream_framing, write_answer, write_redirect, write_request,
     write_response,

@@ -3,9 +3,12 @@
 //!
 //! Routing is not decided here, nor what is sent upstream; see `write`.
 
+use core::time::Duration;
+
 use crate::fault::{Fault, Refusal};
 use crate::fields::{Fields, Section};
 use crate::framing::{Framing, Told, Version};
+use crate::grpc::{is_grpc, timeout};
 use crate::host::is_authority;
 use crate::known::Known;
 use crate::lexis::{list, target_length, token_length};
@@ -69,6 +72,25 @@ impl<'b> Request<'b> {
     /// contain it.
     pub fn is_repeated(&self) -> bool {
         self.section.first(Known::Repeated) == Some(b"1")
+    }
+
+    /// Whether its sender can use trailer fields of the answer (`TE: trailers`, RFC 9110 section
+    /// 10.1.4).
+    pub fn takes_trailers(&self) -> bool {
+        let mut options = self.section.all(Known::Te).flat_map(list);
+        options.any(|option| option.eq_ignore_ascii_case(b"trailers"))
+    }
+
+    /// Whether it is a call of gRPC. A call has its answer's status in a trailer field, and both of
+    /// its directions may last for as long as the other one.
+    pub fn is_grpc(&self) -> bool {
+        self.section.named("content-type").is_some_and(is_grpc)
+    }
+
+    /// How long the sender of a gRPC call waits for its end; `None` if it does not say so, or in
+    /// a way that no rule allows.
+    pub fn grpc_timeout(&self) -> Option<Duration> {
+        timeout(self.section.named("grpc-timeout")?)
     }
 
     /// The path with its query, as received; empty where an absolute target has none, and

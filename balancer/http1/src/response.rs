@@ -6,6 +6,7 @@
 use crate::fault::{Fault, Malformed};
 use crate::fields::{Fields, Section};
 use crate::framing::{Framing, Told, Version};
+use crate::grpc::is_grpc;
 use crate::known::Known;
 use crate::lexis::{is_value, list, number, trim};
 use crate::limits::Limits;
@@ -124,6 +125,11 @@ impl<'b> Response<'b> {
                 .section
                 .named("x-accel-buffering")
                 .is_some_and(|value| value.eq_ignore_ascii_case(b"no"))
+    }
+
+    /// Whether it answers a call of gRPC.
+    pub fn is_grpc(&self) -> bool {
+        self.section.named("content-type").is_some_and(is_grpc)
     }
 
     /// The first field with this name, in upper or lower case.

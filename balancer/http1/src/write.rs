@@ -7,5 +7,7 @@ mod request;
 mod response;
 
 pub use answer::{write_answer, write_redirect};
+pub(crate) use put::{put_field, put_number};
 pub use request::{Origin, Trust, write_request};
+pub(crate) use response::put_status_line;
 pub use response::{Downstream, downstream_framing, write_response};

@@ -200,13 +200,11 @@ impl Complaints {
             return;
         }
         let cure = match self.config.role {
-            Role::Dispatcher => {
-                "an app that serves HTTP/2 or gRPC itself needs --dispatch connection"
-            }
-            Role::Balancer => "terminate HTTP/2 in front of this balancer",
+            Role::Dispatcher => "if the app serves HTTP/2 or gRPC itself, give --app-protocol h2c",
+            Role::Balancer => "or leave --h2 out",
         };
         tracing::warn!(
-            "a client speaks HTTP/2 (or gRPC), which is not supported here: let it use HTTP/1.1; {cure}"
+            "a client speaks HTTP/2 (or gRPC), which is off here: let it use HTTP/1.1; {cure}"
         );
     }
 
@@ -227,10 +225,10 @@ impl Complaints {
                 "terminate TLS in front of it; if the app serves TLS itself, give --dispatch connection"
             }
             Role::Balancer => {
-                "terminate TLS in front of this balancer, or let the client use http://"
+                "give --tls CERT:KEY (and --tls-listen ADDR), or let the client use http://"
             }
         };
-        tracing::warn!("a client speaks TLS, which is not supported here: {cure}");
+        tracing::warn!("a client speaks TLS on a port without TLS: {cure}");
     }
 }
 

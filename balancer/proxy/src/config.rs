@@ -17,6 +17,16 @@ pub enum Role {
     Dispatcher,
 }
 
+/// What the endpoints speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, by prior knowledge (RFC 9113 section 3.3), as gRPC needs it.
+    Http2,
+}
+
 /// How many things may exist at the same time, and how long each may take. A counter in
 /// [`crate::Metrics`] shows when a limit is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +132,8 @@ pub struct Config {
     pub ejects_errors: bool,
     /// Whether HTTP/2 is served to clients that ask for it, by ALPN or by its preface.
     pub http2: bool,
+    /// What the endpoints speak.
+    pub upstream: UpstreamProtocol,
     /// The time in `Strict-Transport-Security` (RFC 6797), in whole seconds. The field is
     /// added to answers over TLS if the server has not sent it itself.
     pub hsts: Option<Duration>,
@@ -216,6 +228,7 @@ impl Config {
             // A worker that answers is alive; its errors are those of the app.
             ejects_errors: false,
             http2: false,
+            upstream: UpstreamProtocol::Http1,
             hsts: None,
             limits: Limits {
                 // A worker may take long to start, and the balancer in front waits for less
@@ -244,6 +257,7 @@ impl Config {
             fits_connections: true,
             ejects_errors: true,
             http2: true,
+            upstream: UpstreamProtocol::Http1,
             hsts: None,
             limits: Limits::default(),
         }

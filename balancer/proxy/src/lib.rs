@@ -43,7 +43,7 @@ mod unread;
 mod upstreams;
 
 pub use callers::Callers;
-pub use config::{Config, HeadLimitError, Limits, Role};
+pub use config::{Config, HeadLimitError, Limits, Role, UpstreamProtocol};
 pub use counters::{Counters, NamedCounters};
 pub use endpoint::{Endpoint, Process, Table};
 pub use listen::{Listener, Scheme, listen};

@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp;
 
 pub(crate) use self::secured::Secured;
-use crate::http2::stream::Stream;
+use crate::http2::AsConnection;
 use crate::security::Session;
 
 /// See the module documentation.
@@ -34,7 +34,7 @@ pub(crate) enum Transport {
     /// TCP with TLS on it.
     Secured(Box<Secured>),
     /// One stream of an HTTP/2 connection.
-    Stream(Box<Stream>),
+    Stream(Box<dyn AsConnection>),
 }
 
 /// What the reactor knows of a connection.
@@ -57,7 +57,12 @@ impl Transport {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, into),
             Self::Secured(secured) => secured.poll_read(context, into),
-            Self::Stream(stream) => stream.poll_read(context, into),
+            Self::Stream(stream) => {
+                ready!(stream.poll_readable(context))?;
+                let read = stream.try_read(into.initialize_unfilled())?;
+                into.advance(read);
+                Poll::Ready(Ok(()))
+            }
         }
     }
 
@@ -195,9 +200,10 @@ impl Transport {
         match self {
             Self::Plain(stream) => stream.local_addr(),
             Self::Secured(secured) => secured.socket.local_addr(),
-            Self::Stream(stream) => match &stream.about().local {
-                Ok(address) => Ok(*address),
-                Err(error) => Err(error.kind().into()),
+            Self::Stream(stream) => match stream.about().map(|about| &about.local) {
+                Some(Ok(address)) => Ok(*address),
+                Some(Err(error)) => Err(error.kind().into()),
+                None => Err(io::ErrorKind::NotConnected.into()),
             },
         }
     }
@@ -295,7 +301,8 @@ impl Transport {
                 )
             }
             Self::Stream(stream) => {
-                let shared = Rc::new(RefCell::new(&mut **stream));
+                let shared: Rc<RefCell<&mut dyn AsConnection>> =
+                    Rc::new(RefCell::new(&mut **stream));
                 (Reading::Stream(Rc::clone(&shared)), Writing::Stream(shared))
             }
         }
@@ -336,7 +343,16 @@ impl Transport {
         match self {
             Self::Plain(_) => None,
             Self::Secured(secured) => secured.client_certificate(),
-            Self::Stream(stream) => stream.about().client_certificate.as_deref(),
+            Self::Stream(stream) => stream.about()?.client_certificate.as_deref(),
+        }
+    }
+
+    /// Whether the peer has certainly not begun to execute the request on it, according to the
+    /// peer itself.
+    pub(crate) fn is_unprocessed(&self) -> bool {
+        match self {
+            Self::Plain(_) | Self::Secured(_) => false,
+            Self::Stream(stream) => stream.is_unprocessed(),
         }
     }
 
@@ -345,7 +361,7 @@ impl Transport {
         match self {
             Self::Plain(_) => false,
             Self::Secured(_) => true,
-            Self::Stream(stream) => stream.about().is_secured,
+            Self::Stream(stream) => stream.about().is_some_and(|about| about.is_secured),
         }
     }
 }
@@ -398,7 +414,7 @@ impl AsFd for Detached {
 pub(crate) enum Reading<'a> {
     Plain(tcp::ReadHalf<'a>),
     Secured(Rc<RefCell<&'a mut Secured>>),
-    Stream(Rc<RefCell<&'a mut Stream>>),
+    Stream(Rc<RefCell<&'a mut dyn AsConnection>>),
 }
 
 impl Reading<'_> {
@@ -430,7 +446,7 @@ impl Reading<'_> {
 pub(crate) enum Writing<'a> {
     Plain(tcp::WriteHalf<'a>),
     Secured(Rc<RefCell<&'a mut Secured>>),
-    Stream(Rc<RefCell<&'a mut Stream>>),
+    Stream(Rc<RefCell<&'a mut dyn AsConnection>>),
 }
 
 impl AsyncWrite for Writing<'_> {

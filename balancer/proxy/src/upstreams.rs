@@ -13,6 +13,7 @@ use scaledapp_select::{self as select, Algorithm, Budget, Candidate, Cursor, Que
 
 use crate::clock::Clock;
 use crate::endpoint::{Endpoint, InFlight, Table};
+use crate::http2::servers::Servers;
 use crate::pool::Pool;
 use crate::suspects::Suspects;
 use crate::unread::Witness;
@@ -26,6 +27,7 @@ pub(crate) struct Upstreams {
     cursor: RefCell<Cursor>,
     random: RefCell<fastrand::Rng>,
     pub(crate) pool: RefCell<Pool>,
+    pub(crate) servers: RefCell<Servers>,
     pub(crate) budget: RefCell<Budget>,
     /// Shared by all threads of the proxy, like the next two.
     pub(crate) queue: Arc<Queue>,
@@ -57,6 +59,7 @@ impl Upstreams {
             cursor: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),
             pool: RefCell::new(pool),
+            servers: RefCell::default(),
             budget: RefCell::new(budget),
             queue: shared.queue,
             suspects: shared.suspects,
@@ -139,6 +142,12 @@ impl Upstreams {
         self.queue.changed();
     }
 
+    /// Gives up the kept connections to an endpoint.
+    pub(crate) fn forget(&self, endpoint: u64) {
+        self.pool.borrow_mut().forget(endpoint);
+        self.servers.borrow_mut().forget(endpoint);
+    }
+
     /// Closes idle connections that must not be used again.
     pub(crate) fn sweep(&self) {
         let endpoints = self.endpoints();
@@ -147,5 +156,6 @@ impl Upstreams {
             endpoints.any(|endpoint| endpoint.id() == id && !endpoint.is_closed())
         };
         self.pool.borrow_mut().sweep(self.clock.now(), is_used);
+        self.servers.borrow_mut().sweep(self.clock.now(), is_used);
     }
 }

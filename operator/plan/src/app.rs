@@ -274,8 +274,10 @@ pub struct Balancers {
     pub head_bytes: Option<u32>,
     /// Most fields in the head of a request or an answer.
     pub head_fields: Option<u32>,
-    /// Whether HTTP/2 is off.
+    /// Whether HTTP/2 with clients is off.
     pub is_http1_only: bool,
+    /// Whether the app speaks HTTP/2 without TLS, instead of HTTP/1.
+    pub is_h2c: bool,
 }
 
 /// Timeouts of the balancers; `None`: the balancer's default.
@@ -335,7 +337,13 @@ impl Balancers {
         if self.is_http1_only {
             flags.push(("--h2", "false".to_owned()));
         }
+        flags.extend(self.app_protocol());
         flags
+    }
+
+    /// What the app speaks, if it is not HTTP/1. Balancer and dispatcher have the same flag.
+    fn app_protocol(&self) -> Option<(&'static str, String)> {
+        self.is_h2c.then(|| ("--app-protocol", "h2c".to_owned()))
     }
 
     /// Flags of the dispatcher in each pod. The dispatcher must not refuse what the
@@ -349,6 +357,7 @@ impl Balancers {
             ("--upgrade-timeout", self.times.upgrade),
         ]);
         flags.extend(counts(&self.passed_on()));
+        flags.extend(self.app_protocol());
         flags
     }
 

@@ -96,7 +96,8 @@ impl Check {
         let port = self.port(spec.port);
         let admin_port = self.admin_port(spec.admin_port, port, spec.workers.as_ref());
         let workers = spec.workers.clone().unwrap_or_default();
-        let tcp = spec.app_protocol == Some(AppProtocol::Tcp);
+        let app_protocol = spec.app_protocol.unwrap_or(AppProtocol::Http);
+        let tcp = app_protocol == AppProtocol::Tcp;
         let instance_env = self.instance_env(workers.instance_env.as_deref());
         let env = self.env(&spec.env, port, &instance_env);
         let command = self.command(&spec.command, &spec.args, &env);
@@ -119,7 +120,7 @@ impl Check {
         let metrics_from = self.metrics_from(workers.metrics_from.as_deref());
         let increment_env =
             self.increment_env(workers.increment_env.as_deref(), &instance_env, &env);
-        let protocol = self.protocol(spec.balancers.as_ref(), tcp);
+        let protocol = self.protocol(spec.balancers.as_ref(), app_protocol);
         let forwarded_from = self.forwarded_from(spec.balancers.as_ref());
         let tls = spec.balancers.as_ref().and_then(|all| all.tls.as_ref());
         let tls = tls.map(|tls| self.tls(tls));

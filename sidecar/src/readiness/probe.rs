@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::cli::AppProtocolArg;
 use crate::connection::open_connections;
 
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
@@ -33,10 +34,16 @@ pub(crate) async fn until_listening(port: u16) -> SocketAddr {
 }
 
 /// Resolves when `GET path` answers with 2xx or 3xx.
-pub(crate) async fn until_ok(address: SocketAddr, path: String) {
+pub(crate) async fn until_ok(address: SocketAddr, path: String, protocol: AppProtocolArg) {
     loop {
-        let asked = tokio::time::timeout(ANSWER_TIMEOUT, status(address, &path)).await;
-        if let Ok(Ok(Some(200..=399))) = asked {
+        let status = async {
+            match protocol {
+                AppProtocolArg::Http => status(address, &path).await,
+                AppProtocolArg::H2c => status_over_http2(address, &path).await,
+            }
+        };
+        let status = tokio::time::timeout(ANSWER_TIMEOUT, status).await;
+        if let Ok(Ok(Some(200..=399))) = status {
             return;
         }
         tokio::time::sleep(RETRY_INTERVAL).await;
@@ -85,6 +92,21 @@ async fn status(address: SocketAddr, path: &str) -> std::io::Result<Option<u16>>
     stream.read_exact(&mut head).await?;
     tokio::spawn(read_rest(stream));
     Ok(parse_status(&head))
+}
+
+async fn status_over_http2(address: SocketAddr, path: &str) -> std::io::Result<Option<u16>> {
+    let stream = TcpStream::connect(address).await?;
+    let broken = std::io::Error::other::<h2::Error>;
+    let (mut send, connection) = h2::client::handshake(stream).await.map_err(broken)?;
+    let request = http::Request::get(format!("http://{address}{path}"))
+        .header("user-agent", "scaledapp-probe")
+        .body(())
+        .map_err(std::io::Error::other)?;
+    let (answer, _) = send.send_request(request, true).map_err(broken)?;
+    // The connection ends when its last stream and `send` have been dropped.
+    tokio::spawn(tokio::time::timeout(ANSWER_TIMEOUT, connection));
+    let answer = answer.await.map_err(broken)?;
+    Ok(Some(answer.status().as_u16()))
 }
 
 /// Reads the rest of an answer. Closing a connection with unread bytes resets it, and apps

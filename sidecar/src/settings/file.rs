@@ -11,7 +11,8 @@ use anyhow::Context;
 use serde::Deserialize;
 
 use crate::cli::{
-    DispatchArg, LogsArg, LogsFullArg, MechanismArg, MetricsMergeArg, PortArg, TrustArg,
+    AppProtocolArg, DispatchArg, LogsArg, LogsFullArg, MechanismArg, MetricsMergeArg, PortArg,
+    TrustArg,
 };
 use crate::cores::WorkerSpec;
 
@@ -24,6 +25,7 @@ pub(super) struct FileSettings {
     pub(super) share: Option<Vec<u16>>,
     pub(super) workers: Option<WorkerSpec>,
     pub(super) dispatch: Option<DispatchArg>,
+    pub(super) app_protocol: Option<AppProtocolArg>,
     pub(super) admin: Option<String>,
     pub(super) mechanism: Option<MechanismArg>,
     pub(super) readiness_path: Option<String>,

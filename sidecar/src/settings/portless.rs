@@ -63,6 +63,11 @@ pub(super) fn check(args: &RunArgs, file: &FileSettings) -> anyhow::Result<()> {
             "leave it out: no work is distributed",
         ),
         (
+            "--app-protocol",
+            args.app_protocol.is_some() || file.app_protocol.is_some(),
+            "leave it out: no requests are sent to workers",
+        ),
+        (
             "--dispatch-threads",
             args.dispatch_threads.is_some() || file.dispatch_threads.is_some(),
             "leave it out: no work is distributed",

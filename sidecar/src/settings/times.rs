@@ -44,6 +44,7 @@ pub(super) fn check_dispatch(
         };
     }
     let flags = given![
+        "--app-protocol" args app_protocol,
         "--queue-length" args queue_length,
         "--queue-timeout" args queue_timeout,
         "--answer-timeout" times answer_timeout,

@@ -21,14 +21,14 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::SOON;
 
 /// A client's connection. Dropping it ends its requests.
-struct Client {
+pub(crate) struct Client {
     sender: SendRequest<Bytes>,
     /// The task that drives the connection and ends with it.
     connection: JoinHandle<Result<(), h2::Error>>,
 }
 
 impl Client {
-    async fn open(address: SocketAddr) -> Self {
+    pub(crate) async fn open(address: SocketAddr) -> Self {
         let socket = tokio::net::TcpStream::connect(address).await.unwrap();
         socket.set_nodelay(true).unwrap();
         let mut builder = h2::client::Builder::new();
@@ -42,7 +42,7 @@ impl Client {
         }
     }
 
-    async fn send(
+    pub(crate) async fn send(
         &mut self,
         request: Request<()>,
         ends: bool,
@@ -97,7 +97,7 @@ async fn upload(
     Ok(())
 }
 
-fn run<F: Future>(test: F) -> F::Output {
+pub(crate) fn run<F: Future>(test: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();

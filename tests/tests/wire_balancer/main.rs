@@ -13,6 +13,7 @@
 mod discovery;
 mod doors;
 mod forwarding;
+mod grpc;
 mod http2;
 mod malformed;
 mod memory;

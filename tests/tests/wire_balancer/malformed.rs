@@ -125,7 +125,7 @@ fn the_log_says_why_requests_are_refused_but_not_for_each_one() {
     }
     let words = [
         "reason=\"host-repeated\"",
-        "a client speaks TLS, which is not supported here: terminate TLS in front of this balancer",
+        "a client speaks TLS on a port without TLS: give --tls CERT:KEY",
         "reason=\"no-endpoint\"",
         "the endpoint refuses connections",
     ];

@@ -23,6 +23,7 @@ fuzz_target!(|input: (bool, bool, bool, bool, &[u8])| {
         },
         close,
         keep_alive: old && !close,
+        hsts: None,
     };
     let framing = downstream_framing(response.framing, to.version);
     assert!(!(old && framing == Framing::Chunked));

@@ -7,7 +7,7 @@ use core::fmt;
 
 use crate::framing::Framing;
 
-pub(super) fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(crate) fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
@@ -28,7 +28,7 @@ pub(super) fn put_framing(out: &mut Vec<u8>, framing: Framing) {
     }
 }
 
-pub(super) fn put_number(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn put_number(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0; 20];
     let mut start = digits.len();
     loop {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use scaledapp_http1::{Malformed, Trust};
 
+use self::head::has_failed;
 use self::state::State;
 pub(crate) use self::state::{Answered, Attempt, BrokenOff, End};
 use super::body::GATHER_BYTES;
@@ -138,10 +139,13 @@ impl<'t> Attempt<'_, 't> {
         };
         // A server whose answer begins before it has the whole request decides by itself
         // how fast it takes the rest.
-        if awaits_body && !has_head {
+        if awaits_body && !has_head && !self.meta.is_grpc {
             bound(self.client.body.wait(now), Failure::ClientTimeout);
         } else {
             self.client.body.pause(now);
+        }
+        if let Some(until) = self.meta.until {
+            bound(until, Failure::Timeout);
         }
         if awaits_reader {
             bound(self.reader.wait(now), Failure::ClientTimeout);
@@ -154,6 +158,12 @@ impl<'t> Attempt<'_, 't> {
         } else if !has_head && !awaits_body {
             let sent = *self.sent.get_or_insert(now);
             bound(sent.saturating_add(limits.answer_time), Failure::Timeout);
+        } else if !has_head && self.meta.is_grpc {
+            // Both sides may be silent: the client decides when it sends its next message.
+            bound(
+                self.moved.saturating_add(limits.stream_time),
+                Failure::Timeout,
+            );
         }
         if has_head && !awaits_reader {
             let time = if self.streams {
@@ -331,7 +341,7 @@ impl<'t> Attempt<'_, 't> {
                 match self.state {
                     // The rest concerns only the client and this proxy.
                     State::Body(answered) if self.answer.is_taken() => {
-                        return Poll::Ready(End::Answered(answered));
+                        return Poll::Ready(self.ended(answered));
                     }
                     State::Body(_) => match self.room() {
                         AnswerRoom::None => return Poll::Pending,
@@ -350,7 +360,7 @@ impl<'t> Attempt<'_, 't> {
                 }
                 State::Switching => return Poll::Pending,
                 State::Body(answered) if self.answer.is_taken() => {
-                    return Poll::Ready(End::Answered(answered));
+                    return Poll::Ready(self.ended(answered));
                 }
                 State::Body(_) if self.thread.memory.may_widen() => self.upstream.input.widen(),
                 State::Head if self.upstream.input.is_full() => {
@@ -387,6 +397,14 @@ impl<'t> Attempt<'_, 't> {
                 }
             }
         }
+    }
+
+    /// The whole answer is there.
+    fn ended(&self, mut answered: Answered) -> End {
+        if answered.is_grpc {
+            answered.has_failed |= has_failed(self.answer.trailers().field("grpc-status"));
+        }
+        End::Answered(answered)
     }
 
     /// Whether more of the answer may be kept for its reader.

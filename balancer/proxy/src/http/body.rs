@@ -7,7 +7,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use scaledapp_http1::{BodyReader, BodyWriter, Framing, Malformed};
+use scaledapp_http1::{BodyReader, BodyWriter, Framing, Malformed, Trailers};
 
 use crate::buffer::Buffer;
 use crate::transport::Transport;
@@ -29,6 +29,8 @@ pub(crate) struct Flow {
     whole: bool,
     /// How many of the written bytes are kept.
     keep: usize,
+    /// Trailer fields are passed on.
+    passes_trailers: bool,
     /// How many bytes may wait to be written: a head of any length, and some of the body.
     gather: usize,
 }
@@ -45,6 +47,7 @@ impl Flow {
             ended: false,
             whole: true,
             keep,
+            passes_trailers: false,
             // All kept bytes may be collected before any of them is written.
             gather: head + GATHER_BYTES.max(keep),
         }
@@ -80,9 +83,24 @@ impl Flow {
 
     fn end(&mut self) {
         if self.reader.is_done() && !self.ended {
-            self.writer.finish(&mut self.out);
+            if self.passes_trailers {
+                self.writer
+                    .finish_with(&mut self.out, self.reader.trailers());
+            } else {
+                self.writer.finish(&mut self.out);
+            }
             self.ended = true;
         }
+    }
+
+    /// Passes trailer fields on as well, because the recipient can use them.
+    pub(crate) fn pass_trailers(&mut self) {
+        self.passes_trailers = true;
+    }
+
+    /// The trailer fields of a body that has been taken.
+    pub(crate) fn trailers(&self) -> &Trailers {
+        self.reader.trailers()
     }
 
     /// Whether every byte has been taken.

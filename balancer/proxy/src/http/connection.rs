@@ -274,6 +274,11 @@ fn parse(
         is_repeated: trust == Trust::Behind && request.is_repeated(),
         upgrade: request.upgrade,
         expects_continue: request.expects_continue,
+        takes_trailers: request.takes_trailers(),
+        is_grpc: request.is_grpc(),
+        until: request
+            .grpc_timeout()
+            .map(|time| thread.clock.now().saturating_add(time)),
         started: Instant::now(),
     };
     let location = client

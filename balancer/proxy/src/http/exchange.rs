@@ -172,9 +172,7 @@ impl<'a> Exchange<'a> {
                 }
                 let elapsed = self.meta.started.elapsed();
                 self.thread.counts.answered(400, elapsed);
-                let is_head = self.meta.is_head;
-                let answer = self.client.answer(self.thread, 400, reason, true, is_head);
-                Some(answer.await)
+                Some(self.answer(400, reason, true).await)
             }
             // A failure is rare, too, so its future is separate as well.
             End::Failed(broken) => Box::pin(self.broke_off(broken, upstream, endpoint)).await,
@@ -190,7 +188,7 @@ impl<'a> Exchange<'a> {
             self.search.answered(thread, &self.request);
         }
         endpoint.count_answer(answered.status);
-        let outcome = if answered.status >= 500 {
+        let outcome = if answered.status >= 500 || answered.has_failed {
             Outcome::Error
         } else {
             Outcome::Answered

@@ -4,7 +4,7 @@
 //! Nothing is decided here: these types connect the reading of a head, an exchange and its
 //! attempts.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use scaledapp_http1::{Framing, Version};
 
@@ -23,6 +23,12 @@ pub(crate) struct RequestMeta {
     pub(crate) upgrade: bool,
     /// Its client waits for `100 Continue` before it sends the body.
     pub(crate) expects_continue: bool,
+    /// Its client can use trailer fields of the answer.
+    pub(crate) takes_trailers: bool,
+    /// It is a call of gRPC.
+    pub(crate) is_grpc: bool,
+    /// Until when its client waits, on the clock of the thread, if it has said so.
+    pub(crate) until: Option<Duration>,
     /// When its head was complete.
     pub(crate) started: Instant,
 }

@@ -4,22 +4,22 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use h2::ext::Protocol;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{Request, Response, StatusCode};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
+use super::io::Io;
 use super::message::{self, Unfit};
 use super::stream::{About, Stream};
+use super::{CONNECTION_WINDOW, MAX_STREAMS, SEND_BYTES, STREAM_WINDOW};
 use crate::clock::Deadline;
 use crate::config::Config;
 use crate::http::client::Client;
@@ -28,19 +28,6 @@ use crate::metrics::{Counted, Failure, count};
 use crate::thread::Thread;
 use crate::transport::Transport;
 
-/// How many requests one connection may have at the same time. Further ones are refused
-/// before they are processed (`REFUSED_STREAM`), and the client sends them again.
-const MAX_STREAMS: u32 = 100;
-/// How many bytes the streams of a connection may have sent that have not been used yet.
-/// Stalled uploads on all streams must leave room for one more (RFC 9113 section 5.2.2), so
-/// this is the sum of their windows.
-const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
-/// As [`CONNECTION_WINDOW`], for one stream. A larger window for connections with few
-/// streams would be unsafe: a client may use it on many streams before it learns of a
-/// smaller one.
-const STREAM_WINDOW: u32 = 64 << 10;
-/// How many bytes of one answer may wait for a client that reads slowly.
-const SEND_BYTES: usize = 64 << 10;
 /// How many streams a client may have opened and reset before they were accepted
 /// (CVE-2023-44487).
 const MAX_RESET: usize = 20;
@@ -49,61 +36,10 @@ const MAX_RESET: usize = 20;
 const MAX_RESET_BY_US: usize = 256;
 /// How long a client may take to close a connection after `GOAWAY` was sent.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What `h2` reads and writes: the transport, and what was read from it before.
-struct Io<'a> {
-    transport: &'a mut Transport,
-    early: Bytes,
-}
-
-impl AsyncRead for Io<'_> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let io = self.get_mut();
-        if io.early.has_remaining() {
-            let count = io.early.len().min(into.remaining());
-            into.put_slice(&io.early.split_to(count));
-            return Poll::Ready(Ok(()));
-        }
-        io.transport.poll_read(context, into)
-    }
-}
-
-impl AsyncWrite for Io<'_> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.get_mut().transport.poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.get_mut()
-            .transport
-            .poll_write_vectored(context, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A write is done when the kernel has all of it.
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().transport.poll_shutdown(context)
-    }
-}
+/// How old a connection becomes before its client is told to open another one, give or take a
+/// fifth. A client that lives for months, such as one of gRPC, would otherwise never use a balancer
+/// that was added meanwhile.
+const MAX_AGE: Duration = Duration::from_mins(10);
 
 /// The streams of a connection that are served now.
 #[derive(Debug, Default)]
@@ -156,6 +92,7 @@ pub(crate) async fn serve(thread: Rc<Thread>, mut client: Client) {
         client_certificate: client.transport.client_certificate().map(str::to_owned),
         peer: client.peer,
         redirects: client.redirects,
+        tunnels: Cell::new(0),
     });
     let early = client.take_input(&thread);
     let io = Io {
@@ -189,12 +126,14 @@ enum Heard {
 
 async fn run(
     thread: &Rc<Thread>,
-    mut connection: Connection<Io<'_>, Bytes>,
+    mut connection: Connection<Io<&mut Transport>, Bytes>,
     about: &Rc<About>,
     deadline: &Deadline,
 ) {
     let streams = Rc::new(Streams::default());
     let (mut is_leaving, mut is_late) = (false, false);
+    let jitter = thread.random.borrow_mut().f64().mul_add(0.4, 0.8);
+    let mut ends_at = thread.clock.now() + MAX_AGE.mul_f64(jitter);
     deadline.set_idle(thread.config.limits.idle_time);
     loop {
         let mut changed = pin!(streams.changed.notified());
@@ -229,7 +168,7 @@ async fn run(
                 let count = streams.count.get();
                 if count > 0 {
                     // Each stream has a deadline of its own.
-                    deadline.set_lax(Duration::MAX);
+                    deadline.set_lax(ends_at);
                 } else if is_leaving || is_late {
                     deadline.set_idle(GOAWAY_TIMEOUT);
                 } else {
@@ -246,12 +185,23 @@ async fn run(
             }
             // Memory or room is short, or `GOAWAY` was sent and the client has not closed
             // the connection.
-            Heard::Late if is_late || deadline.cut().is_some() => {
+            Heard::Late if deadline.cut().is_some() || is_late && streams.count.get() == 0 => {
                 connection.abrupt_shutdown(Reason::NO_ERROR);
                 // The frame is sent only if the socket takes it immediately.
                 let mut context = Context::from_waker(std::task::Waker::noop());
                 let _ended = connection.poll_closed(&mut context);
                 return;
+            }
+            Heard::Late if streams.count.get() > 0 => {
+                // Firefox closes the WebSockets of a connection that is told to end.
+                if about.tunnels.get() > 0 {
+                    ends_at = thread.clock.now() + MAX_AGE;
+                } else {
+                    ends_at = Duration::MAX;
+                    is_late = true;
+                    connection.graceful_shutdown();
+                }
+                deadline.set_lax(ends_at);
             }
             Heard::Late => {
                 is_late = true;

@@ -1,15 +1,16 @@
 //! Converts heads of HTTP/2 to heads of HTTP/1.1 and back (RFC 9113 section 8.3, RFC 9110
-//! section 7.6, RFC 8441). No I/O is done here.
+//! section 7.6, RFC 8441), for both sides of the proxy, and trailer fields. Pure.
 //!
 //! Whether a head is well formed is decided by the `h2` crate and then, in HTTP/1.1, by
-//! `scaledapp-http1`. This module decides what neither of them can check, because it exists
-//! in only one of the two versions.
+//! `scaledapp-http1`. This module decides what neither of them can know, because it exists
+//! in one form only.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use scaledapp_http1 as http1;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use scaledapp_http1::{self as http1, GrpcStatus};
 
 /// A request that cannot be expressed in HTTP/1.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +85,8 @@ pub(super) fn write_request<B>(
             put(out, name.as_str(), value.as_bytes());
         }
     }
+    // Clients of HTTP/2 take trailer fields, whether they say so or not.
+    put(out, "TE", b"trailers");
     let mut is_chunked = false;
     if opens_websocket {
         put(out, "Connection", b"upgrade");
@@ -101,7 +104,14 @@ pub(super) fn write_request<B>(
     })
 }
 
-fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+/// Limits that no head exceeds that this proxy has written: it was made from a head whose limits
+/// have been checked.
+pub(super) fn checked_limits() -> http1::Limits {
+    http1::Limits::of(64 << 20, 1 << 20)
+}
+
+/// Appends a field line.
+pub(super) fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
@@ -157,21 +167,106 @@ pub(super) fn response(answer: &http1::Response<'_>, asked: Asked) -> Option<Res
     // RFC 8441 section 5: 200 stands for 101.
     let status = if opens { 200 } else { answer.status };
     *response.status_mut() = StatusCode::from_u16(status).ok()?;
-    let fields: &mut HeaderMap = response.headers_mut();
-    for (name, value) in answer.fields() {
+    // The head was written by `scaledapp-http1`, so no other field of the hop is in it.
+    copy(answer.fields(), response.headers_mut());
+    if opens {
+        response.headers_mut().remove("sec-websocket-accept");
+    }
+    Some(response)
+}
+
+/// The head of a request, as it is sent to a server of HTTP/2. `None` if its target is no URI.
+pub(super) fn call(request: &http1::Request<'_>) -> Option<Request<()>> {
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(Authority::try_from(request.host).ok()?);
+    parts.path_and_query = Some(PathAndQuery::try_from(request.target).ok()?);
+    let mut head = Request::new(());
+    *head.method_mut() = Method::from_bytes(request.method).ok()?;
+    *head.uri_mut() = Uri::from_parts(parts).ok()?;
+    copy(request.fields(), head.headers_mut());
+    // The proxy passes trailer fields on, if its client takes them. Servers of gRPC require it.
+    head.headers_mut()
+        .insert(TE, HeaderValue::from_static("trailers"));
+    Some(head)
+}
+
+/// Copies fields of HTTP/1.1, except those of the connection.
+fn copy<'b>(from: impl Iterator<Item = (&'b [u8], &'b [u8])>, fields: &mut HeaderMap) {
+    for (name, value) in from {
         // Names have been checked by the codec.
         let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
         else {
             continue;
         };
-        // The head was written by `scaledapp-http1`, so no other field of the hop is in it.
-        let is_of_connection = [CONNECTION, UPGRADE, TRANSFER_ENCODING].contains(&name);
-        let is_of_handshake = opens && name == "sec-websocket-accept";
-        if !is_of_connection && !is_of_handshake {
+        if ![CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE].contains(&name) {
             fields.append(name, value);
         }
     }
-    Some(response)
+}
+
+/// Writes the head of an interim answer of a server.
+pub(super) fn write_interim(out: &mut Vec<u8>, answer: &Response<()>) {
+    put_status(out, answer.status());
+    for (name, value) in answer.headers() {
+        put(out, name.as_str(), value.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the head of a server's answer. Returns whether its body is sent in chunks.
+///
+/// The stream ends with the answer, which `Connection: close` says. An answer to a call of gRPC is
+/// in chunks even if it has a length, because only chunks can have trailer fields.
+pub(super) fn write_answer<B>(
+    out: &mut Vec<u8>,
+    answer: &Response<B>,
+    has_end: bool,
+    is_head: bool,
+) -> bool {
+    put_status(out, answer.status());
+    let fields = answer.headers();
+    let is_grpc = fields
+        .get(CONTENT_TYPE)
+        .is_some_and(|media| http1::is_grpc(media.as_bytes()));
+    let drops_length = is_grpc && !has_end;
+    for (name, value) in fields {
+        if *name != CONTENT_LENGTH || !drops_length {
+            put(out, name.as_str(), value.as_bytes());
+        }
+    }
+    put(out, "Connection", b"close");
+    let has_length = fields.contains_key(CONTENT_LENGTH) && !drops_length;
+    let is_bodiless = is_head || matches!(answer.status().as_u16(), 204 | 304);
+    let is_chunked = !(has_length || has_end || is_bodiless);
+    if is_chunked {
+        put(out, "Transfer-Encoding", b"chunked");
+    } else if has_end && !has_length && !is_bodiless {
+        put(out, "Content-Length", b"0");
+    }
+    out.extend_from_slice(b"\r\n");
+    is_chunked
+}
+
+fn put_status(out: &mut Vec<u8>, status: StatusCode) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.extend_from_slice(b" \r\n");
+}
+
+/// Trailer fields as HTTP/2 sends them.
+pub(super) fn trailers(trailers: &http1::Trailers) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    copy(trailers.fields(), &mut fields);
+    fields
+}
+
+/// The trailer fields of a call that ends with `status`. `message` must need no percent-encoding.
+pub(super) fn status(status: GrpcStatus, message: &'static str) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    fields.insert("grpc-status", HeaderValue::from(status.0));
+    fields.insert("grpc-message", HeaderValue::from_static(message));
+    fields
 }
 
 #[cfg(test)]
@@ -195,7 +290,8 @@ mod tests {
             .header("cookie", "c=d")
             .body(())
             .unwrap();
-        let wanted = "GET /b?c HTTP/1.1\r\nHost: a.test\r\nCookie: a=b; c=d\r\nx: y\r\n\r\n";
+        let wanted =
+            "GET /b?c HTTP/1.1\r\nHost: a.test\r\nCookie: a=b; c=d\r\nx: y\r\nTE: trailers\r\n\r\n";
         assert_eq!(written(&request, None, false), wanted);
     }
 
@@ -280,6 +376,69 @@ mod tests {
         assert_eq!(fields.get_all("x-a").iter().count(), 2);
         assert_eq!(fields["content-length"], "3");
         assert!(!fields.contains_key("connection"));
+    }
+
+    fn call_of(text: &str) -> Option<Request<()>> {
+        let mut fields = http1::Fields::default();
+        let parsed = http1::parse_request(text.as_bytes(), &mut fields, &checked_limits());
+        call(&parsed.unwrap().unwrap())
+    }
+
+    #[test]
+    fn a_call_has_no_field_of_the_connection_and_takes_trailers() {
+        let text = "POST /a.B/C?d HTTP/1.1\r\nHost: h:1\r\nX-Y: z\r\nTransfer-Encoding: chunked\r\n\
+                    Connection: Scaledapp-Token\r\nScaledapp-Token: t\r\n\r\n";
+        let call = call_of(text).unwrap();
+        assert_eq!(call.uri(), "http://h:1/a.B/C?d");
+        let mut fields: Vec<String> = call
+            .headers()
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
+        fields.sort();
+        assert_eq!(fields, ["scaledapp-token: t", "te: trailers", "x-y: z"]);
+        assert!(call_of("GET /a^b HTTP/1.1\r\nHost: h\r\n\r\n").is_none());
+    }
+
+    #[test]
+    fn an_answer_of_a_server_is_framed_by_its_length_or_in_chunks() {
+        let of = |status: u16, fields: &[(&str, &str)], has_end, is_head| {
+            let mut answer = Response::builder().status(status);
+            for (name, value) in fields {
+                answer = answer.header(*name, *value);
+            }
+            let mut out = Vec::new();
+            let is_chunked = write_answer(&mut out, &answer.body(()).unwrap(), has_end, is_head);
+            let text = String::from_utf8(out).unwrap();
+            let (status, rest) = text.split_once("\r\n").unwrap();
+            let rest = rest.replacen("Connection: close\r\n", "", 1);
+            let rest = rest.strip_suffix("\r\n").unwrap();
+            (format!("{status}{}", rest.replace("\r\n", ";")), is_chunked)
+        };
+        let chunked = |text: &str| (text.to_owned(), true);
+        let whole = |text: &str| (text.to_owned(), false);
+        let chunks = "HTTP/1.1 200 Transfer-Encoding: chunked;";
+        assert_eq!(of(200, &[], false, false), chunked(chunks));
+        let length = [("content-length", "5")];
+        assert_eq!(
+            of(200, &length, false, false),
+            whole("HTTP/1.1 200 content-length: 5;")
+        );
+        assert_eq!(
+            of(200, &length, true, true),
+            whole("HTTP/1.1 200 content-length: 5;")
+        );
+        assert_eq!(
+            of(200, &[], true, false),
+            whole("HTTP/1.1 200 Content-Length: 0;")
+        );
+        assert_eq!(of(204, &[], true, false), whole("HTTP/1.1 204 "));
+        let call = [
+            ("content-type", "application/grpc"),
+            ("content-length", "5"),
+        ];
+        let wanted = "HTTP/1.1 200 content-type: application/grpc;Transfer-Encoding: chunked;";
+        assert_eq!(of(200, &call, false, false), chunked(wanted));
     }
 
     #[test]

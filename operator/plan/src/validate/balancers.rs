@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use scaledapp_crds::v1alpha1::{self, Algorithm, ClientCertificateMode, TlsVersion};
+use scaledapp_crds::v1alpha1::{self, Algorithm, AppProtocol, ClientCertificateMode, TlsVersion};
 use scaledapp_http1::{Network, NetworkError};
 
 use super::{Check, DAY, SECOND, TWO};
@@ -80,8 +80,9 @@ impl Check {
     pub(super) fn protocol(
         &mut self,
         balancers: Option<&v1alpha1::Balancers>,
-        tcp: bool,
+        app_protocol: AppProtocol,
     ) -> Protocol {
+        let tcp = app_protocol == AppProtocol::Tcp;
         let slots = balancers
             .and_then(|balancers| balancers.replicas)
             .map_or(TWO, |replicas| {
@@ -122,6 +123,7 @@ impl Check {
                 MIN_HEAD_FIELDS..=MAX_HEAD_FIELDS,
             ),
             is_http1_only: balancers.http2 == Some(false),
+            is_h2c: app_protocol == AppProtocol::H2c,
         })
     }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use scaledapp_http1::{self as http1, Downstream, Framing, Limits, Response, Version};
+use scaledapp_http1::{self as http1, Downstream, Framing, GrpcStatus, Limits, Response, Version};
 
 use super::state::{Answered, Attempt, State};
 use crate::complaints::Complaints;
@@ -145,7 +145,12 @@ impl Attempt<'_, '_> {
                 close: downstream.close,
                 keep,
                 bodiless: response.bodiless,
+                is_grpc: response.is_grpc(),
+                has_failed: has_failed(response.field("grpc-status")),
             });
+            if self.meta.takes_trailers {
+                self.answer.pass_trailers();
+            }
             self.held = self.may_be_held(response.framing);
             self.streams = response.is_stream();
             self.answer.set_body(response.framing, framing);
@@ -206,6 +211,12 @@ impl Attempt<'_, '_> {
         let theirs = told.map(|seconds| Duration::from_secs(seconds.saturating_sub(1)));
         theirs.map_or(ours, |theirs| theirs.min(ours))
     }
+}
+
+/// Whether a value of `grpc-status` shows a failure of the server.
+pub(super) fn has_failed(status: Option<&[u8]>) -> bool {
+    let status = status.and_then(GrpcStatus::of);
+    status.is_some_and(GrpcStatus::is_failure_of_server)
 }
 
 fn too_many_interims(complaints: &Complaints, endpoint: &Endpoint) -> Failure {

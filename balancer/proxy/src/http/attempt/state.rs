@@ -49,6 +49,10 @@ pub(crate) struct Answered {
     pub(crate) keep: Option<Duration>,
     /// By its status or the method, it has no body.
     pub(crate) bodiless: bool,
+    /// It ends a call of gRPC, whose status may be in a trailer field.
+    pub(crate) is_grpc: bool,
+    /// That status is a failure of the server.
+    pub(crate) has_failed: bool,
 }
 
 /// How far the answer has come.

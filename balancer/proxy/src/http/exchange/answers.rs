@@ -3,7 +3,7 @@
 //!
 //! The steps of the exchange decide when that is so.
 
-use scaledapp_http1::{self as http1, Elsewhere, Malformed, Version};
+use scaledapp_http1::{self as http1, Elsewhere, GrpcStatus, Malformed, Version};
 
 use super::search::NoEndpoint;
 use super::state::Exchange;
@@ -39,10 +39,20 @@ impl Exchange<'_> {
             || self.meta.version == Version::Http10
             || !self.request.is_taken()
             || thread.activity.is_leaving();
-        let is_head = self.meta.is_head;
-        self.client
-            .answer(thread, status, reason, close, is_head)
-            .await
+        self.answer(status, reason, close).await
+    }
+
+    /// Sends an answer of the proxy itself, in the form that the client understands.
+    pub(super) async fn answer(&mut self, status: u16, reason: &str, close: bool) -> Then {
+        let thread = self.thread;
+        if !self.meta.is_grpc {
+            let is_head = self.meta.is_head;
+            let answer = self.client.answer(thread, status, reason, close, is_head);
+            return answer.await;
+        }
+        let mut out = thread.buffers.output();
+        http1::write_grpc_answer(&mut out, GrpcStatus::of_http(status), reason, close);
+        self.client.write(thread, out, close).await
     }
 
     /// Answers a request whose attempts have failed. If the sender is a ScaledApp balancer,
@@ -74,6 +84,9 @@ impl Exchange<'_> {
         }
         let elapsed = self.meta.started.elapsed();
         thread.counts.answered(status, elapsed);
+        if elsewhere.is_none() {
+            return self.answer(status, reason, true).await;
+        }
         let mut out = thread.buffers.output();
         let is_head = self.meta.is_head;
         http1::write_answer(&mut out, status, reason, None, elsewhere, true, is_head);
@@ -88,7 +101,6 @@ impl Exchange<'_> {
         thread
             .complaints
             .request_is_refused(400, reason, malformed.rule());
-        let is_head = self.meta.is_head;
-        self.client.answer(thread, 400, reason, true, is_head).await
+        self.answer(400, reason, true).await
     }
 }

@@ -39,6 +39,11 @@ impl Exchange<'_> {
             // not stale.
             reused: upstream.reused && cause != Failure::HandedBack,
         };
+        if upstream.link.transport.is_unprocessed() {
+            // As with a kept connection that was closed in the meantime.
+            failed.written = false;
+            failed.reused = true;
+        }
         let hands_back = upstream.hands_back;
         let sent = upstream.sent(endpoint.may_reset());
         // The connection is closed now, so that a request that is given up ends at its
@@ -131,7 +136,7 @@ fn settle(
     if cause == Failure::HandedBack {
         note(thread, endpoint, Outcome::Error);
     } else if failed.reused {
-        thread.upstreams.pool.borrow_mut().forget(endpoint.id());
+        thread.upstreams.forget(endpoint.id());
     } else {
         note(thread, endpoint, Outcome::Broken);
     }

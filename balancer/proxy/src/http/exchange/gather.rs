@@ -43,7 +43,8 @@ impl Exchange<'_> {
             Framing::None | Framing::UntilClose => false,
         };
         self.client.body = Allowance::to_send(&thread.config.limits);
-        if !is_short || self.meta.upgrade || self.meta.expects_continue {
+        // The client of a call may wait for a part of the answer before it sends the rest.
+        if !is_short || self.meta.upgrade || self.meta.expects_continue || self.meta.is_grpc {
             return Ok(());
         }
         while !self.request.is_taken() && self.request.pending() < most {

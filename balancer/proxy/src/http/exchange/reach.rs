@@ -3,16 +3,18 @@
 //!
 //! Whether an idle connection may be used again is decided in `pool`.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use scaledapp_select::Outcome;
 
 use super::outcome::note;
+use crate::config::UpstreamProtocol;
 use crate::connect::{self, connect};
 use crate::endpoint::{Endpoint, InFlight};
 use crate::http::attempt::Answered;
 use crate::http::client::Client;
 use crate::http::upstream::Upstream;
+use crate::http2::servers;
 use crate::metrics::count;
 use crate::thread::Thread;
 use crate::unread::Link;
@@ -26,6 +28,15 @@ pub(super) async fn reach(
     is_repeated: bool,
 ) -> Option<Upstream> {
     let endpoint = entered.endpoint();
+    if thread.config.upstream == UpstreamProtocol::Http2 {
+        return match servers::open(thread, endpoint, &client.deadline).await {
+            Ok(transport) => Some(Upstream::new(Link::new(transport), false)),
+            Err(error) => {
+                refused(thread, endpoint, &error);
+                None
+            }
+        };
+    }
     let pool = &thread.upstreams.pool;
     // After a failure, a kept connection is not worth another attempt.
     if !is_repeated {
@@ -41,16 +52,21 @@ pub(super) async fn reach(
     match connect(endpoint.address(), &client.deadline, limits).await {
         Ok(transport) => Some(Upstream::new(Link::new(transport), false)),
         Err(error) => {
-            tracing::debug!(endpoint = endpoint.name(), %error, "no connection");
-            if connect::is_ours(&error) {
-                thread.is_short_of("no connection can be made", &error);
-            } else if error.kind() != ErrorKind::ConnectionRefused || !endpoint.refuses() {
-                note(thread, endpoint, Outcome::Refused);
-            } else {
-                pool.borrow_mut().forget(endpoint.id());
-            }
+            refused(thread, endpoint, &error);
             None
         }
+    }
+}
+
+/// No connection to the endpoint could be opened.
+fn refused(thread: &Thread, endpoint: &Endpoint, error: &io::Error) {
+    tracing::debug!(endpoint = endpoint.name(), %error, "no connection");
+    if connect::is_ours(error) {
+        thread.is_short_of("no connection can be made", error);
+    } else if error.kind() != ErrorKind::ConnectionRefused || !endpoint.refuses() {
+        note(thread, endpoint, Outcome::Refused);
+    } else {
+        thread.upstreams.forget(endpoint.id());
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Search {
     tried: Vec<u64>,
     /// Set when it first has to wait, for all of its waits together.
     until: Option<Duration>,
+    /// Until when its client waits at all, if it has said so.
+    client_waits_until: Option<Duration>,
     /// It has been sent to an endpoint, or has tried to reach one.
     again: bool,
     /// An endpoint has handed it back, so it must go to another one without waiting.
@@ -54,6 +56,14 @@ pub(super) struct Search {
 }
 
 impl Search {
+    /// A search that has not begun.
+    pub(super) fn new(client_waits_until: Option<Duration>) -> Self {
+        Self {
+            client_waits_until,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn failed_at(&mut self, endpoint: &Endpoint) {
         self.again = true;
         self.tried.push(endpoint.id());
@@ -157,6 +167,7 @@ pub(super) async fn choose<'a>(
     let now = thread.clock.now();
     let time = thread.config.limits.waiting_time;
     let until = *search.until.get_or_insert(now + time);
+    let until = until.min(search.client_waits_until.unwrap_or(Duration::MAX));
     loop {
         let mut waited = false;
         poll_fn(|context| {

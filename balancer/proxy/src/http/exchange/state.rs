@@ -6,6 +6,7 @@ use scaledapp_select::Past;
 
 use super::admission::{Admitted, admit};
 use super::search::Search;
+use crate::config::UpstreamProtocol;
 use crate::http::body::Flow;
 use crate::http::client::Client;
 use crate::http::request::RequestMeta;
@@ -36,16 +37,21 @@ impl<'a> Exchange<'a> {
         let replay_bytes = thread
             .memory
             .replay_bytes(thread.config.limits.replay_bytes);
+        let mut request = Flow::new(head, meta.framing, meta.framing, replay_bytes);
+        // A server that speaks HTTP/1.1 might add them to the head that the proxy has checked.
+        if thread.config.upstream == UpstreamProtocol::Http2 {
+            request.pass_trailers();
+        }
         Self {
             thread,
             client,
-            request: Flow::new(head, meta.framing, meta.framing, replay_bytes),
+            request,
             replay_bytes,
             past: Past {
                 deaths: u32::from(meta.is_repeated),
                 ..Past::default()
             },
-            search: Search::default(),
+            search: Search::new(meta.until),
             admitted: None,
             meta,
         }

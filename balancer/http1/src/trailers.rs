@@ -1,0 +1,72 @@
+//! Trailer fields: what follows the last chunk of a body (RFC 9112 section 7.1.2), and which of
+//! it may be passed on.
+//!
+//! Whether a recipient wants trailer fields is not decided here.
+
+use alloc::vec::Vec;
+
+use crate::known::Known;
+use crate::lexis::trim;
+
+/// Names that have their meaning only before a body (RFC 9110 section 6.5.1): a recipient that
+/// adds trailer fields to the head would be deceived by them. Names that [`Known`] knows are never
+/// passed on.
+const ONLY_IN_HEADS: [&[u8]; 16] = [
+    b"age",
+    b"authorization",
+    b"cache-control",
+    b"content-encoding",
+    b"content-range",
+    b"content-type",
+    b"cookie",
+    b"date",
+    b"expires",
+    b"location",
+    b"max-forwards",
+    b"pragma",
+    b"range",
+    b"retry-after",
+    b"set-cookie",
+    b"vary",
+];
+
+/// The trailer fields of one body. They take no memory if there are none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trailers {
+    /// Well-formed field lines.
+    lines: Vec<u8>,
+}
+
+impl Trailers {
+    /// Adds a byte of a line. The caller checks that the lines are well-formed.
+    pub(crate) fn push(&mut self, byte: u8) {
+        self.lines.push(byte);
+    }
+
+    /// Whether there are no fields that may be passed on.
+    pub fn is_empty(&self) -> bool {
+        self.fields().next().is_none()
+    }
+
+    /// The names and values of the fields that may be passed on, in their order.
+    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let lines = self.lines.split(|&byte| byte == b'\n');
+        let fields = lines.filter_map(|line| {
+            let colon = line.iter().position(|&byte| byte == b':')?;
+            let value = line[colon + 1..].strip_suffix(b"\r")?;
+            Some((&line[..colon], trim(value)))
+        });
+        fields.filter(|(name, _)| may_follow(name))
+    }
+
+    /// The first field with this name, in upper or lower case.
+    pub fn field(&self, name: &str) -> Option<&[u8]> {
+        let is_it = |field: &(&[u8], &[u8])| field.0.eq_ignore_ascii_case(name.as_bytes());
+        self.fields().find(is_it).map(|(_, value)| value)
+    }
+}
+
+fn may_follow(name: &[u8]) -> bool {
+    let mut of_heads = ONLY_IN_HEADS.iter();
+    Known::of(name) == Known::Other && !of_heads.any(|of_head| name.eq_ignore_ascii_case(of_head))
+}
