@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use scaledapp_proxy::{Network, NetworkError};
+use scaledapp_proxy::{Network, NetworkError, Sticky, StickyError};
 use scaledapp_runtime::cli::AdminArg;
 use scaledapp_tls::Pair;
 use scaledapp_units::duration;
@@ -121,8 +121,11 @@ pub(crate) struct Options {
     )]
     pub(crate) h2: Option<bool>,
     /// What the servers speak: http (HTTP/1.1), or h2c (HTTP/2 without TLS), as gRPC needs it [default: http]
-    #[arg(long, env = "SCALEDAPP_APP_PROTOCOL", value_name = "PROTOCOL")]
-    pub(crate) app_protocol: Option<AppProtocolArg>,
+    #[arg(long, env = "SCALEDAPP_PROTOCOL", value_name = "PROTOCOL")]
+    pub(crate) protocol: Option<ProtocolArg>,
+    /// How a client comes back to the same server: cookie, cookie:NAME, header:NAME or address [default: it does not]
+    #[arg(long, env = "SCALEDAPP_STICKY", value_name = "KIND")]
+    pub(crate) sticky: Option<StickyArg>,
     /// How long browsers must use https only; answers over https say it (Strict-Transport-Security) unless the server has sent this field itself
     #[arg(long, env = "SCALEDAPP_HSTS", value_name = "TIME")]
     pub(crate) hsts: Option<Time>,
@@ -235,6 +238,18 @@ pub(crate) struct Options {
     pub(crate) retry_percent: Option<u32>,
 }
 
+/// `--sticky`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StickyArg(pub(crate) Sticky);
+
+impl FromStr for StickyArg {
+    type Err = StickyError;
+
+    fn from_str(text: &str) -> Result<Self, StickyError> {
+        text.parse().map(Self)
+    }
+}
+
 /// `--algorithm`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -249,10 +264,10 @@ pub(crate) enum AlgorithmArg {
     Hash,
 }
 
-/// `--app-protocol`.
+/// `--protocol`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum AppProtocolArg {
+pub(crate) enum ProtocolArg {
     /// HTTP/1.1
     Http,
     /// HTTP/2 without TLS, by prior knowledge
@@ -346,7 +361,14 @@ macro_rules! deserialize_from_text {
         })+
     };
 }
-deserialize_from_text!(CertificateFiles, ServiceName, Target, Time, Trusted);
+deserialize_from_text!(
+    CertificateFiles,
+    ServiceName,
+    StickyArg,
+    Target,
+    Time,
+    Trusted
+);
 
 #[cfg(test)]
 mod tests {

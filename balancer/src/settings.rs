@@ -9,7 +9,7 @@ use std::time::Duration;
 use scaledapp_proxy::{Algorithm, Config, HeadLimitError, Limits, Network, UpstreamProtocol};
 use scaledapp_tls::Pair;
 
-use crate::cli::{AlgorithmArg, AppProtocolArg, ClientMode, Options, RunArgs, Time, TlsVersion};
+use crate::cli::{AlgorithmArg, ClientMode, Options, ProtocolArg, RunArgs, Time, TlsVersion};
 use crate::discovery::cluster::ServiceName;
 
 /// Services and resolvers learn seconds late that a balancer shuts down.
@@ -150,9 +150,10 @@ impl Settings {
                 fits_connections: options.connections.is_none(),
                 hsts: options.hsts.map(|time| time.0),
                 http2: options.h2.unwrap_or(true),
-                upstream: match options.app_protocol {
-                    None | Some(AppProtocolArg::Http) => UpstreamProtocol::Http1,
-                    Some(AppProtocolArg::H2c) => UpstreamProtocol::Http2,
+                sticky: options.sticky.map(|kind| kind.0),
+                upstream: match options.protocol {
+                    None | Some(ProtocolArg::Http) => UpstreamProtocol::Http1,
+                    Some(ProtocolArg::H2c) => UpstreamProtocol::Http2,
                 },
                 ..Config::balancer()
             },
@@ -202,7 +203,8 @@ fn merge(flags: Options, file: Options) -> Options {
         tls_client_ca,
         tls_client_mode,
         h2,
-        app_protocol,
+        protocol,
+        sticky,
         hsts,
         endpoints_file,
         endpoints_service,

@@ -213,6 +213,9 @@ fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, files: &Files)
             }
         }
     }
+    if let Some(kind) = &app.sticky {
+        arguments.extend(words(&["--sticky", kind]));
+    }
     if let Some(networks) = app.forwarded_from() {
         arguments.extend(words(&["--forwarded-from", &networks]));
     }

@@ -48,11 +48,7 @@ impl Header {
 }
 
 /// Fields and values that are not supported yet, and what to do instead.
-const NOT_YET: [(&str, &str); 8] = [
-    (
-        "stickiness",
-        "not supported yet: `algorithm: Hash` keeps a client's address on one pod",
-    ),
+const NOT_YET: [(&str, &str); 7] = [
     (
         "issuerRef",
         "not supported yet: create a cert-manager Certificate with the same secretName as here",

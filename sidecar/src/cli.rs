@@ -9,11 +9,13 @@ use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustix::process::Signal;
+use scaledapp_proxy::{Sticky, StickyError};
 use scaledapp_runtime::cli::AdminArg;
 use scaledapp_units::{Size, duration};
 use scaledapp_wire::WorkerCount;
@@ -107,10 +109,22 @@ pub enum DispatchArg {
     Connection,
 }
 
-/// `--app-protocol`.
+/// `--sticky`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StickyArg(pub(crate) Sticky);
+
+impl FromStr for StickyArg {
+    type Err = StickyError;
+
+    fn from_str(text: &str) -> Result<Self, StickyError> {
+        text.parse().map(Self)
+    }
+}
+
+/// `--protocol`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum AppProtocolArg {
+pub enum ProtocolArg {
     /// HTTP/1.1
     #[default]
     Http,
@@ -182,7 +196,7 @@ pub struct MetricsFrom {
     pub path: String,
 }
 
-impl std::str::FromStr for MetricsFrom {
+impl FromStr for MetricsFrom {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -243,8 +257,11 @@ pub struct RunArgs {
     #[arg(long, env = "SCALEDAPP_DISPATCH")]
     pub dispatch: Option<DispatchArg>,
     /// What workers speak on the port: http (HTTP/1.1), or h2c (HTTP/2 without TLS), as gRPC needs it (request dispatch) [default: http]
-    #[arg(long, env = "SCALEDAPP_APP_PROTOCOL", value_name = "PROTOCOL")]
-    pub app_protocol: Option<AppProtocolArg>,
+    #[arg(long, env = "SCALEDAPP_PROTOCOL", value_name = "PROTOCOL")]
+    pub protocol: Option<ProtocolArg>,
+    /// How a client comes back to the same worker: cookie, cookie:NAME, header:NAME or address (request dispatch) [default: it does not]
+    #[arg(long, env = "SCALEDAPP_STICKY", value_name = "KIND")]
+    pub sticky: Option<StickyArg>,
     /// Read-only HTTP port: /livez /readyz /status /metrics /watch; "none" turns it and `ctl` off [default: 127.0.0.1:9377]
     #[arg(long, env = "SCALEDAPP_ADMIN", value_name = "ADDR")]
     pub admin: Option<AdminArg>,
@@ -348,7 +365,7 @@ pub struct LimitArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HangTimeout(pub Option<Duration>);
 
-impl std::str::FromStr for HangTimeout {
+impl FromStr for HangTimeout {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {

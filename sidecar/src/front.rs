@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use scaledapp_proxy::{self as proxy, Proxy, Table, UpstreamProtocol};
 use tokio::sync::watch;
 
-use crate::cli::{AppProtocolArg, DispatchArg};
+use crate::cli::{DispatchArg, ProtocolArg};
 use crate::connection::drain::Drains;
 use crate::cores::Cores;
 use crate::dispatch::{Accepting, Dispatcher, Front};
@@ -63,7 +63,7 @@ pub(crate) fn open(
         }));
     }
     let callers = settings.believed.callers();
-    let is_h2c = settings.app_protocol == AppProtocolArg::H2c;
+    let is_h2c = settings.protocol == ProtocolArg::H2c;
     let dispatchers = public.into_iter().map(|(port, listener)| {
         let is_main = Some(port) == settings.port;
         // A metric's name may not be registered twice.
@@ -96,6 +96,7 @@ pub(crate) fn open(
             } else {
                 UpstreamProtocol::Http1
             },
+            sticky: settings.sticky.map(|kind| kind.0),
             ..proxy::Config::dispatcher()
         };
         let (table, seen) = watch::channel(Arc::new(Table {

@@ -8,7 +8,7 @@ pub(crate) mod probe;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::cli::AppProtocolArg;
+use crate::cli::ProtocolArg;
 
 /// A readiness check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,7 +31,7 @@ pub(crate) struct RequiredChecks {
     /// It must answer at this path, once it listens.
     pub(crate) path: Option<String>,
     /// What it speaks there.
-    pub(crate) protocol: AppProtocolArg,
+    pub(crate) protocol: ProtocolArg,
     /// It must have run for this long.
     pub(crate) life: Option<Duration>,
     /// It must send `ready`.
@@ -121,7 +121,7 @@ mod tests {
     const LISTENS: RequiredChecks = RequiredChecks {
         port: Some(3000),
         path: None,
-        protocol: AppProtocolArg::Http,
+        protocol: ProtocolArg::Http,
         life: None,
         message: false,
     };

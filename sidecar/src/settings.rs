@@ -21,8 +21,8 @@ use scaledapp_units::duration;
 use scaledapp_wire::Dispatch;
 
 use crate::cli::{
-    AppProtocolArg, DispatchArg, HangTimeout, LimitArgs, LogsArg, LogsFullArg, MechanismArg,
-    MetricsFrom, MetricsMergeArg, PortArg, RunArgs, parse_signal,
+    DispatchArg, HangTimeout, LimitArgs, LogsArg, LogsFullArg, MechanismArg, MetricsFrom,
+    MetricsMergeArg, PortArg, ProtocolArg, RunArgs, StickyArg, parse_signal,
 };
 use crate::cores::WorkerSpec;
 use crate::directory;
@@ -54,7 +54,9 @@ pub struct Settings {
     /// The unit that is distributed: requests or connections.
     pub dispatch: DispatchArg,
     /// What workers speak on the app's port.
-    pub(crate) app_protocol: AppProtocolArg,
+    pub(crate) protocol: ProtocolArg,
+    /// How a client comes back to the same worker.
+    pub(crate) sticky: Option<StickyArg>,
     /// The read-only HTTP port.
     pub admin: AdminArg,
     /// How workers get the port.
@@ -142,7 +144,8 @@ impl Settings {
             share: args.share.or(file.share).unwrap_or_default(),
             workers: args.workers.or(file.workers).unwrap_or(WorkerSpec::Auto),
             dispatch,
-            app_protocol: wanted.protocol,
+            protocol: wanted.protocol,
+            sticky: word(args.sticky, file.sticky.as_deref())?,
             admin,
             mechanism: args
                 .mechanism
@@ -375,14 +378,14 @@ fn wanted(
             .readiness_path
             .clone()
             .or_else(|| file.readiness_path.clone()),
-        protocol: app_protocol(args, file),
+        protocol: protocol(args, file),
         life: life.or(by_life.then_some(READY_AFTER)),
         message,
     })
 }
 
-fn app_protocol(args: &RunArgs, file: &FileSettings) -> AppProtocolArg {
-    let given = args.app_protocol.or(file.app_protocol);
+fn protocol(args: &RunArgs, file: &FileSettings) -> ProtocolArg {
+    let given = args.protocol.or(file.protocol);
     given.unwrap_or_default()
 }
 

@@ -1,12 +1,12 @@
 //! The apps that tests supervise. None has code for a supervisor, and each takes its port from its
 //! arguments instead of `PORT`, so its workers can share the port only by the socket hand-over.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 
 use crate::{binaries, process};
 
@@ -45,21 +45,52 @@ pub fn go(port: u16) -> anyhow::Result<Vec<String>> {
     ])
 }
 
+/// The programs of `tests/fixtures/edge`, and their packages.
+const EDGE: [(&str, &str); 3] = [
+    ("h2spec", "github.com/summerwind/h2spec/cmd/h2spec"),
+    ("interop-client", "google.golang.org/grpc/interop/client"),
+    ("interop-server", "google.golang.org/grpc/interop/server"),
+];
+
+/// Builds a program of others that tests the protocols of the edge, and returns its path. The first
+/// build takes a minute or two.
+///
+/// # Errors
+/// There is no such program, or it does not build. Check first that `go` is installed.
+pub fn edge(program: &str) -> anyhow::Result<PathBuf> {
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let package = EDGE.iter().find(|(name, _)| *name == program);
+    let (_, package) = package.with_context(|| format!("{program} is not in the list"))?;
+    let output = binaries::workspace().join("target/edge").join(program);
+    std::fs::create_dir_all(binaries::workspace().join("target/edge"))?;
+    build("tests/fixtures/edge", package, &output)?;
+    Ok(output)
+}
+
 fn build_go(output: &Path) -> anyhow::Result<()> {
-    // Another test process may build or run the server at the same time. Renaming replaces the file
-    // atomically.
+    build("tests/fixtures/go", ".", output)
+}
+
+/// Builds a package of the module in `directory`.
+fn build(directory: &str, package: &str, output: &Path) -> anyhow::Result<()> {
+    // Another test process may build or run the program at the same time. Renaming replaces the
+    // file atomically.
     let partial = output.with_extension(std::process::id().to_string());
     let mut command = Command::new("go");
-    command.current_dir(binaries::workspace().join("tests/fixtures/go"));
-    command.env("CGO_ENABLED", "0");
+    command.current_dir(binaries::workspace().join(directory));
+    command
+        .env("CGO_ENABLED", "0")
+        .env("GOWORK", "off")
+        .env("GOFLAGS", "");
     command
         .args(["build", "-trimpath", "-o"])
         .arg(&partial)
-        .arg(".");
-    let ended = process::run(command, Duration::from_mins(3))?;
+        .arg(package);
+    let ended = process::run(command, Duration::from_mins(10))?;
     ensure!(
         ended.code == 0,
-        "the Go fixture does not build:\n{}",
+        "{package} does not build:\n{}",
         ended.stderr
     );
     Ok(std::fs::rename(&partial, output)?)

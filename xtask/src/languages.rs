@@ -66,6 +66,13 @@ const PYPI: [&str; 10] = [
 /// that listens already.
 const NEWER_GUNICORN: &str = "gunicorn==27.0.1";
 
+/// A client of gRPC with all its dependencies.
+const GRPCIO: [&str; 2] = ["grpcio==1.85.1", "typing-extensions==4.16.0"];
+
+/// Directories with the lock files of packages for Node: a client of gRPC, and an app with its
+/// client.
+const LOCKED: [&str; 2] = ["grpc-js", "socketio"];
+
 /// Programs of the distribution and the packages that have them.
 const DISTRIBUTION: [(&str, &[&str]); 6] = [
     ("npm", &["npm"]),
@@ -96,6 +103,32 @@ pub(crate) fn install() {
     }
     report("python", python("python", &PYPI));
     report("gunicorn-27", python("gunicorn-27", &newer));
+}
+
+/// Installs the packages that every run of the tests uses.
+pub(crate) fn install_packages() {
+    report("grpcio", python("grpcio", &GRPCIO));
+    for name in LOCKED {
+        report(name, locked(name));
+    }
+}
+
+/// Installs the packages of a lock file. No script of a package runs.
+fn locked(name: &str) -> anyhow::Result<()> {
+    let source = binaries::workspace()
+        .join("tests/fixtures/languages")
+        .join(name);
+    let lock = std::fs::read_to_string(source.join("package-lock.json"))?;
+    let directory = root(name);
+    ensure_holds(&directory, &lock, || {
+        distribution::ensure("npm", &["npm"])?;
+        for name in ["package.json", "package-lock.json"] {
+            std::fs::copy(source.join(name), directory.join(name))?;
+        }
+        let to = directory.to_string_lossy().into_owned();
+        let words = ["--ignore-scripts", "--no-audit", "--no-fund", "--silent"];
+        run("npm", &[&["ci", "--prefix", &to][..], &words].concat())
+    })
 }
 
 fn report(name: &str, done: anyhow::Result<()>) {
@@ -224,7 +257,10 @@ mod tests {
 
     #[test]
     fn every_version_is_pinned() {
-        let all_pinned = PYPI.iter().all(|package| package.contains("=="));
+        let all_pinned = PYPI
+            .iter()
+            .chain(&GRPCIO)
+            .all(|package| package.contains("=="));
         assert!(all_pinned && NEWER_GUNICORN.contains("=="));
         assert!(
             NPM.iter()

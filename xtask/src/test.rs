@@ -104,6 +104,7 @@ struct Layer {
 pub(crate) fn run(fast: bool) -> anyhow::Result<bool> {
     let begun = Instant::now();
     programs();
+    languages::install_packages();
     compile::run()?;
     compile_tests(&["--workspace"])?;
     let mut targets = targets(&binaries::workspace().join("tests/tests"))?;
@@ -120,6 +121,7 @@ pub(crate) fn run_languages() -> anyhow::Result<bool> {
     let begun = Instant::now();
     programs();
     languages::install();
+    languages::install_packages();
     compile::run()?;
     compile_tests(&["--package", "scaledapp-tests", "--test", LANGUAGES])?;
     run_all(vec![long_matrix()], begun)

@@ -17,6 +17,12 @@ impl<'b> Request<'b> {
         tokens.next().filter(|_| tokens.next().is_none())
     }
 
+    /// The client, as another ScaledApp proxy says (`X-Real-IP`).
+    pub fn real_ip(&self) -> Option<IpAddr> {
+        let mut real = self.section.all(Known::RealIp);
+        real.next_back().and_then(address)
+    }
+
     /// The address of the client for which the trusted proxy `peer` sends the request.
     ///
     /// Each proxy appends the address of its peer to `X-Forwarded-For`. So the list is read
@@ -27,8 +33,7 @@ impl<'b> Request<'b> {
         let lists = self.section.all(Known::ForwardedFor).rev();
         let mut hops = lists.flat_map(|value| list(value).rev()).peekable();
         if hops.peek().is_none() {
-            let mut real = self.section.all(Known::RealIp);
-            return real.next_back().and_then(address).unwrap_or(peer);
+            return self.real_ip().unwrap_or(peer);
         }
         let mut source = peer;
         for hop in hops {

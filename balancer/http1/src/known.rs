@@ -47,6 +47,8 @@ pub(crate) enum Known {
     Trailer,
     TransferEncoding,
     Upgrade,
+    /// `Scaledapp-Worker`: between ScaledApp proxies, see [`crate::Response::worker`].
+    Worker,
 }
 
 /// Grouped by length, which alone distinguishes most names.
@@ -95,6 +97,7 @@ const fn candidates(length: usize) -> &'static [(&'static [u8], Known)] {
             (b"proxy-connection", Known::ProxyConnection),
             (b"cf-connecting-ip", Known::Claim),
             (b"fastly-client-ip", Known::Claim),
+            (b"scaledapp-worker", Known::Worker),
         ],
         17 => &[
             (b"transfer-encoding", Known::TransferEncoding),

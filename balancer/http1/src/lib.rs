@@ -20,6 +20,7 @@ extern crate alloc;
 
 mod body;
 mod chunks;
+mod cookie;
 mod fault;
 mod fields;
 mod folding;
@@ -55,6 +56,6 @@ pub use response::{Asked, Elsewhere, Response, parse_response};
 pub use tokens::{Tokens, TokensError};
 pub use trailers::Trailers;
 pub use write::{
-    Downstream, Origin, Trust, downstream_framing, write_answer, write_redirect, write_request,
-    write_response,
+    Downstream, Origin, Trust, append_field, downstream_framing, write_answer, write_redirect,
+    write_request, write_response,
 };

@@ -5,6 +5,7 @@
 
 use core::time::Duration;
 
+use crate::cookie;
 use crate::fault::{Fault, Refusal};
 use crate::fields::{Fields, Section};
 use crate::framing::{Framing, Told, Version};
@@ -72,6 +73,13 @@ impl<'b> Request<'b> {
     /// contain it.
     pub fn is_repeated(&self) -> bool {
         self.section.first(Known::Repeated) == Some(b"1")
+    }
+
+    /// The values of the cookies with this name, in their order.
+    pub fn cookies(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
+        let fields = self.fields();
+        let fields = fields.filter(|(field, _)| field.eq_ignore_ascii_case(b"cookie"));
+        fields.flat_map(move |(_, value)| cookie::values(value, name))
     }
 
     /// Whether its sender can use trailer fields of the answer (`TE: trailers`, RFC 9110 section

@@ -127,6 +127,12 @@ impl<'b> Response<'b> {
                 .is_some_and(|value| value.eq_ignore_ascii_case(b"no"))
     }
 
+    /// The worker that has answered, as the dispatcher in front of it says (`Scaledapp-Worker`).
+    /// Heads that are passed on never say so.
+    pub fn worker(&self) -> Option<&'b [u8]> {
+        self.section.first(Known::Worker)
+    }
+
     /// Whether it answers a call of gRPC.
     pub fn is_grpc(&self) -> bool {
         self.section.named("content-type").is_some_and(is_grpc)

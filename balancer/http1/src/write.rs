@@ -10,4 +10,4 @@ pub use answer::{write_answer, write_redirect};
 pub(crate) use put::{put_field, put_number};
 pub use request::{Origin, Trust, write_request};
 pub(crate) use response::put_status_line;
-pub use response::{Downstream, downstream_framing, write_response};
+pub use response::{Downstream, append_field, downstream_framing, write_response};

@@ -200,7 +200,7 @@ impl Complaints {
             return;
         }
         let cure = match self.config.role {
-            Role::Dispatcher => "if the app serves HTTP/2 or gRPC itself, give --app-protocol h2c",
+            Role::Dispatcher => "if the app serves HTTP/2 or gRPC itself, give --protocol h2c",
             Role::Balancer => "or leave --h2 out",
         };
         tracing::warn!(

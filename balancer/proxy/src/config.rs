@@ -8,6 +8,8 @@ use std::time::Duration;
 use scaledapp_http1::{self as http1, Trust};
 use scaledapp_select::Algorithm;
 
+use crate::sticky::Sticky;
+
 /// Which hop this proxy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -134,6 +136,8 @@ pub struct Config {
     pub http2: bool,
     /// What the endpoints speak.
     pub upstream: UpstreamProtocol,
+    /// How a client comes back to the same server; `None`: it does not.
+    pub sticky: Option<Sticky>,
     /// The time in `Strict-Transport-Security` (RFC 6797), in whole seconds. The field is
     /// added to answers over TLS if the server has not sent it itself.
     pub hsts: Option<Duration>,
@@ -229,6 +233,7 @@ impl Config {
             ejects_errors: false,
             http2: false,
             upstream: UpstreamProtocol::Http1,
+            sticky: None,
             hsts: None,
             limits: Limits {
                 // A worker may take long to start, and the balancer in front waits for less
@@ -258,6 +263,7 @@ impl Config {
             ejects_errors: true,
             http2: true,
             upstream: UpstreamProtocol::Http1,
+            sticky: None,
             hsts: None,
             limits: Limits::default(),
         }

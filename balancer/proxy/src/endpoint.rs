@@ -43,6 +43,8 @@ pub struct Endpoint {
     id: u64,
     /// The hash key of the address, for [`crate::Algorithm::Hash`].
     key: u64,
+    /// See [`select::tag`].
+    tag: u64,
     name: String,
     address: SocketAddr,
     standing: AtomicU8,
@@ -139,6 +141,7 @@ impl Endpoint {
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             key: select::key(address),
+            tag: select::tag(&name),
             name,
             address,
             standing: AtomicU8::new(Standing::Serving as u8),
@@ -169,6 +172,10 @@ impl Endpoint {
 
     pub(crate) fn key(&self) -> u64 {
         self.key
+    }
+
+    pub(crate) fn tag(&self) -> u64 {
+        self.tag
     }
 
     /// The name as given.

@@ -75,6 +75,7 @@ impl Common {
             arrival: Arc::default(),
             closed: Arc::default(),
             upstreams: SharedUpstreams {
+                sessions: Arc::default(),
                 queue: Arc::new(Queue::new(limits.in_flight, limits.waiting as usize)),
                 suspects: Arc::new(Suspects::new(metrics.fatal.clone())),
                 witness: Arc::new(Witness::default()),

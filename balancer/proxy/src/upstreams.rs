@@ -9,12 +9,15 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use scaledapp_select::{self as select, Algorithm, Budget, Candidate, Cursor, Queue, Standing};
+use scaledapp_select::{
+    self as select, Algorithm, Budget, Candidate, Cursor, Preference, Queue, Standing,
+};
 
 use crate::clock::Clock;
 use crate::endpoint::{Endpoint, InFlight, Table};
 use crate::http2::servers::Servers;
 use crate::pool::Pool;
+use crate::sticky::Sessions;
 use crate::suspects::Suspects;
 use crate::unread::Witness;
 
@@ -33,11 +36,13 @@ pub(crate) struct Upstreams {
     pub(crate) queue: Arc<Queue>,
     pub(crate) suspects: Arc<Suspects>,
     pub(crate) witness: Arc<Witness>,
+    pub(crate) sessions: Arc<Sessions>,
 }
 
 /// The part that all threads of a proxy share.
 #[derive(Debug, Clone)]
 pub(crate) struct SharedUpstreams {
+    pub(crate) sessions: Arc<Sessions>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) suspects: Arc<Suspects>,
     pub(crate) witness: Arc<Witness>,
@@ -64,11 +69,18 @@ impl Upstreams {
             queue: shared.queue,
             suspects: shared.suspects,
             witness: shared.witness,
+            sessions: shared.sessions,
         }
     }
 
     /// Chooses an endpoint for a request of `client`, but none of those in `tried`.
-    pub(crate) fn choose(&self, client: IpAddr, tried: &[u64]) -> Option<InFlight<'_>> {
+    /// Of `preferences`, the first that leads to an endpoint decides; if none does, the algorithm.
+    pub(crate) fn choose(
+        &self,
+        client: IpAddr,
+        tried: &[u64],
+        preferences: &[Option<Preference>],
+    ) -> Option<InFlight<'_>> {
         let table = self.table.borrow();
         let endpoints = &table.endpoints;
         let (now, limit) = (self.clock.now(), self.queue.limit());
@@ -76,6 +88,7 @@ impl Upstreams {
             let endpoint: &Endpoint = &endpoints[at];
             Candidate {
                 key: endpoint.key(),
+                tag: endpoint.tag(),
                 standing: endpoint.standing(),
                 ejected: endpoint.outlier.is_ejected(now),
                 tried: endpoint.is_closed() || tried.contains(&endpoint.id()),
@@ -84,6 +97,13 @@ impl Upstreams {
                 heard: endpoint.heard(),
             }
         };
+        for preference in preferences.iter().flatten() {
+            if let Some(at) = select::preferred(*preference, endpoints.len(), see)
+                && let Some(entered) = endpoints[at].enter(&self.queue, now)
+            {
+                return Some(entered);
+            }
+        }
         let (mut cursor, mut random) = (self.cursor.borrow_mut(), self.random.borrow_mut());
         // An endpoint may have been closed or filled since it was checked. That is rare,
         // and the next check sees it.

@@ -34,6 +34,8 @@ pub enum Algorithm {
 pub struct Candidate {
     /// Unique and stable, for [`Algorithm::Hash`]; see [`key`].
     pub key: u64,
+    /// The same on every balancer for the same pod, and in a pod for the same slot; see [`tag`].
+    pub tag: u64,
     /// What its owner knows of it.
     pub standing: Standing,
     /// It is ejected for a while because of its failures.
@@ -92,25 +94,9 @@ pub fn choose(
     cursor: &mut Cursor,
     random: &mut fastrand::Rng,
 ) -> Option<usize> {
-    let mut all = (0..count).map(&see);
-    let all_unknown = all.all(|seen| seen.standing == Standing::Unknown);
-    let all = (0..count).map(&see);
-    let (best, eligible) = all.fold((u8::MAX, 0), |(best, eligible), seen| {
-        let Some(tier) = seen.tier(all_unknown) else {
-            return (best, eligible);
-        };
-        // A full endpoint still rules out worse tiers: it will soon have room again.
-        let free = usize::from(!seen.full);
-        match tier.cmp(&best) {
-            std::cmp::Ordering::Less => (tier, free),
-            std::cmp::Ordering::Equal => (best, eligible + free),
-            std::cmp::Ordering::Greater => (best, eligible),
-        }
-    });
-    if eligible == 0 {
-        return None;
-    }
-    let is_free = |seen: Candidate| seen.tier(all_unknown) == Some(best) && !seen.full;
+    let best = Best::of(count, &see)?;
+    let eligible = best.count;
+    let is_free = |seen: Candidate| best.contains(seen);
     let is_best = |at: &usize| is_free(see(*at));
     let nth = |n: usize| (0..count).filter(is_best).nth(n);
     match algorithm {
@@ -155,24 +141,124 @@ pub fn choose(
         Algorithm::Random => nth(random.usize(..eligible)),
         Algorithm::Hash => (0..count)
             .filter(is_best)
-            .max_by_key(|at| weight(client, see(*at).key)),
+            .max_by_key(|at| weight(client_hash(client), see(*at).key)),
     }
+}
+
+/// The endpoints among which an algorithm chooses.
+struct Best {
+    /// See [`Candidate::tier`].
+    tier: u8,
+    all_unknown: bool,
+    /// How many they are.
+    count: usize,
+}
+
+impl Best {
+    /// `None` if no endpoint may be chosen.
+    fn of(count: usize, see: &impl Fn(usize) -> Candidate) -> Option<Self> {
+        let mut all = (0..count).map(see);
+        let all_unknown = all.all(|seen| seen.standing == Standing::Unknown);
+        let all = (0..count).map(see);
+        let (tier, eligible) = all.fold((u8::MAX, 0), |(best, eligible), seen| {
+            let Some(tier) = seen.tier(all_unknown) else {
+                return (best, eligible);
+            };
+            // A full endpoint still rules out worse tiers: it will soon have room again.
+            let free = usize::from(!seen.full);
+            match tier.cmp(&best) {
+                std::cmp::Ordering::Less => (tier, free),
+                std::cmp::Ordering::Equal => (best, eligible + free),
+                std::cmp::Ordering::Greater => (best, eligible),
+            }
+        });
+        (eligible > 0).then_some(Self {
+            tier,
+            all_unknown,
+            count: eligible,
+        })
+    }
+
+    fn contains(&self, seen: Candidate) -> bool {
+        seen.tier(self.all_unknown) == Some(self.tier) && !seen.full
+    }
+}
+
+/// Where a client belongs that must come back to the same endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preference {
+    /// The endpoint with this tag.
+    Tag(u64),
+    /// The endpoint that has the greatest weight for this hash (rendezvous hashing), so that
+    /// balancers which know the same endpoints choose the same one.
+    Owner(u64),
+    /// The same, but an endpoint that is much busier than the others is passed over.
+    Weight(u64),
+}
+
+/// How much busier than the average an endpoint may be, in hundredths, before it is passed over.
+const BOUND: u64 = 125;
+
+/// The endpoint that a client prefers; `None` if it must not get the request, or if there is none.
+///
+/// A draining endpoint keeps the clients that belong to it: it still serves, and what they have
+/// there is lost wherever else they go.
+pub fn preferred(
+    preference: Preference,
+    count: usize,
+    see: impl Fn(usize) -> Candidate,
+) -> Option<usize> {
+    match preference {
+        Preference::Tag(tag) => (0..count).find(|at| {
+            let seen = see(*at);
+            let serves = matches!(
+                seen.standing,
+                Standing::Serving | Standing::Suspect | Standing::Draining
+            );
+            seen.tag == tag && serves && !(seen.tried || seen.ejected || seen.full)
+        }),
+        Preference::Owner(hash) => {
+            let best = Best::of(count, &see)?;
+            let all = (0..count).filter(|at| best.contains(see(*at)));
+            all.max_by_key(|at| weight(hash, see(*at).key))
+        }
+        Preference::Weight(hash) => {
+            let best = Best::of(count, &see)?;
+            let all = (0..count).filter(|at| best.contains(see(*at)));
+            let load: u64 = all.clone().map(|at| see(at).load).sum();
+            // One request is always allowed, or an idle app would spread every client.
+            let most = load * BOUND / 100 / best.count as u64 + 1000;
+            all.filter(|at| see(*at).load <= most)
+                .max_by_key(|at| weight(hash, see(*at).key))
+        }
+    }
+}
+
+/// The hash of a client's address for [`Preference::Weight`].
+pub fn client_hash(client: IpAddr) -> u64 {
+    let client = match client {
+        IpAddr::V4(ip) => u128::from(ip.to_bits()),
+        IpAddr::V6(ip) => ip.to_bits(),
+    };
+    (client as u64) ^ ((client >> 64) as u64).rotate_left(32)
 }
 
 /// The weight of an endpoint for a client, the same in every run and on every balancer
 /// (rendezvous hashing): when an endpoint is removed, only its own clients move to other
 /// endpoints.
-fn weight(client: IpAddr, key: u64) -> u64 {
-    let client = match client {
-        IpAddr::V4(ip) => u128::from(ip.to_bits()),
-        IpAddr::V6(ip) => ip.to_bits(),
-    };
+fn weight(hash: u64, key: u64) -> u64 {
     // The finalizer of splitmix64: each input bit changes about half of the output bits.
-    let mut bits = (client as u64) ^ ((client >> 64) as u64).rotate_left(32) ^ key;
+    let mut bits = hash ^ key;
     for multiplier in [0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb_u64] {
         bits = (bits ^ (bits >> 30)).wrapping_mul(multiplier);
     }
     bits ^ (bits >> 31)
+}
+
+/// The tag of an endpoint (FNV-1a of its name, cut to 40 bits): a pod's name is unique, and a
+/// worker's is the number of its slot.
+pub fn tag(name: &str) -> u64 {
+    Fnv1a::default().with(name.bytes()).get() >> 24
 }
 
 /// The key of an endpoint for [`Algorithm::Hash`]. It is made of the address alone
@@ -195,6 +281,7 @@ mod tests {
 
     const FINE: Candidate = Candidate {
         key: 0,
+        tag: 0,
         standing: Standing::Serving,
         ejected: false,
         tried: false,
@@ -464,6 +551,95 @@ mod tests {
                 "{clients} clients, {work} µs: {served:?}"
             );
         }
+    }
+
+    fn five() -> Vec<Candidate> {
+        (0..5)
+            .map(|at| Candidate {
+                key: key(std::net::SocketAddr::from(([10, 0, 0, at], 80))),
+                tag: tag(&format!("pod-{at}")),
+                ..FINE
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_client_keeps_its_endpoint_while_that_serves() {
+        let mut all = five();
+        let mine = Preference::Tag(tag("pod-3"));
+        let chosen = |all: &[Candidate]| preferred(mine, all.len(), |at| all[at]);
+        for standing in [Standing::Serving, Standing::Suspect, Standing::Draining] {
+            all[3].standing = standing;
+            assert_eq!(chosen(&all), Some(3), "{standing:?}");
+        }
+        for change in [
+            Candidate {
+                standing: Standing::Unready,
+                ..all[3]
+            },
+            Candidate {
+                standing: Standing::Unknown,
+                ..all[3]
+            },
+            Candidate {
+                tried: true,
+                ..all[3]
+            },
+            Candidate {
+                ejected: true,
+                ..all[3]
+            },
+            Candidate {
+                full: true,
+                ..all[3]
+            },
+        ] {
+            all[3] = change;
+            assert_eq!(chosen(&all), None, "{change:?}");
+        }
+        all.remove(3);
+        assert_eq!(chosen(&all), None);
+    }
+
+    #[test]
+    fn clients_spread_by_weight_and_few_move_when_an_endpoint_is_added() {
+        let all = five();
+        let of = |hash: u64, count: usize| {
+            preferred(Preference::Weight(hash), count, |at| all[at]).unwrap()
+        };
+        let mut counts = [0; 5];
+        let mut moved = 0;
+        for client in 0..2000_u32 {
+            let hash = client_hash(IpAddr::V4(Ipv4Addr::from_bits(0x0a01_0000 + client)));
+            counts[of(hash, 5)] += 1;
+            moved += u32::from(of(hash, 2) != of(hash, 3));
+        }
+        assert!(
+            counts.iter().all(|count| (300..500).contains(count)),
+            "{counts:?}"
+        );
+        assert!(moved < 2000 * 38 / 100, "{moved}");
+    }
+
+    #[test]
+    fn an_endpoint_that_is_much_busier_than_the_others_is_passed_over() {
+        let mut all = five();
+        let hash = Preference::Weight(7);
+        let usual = preferred(hash, 5, |at| all[at]).unwrap();
+        for one in &mut all {
+            one.load = 4000;
+        }
+        all[usual].load = 5000;
+        assert_eq!(preferred(hash, 5, |at| all[at]), Some(usual));
+        all[usual].load = 9000;
+        assert_eq!(
+            preferred(Preference::Owner(7), 5, |at| all[at]),
+            Some(usual)
+        );
+        let other = preferred(hash, 5, |at| all[at]).unwrap();
+        assert_ne!(other, usual);
+        // Without other endpoints there is nothing to pass it over for.
+        assert_eq!(preferred(hash, 1, |_| all[usual]), Some(0));
     }
 
     #[test]

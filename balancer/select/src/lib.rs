@@ -12,7 +12,9 @@ mod queue;
 mod retry;
 mod standing;
 
-pub use choice::{Algorithm, Candidate, Cursor, choose, key};
+pub use choice::{
+    Algorithm, Candidate, Cursor, Preference, choose, client_hash, key, preferred, tag,
+};
 pub use ending::{EndedBy, Fate};
 pub use outlier::{FIRST_EJECTION, Outcome, Outlier};
 pub use queue::{Position, Queue, Ticket, Visit};

@@ -35,6 +35,9 @@ pub struct ValidatedApp {
     pub workers: Workers,
     /// TLS at the balancers.
     pub tls: Option<Tls>,
+    /// How a client comes back to the same worker, as the flag `--sticky` of balancer and
+    /// dispatcher says it.
+    pub sticky: Option<String>,
     /// Networks of the proxies in front of the balancers. The balancers believe what these proxies
     /// report about clients.
     pub forwarded_from: Vec<Network>,
@@ -186,6 +189,7 @@ impl ValidatedApp {
             (self.protocol, self.workers.dispatch)
         {
             flags.extend(balancers.dispatcher_flags());
+            flags.extend(self.sticky.clone().map(|kind| ("--sticky", kind)));
         }
         flags
     }
@@ -343,7 +347,7 @@ impl Balancers {
 
     /// What the app speaks, if it is not HTTP/1. Balancer and dispatcher have the same flag.
     fn app_protocol(&self) -> Option<(&'static str, String)> {
-        self.is_h2c.then(|| ("--app-protocol", "h2c".to_owned()))
+        self.is_h2c.then(|| ("--protocol", "h2c".to_owned()))
     }
 
     /// Flags of the dispatcher in each pod. The dispatcher must not refuse what the

@@ -122,6 +122,9 @@ impl Check {
             self.increment_env(workers.increment_env.as_deref(), &instance_env, &env);
         let protocol = self.protocol(spec.balancers.as_ref(), app_protocol);
         let forwarded_from = self.forwarded_from(spec.balancers.as_ref());
+        let stickiness = spec.balancers.as_ref();
+        let stickiness = stickiness.and_then(|all| all.stickiness.as_ref());
+        let sticky = stickiness.and_then(|stickiness| self.sticky(stickiness));
         let tls = spec.balancers.as_ref().and_then(|all| all.tls.as_ref());
         let tls = tls.map(|tls| self.tls(tls));
         let dns = self.dns(spec.dns.as_ref());
@@ -150,6 +153,7 @@ impl Check {
                 instance_env,
             },
             tls,
+            sticky,
             forwarded_from,
             has_resources: spec.resources.is_some(),
             dns,

@@ -158,6 +158,39 @@ fn tcp_means_connection_dispatch_and_no_balancers() {
 }
 
 #[test]
+fn balancer_and_dispatcher_know_that_an_app_speaks_http2() {
+    let flag = ("--protocol", "h2c".to_owned());
+    let app = validate(&object("  appProtocol: h2c")).unwrap();
+    assert_eq!(app.workers.dispatch, Dispatch::Request);
+    let Protocol::Http(balancers) = app.protocol else {
+        panic!("{app:?}");
+    };
+    assert!(balancers.optional_flags().contains(&flag));
+    assert!(app.supervisor_flags().contains(&flag));
+    // Without a dispatcher, workers and balancers speak to each other directly.
+    let lines = "  appProtocol: h2c\n  workers: {dispatch: Connection}";
+    let app = validate(&object(lines)).unwrap();
+    assert_eq!(app.supervisor_flags(), []);
+    let app = validate(&object("  appProtocol: http")).unwrap();
+    assert_eq!(app.supervisor_flags(), []);
+}
+
+#[test]
+fn a_client_comes_back_in_one_of_three_ways() {
+    for (stickiness, flag) in [
+        ("{cookie: S_1}", "cookie:S_1"),
+        ("{header: X-User}", "header:X-User"),
+        ("{clientAddress: true}", "address"),
+    ] {
+        let lines = format!("  balancers: {{stickiness: {stickiness}}}");
+        let app = validate(&object(&lines)).unwrap();
+        assert_eq!(app.sticky.as_deref(), Some(flag));
+        let expected = [("--sticky", flag.to_owned())];
+        assert_eq!(app.supervisor_flags(), expected);
+    }
+}
+
+#[test]
 fn arguments_follow_the_command_and_references_are_resolved() {
     let app = validate(&object(
         "  args: [--greet, $(GREETING)]\n  env: [{name: WHO, value: world}, {name: GREETING, value: hello $(WHO)}, {name: EMPTY}, {name: PORT, value: '3000'}]",
@@ -304,6 +337,18 @@ const RULES: &[(&str, &str)] = &[
     (
         "  appProtocol: tcp\n  workers: {dispatch: Request}",
         "spec.workers.dispatch: Request needs HTTP, but spec.appProtocol is tcp: write Connection or leave it out",
+    ),
+    (
+        "  balancers: {stickiness: {cookie: S, header: X}}",
+        "spec.balancers.stickiness: needs exactly one of cookie, header and clientAddress, such as {cookie: SCALEDAPP}",
+    ),
+    (
+        "  balancers: {stickiness: {cookie: a b}}",
+        "spec.balancers.stickiness.cookie: is no name: use at most 64 letters, digits, - and _",
+    ),
+    (
+        "  balancers: {stickiness: {clientAddress: false}}",
+        "spec.balancers.stickiness.clientAddress: is false: leave stickiness out",
     ),
     (
         "  appProtocol: tcp\n  balancers: {replicas: 2}",

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::cli::AppProtocolArg;
+use crate::cli::ProtocolArg;
 use crate::connection::open_connections;
 
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
@@ -34,12 +34,12 @@ pub(crate) async fn until_listening(port: u16) -> SocketAddr {
 }
 
 /// Resolves when `GET path` answers with 2xx or 3xx.
-pub(crate) async fn until_ok(address: SocketAddr, path: String, protocol: AppProtocolArg) {
+pub(crate) async fn until_ok(address: SocketAddr, path: String, protocol: ProtocolArg) {
     loop {
         let status = async {
             match protocol {
-                AppProtocolArg::Http => status(address, &path).await,
-                AppProtocolArg::H2c => status_over_http2(address, &path).await,
+                ProtocolArg::Http => status(address, &path).await,
+                ProtocolArg::H2c => status_over_http2(address, &path).await,
             }
         };
         let status = tokio::time::timeout(ANSWER_TIMEOUT, status).await;

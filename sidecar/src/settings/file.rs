@@ -11,7 +11,7 @@ use anyhow::Context;
 use serde::Deserialize;
 
 use crate::cli::{
-    AppProtocolArg, DispatchArg, LogsArg, LogsFullArg, MechanismArg, MetricsMergeArg, PortArg,
+    DispatchArg, LogsArg, LogsFullArg, MechanismArg, MetricsMergeArg, PortArg, ProtocolArg,
     TrustArg,
 };
 use crate::cores::WorkerSpec;
@@ -25,7 +25,8 @@ pub(super) struct FileSettings {
     pub(super) share: Option<Vec<u16>>,
     pub(super) workers: Option<WorkerSpec>,
     pub(super) dispatch: Option<DispatchArg>,
-    pub(super) app_protocol: Option<AppProtocolArg>,
+    pub(super) protocol: Option<ProtocolArg>,
+    pub(super) sticky: Option<String>,
     pub(super) admin: Option<String>,
     pub(super) mechanism: Option<MechanismArg>,
     pub(super) readiness_path: Option<String>,

@@ -63,8 +63,13 @@ pub(super) fn check(args: &RunArgs, file: &FileSettings) -> anyhow::Result<()> {
             "leave it out: no work is distributed",
         ),
         (
-            "--app-protocol",
-            args.app_protocol.is_some() || file.app_protocol.is_some(),
+            "--sticky",
+            args.sticky.is_some() || file.sticky.is_some(),
+            "leave it out: no requests are sent to workers",
+        ),
+        (
+            "--protocol",
+            args.protocol.is_some() || file.protocol.is_some(),
             "leave it out: no requests are sent to workers",
         ),
         (

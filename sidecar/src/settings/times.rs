@@ -44,7 +44,8 @@ pub(super) fn check_dispatch(
         };
     }
     let flags = given![
-        "--app-protocol" args app_protocol,
+        "--protocol" args protocol,
+        "--sticky" args sticky,
         "--queue-length" args queue_length,
         "--queue-timeout" args queue_timeout,
         "--answer-timeout" times answer_timeout,

@@ -12,6 +12,8 @@
 )]
 
 mod api;
+#[path = "../../src/authority.rs"]
+mod authority;
 mod status;
 mod stories;
 mod tls;

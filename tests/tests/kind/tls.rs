@@ -1,21 +1,18 @@
 //! TLS that the object alone configures: a Secret that is created late, two balancers that use it,
 //! and a certificate that is replaced.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-
+use crate::authority::Authority;
 use crate::{IMAGES, Story, hello, story};
 
 /// A Secret as `kubectl create secret tls` makes it, with a certificate for `host`.
-fn secret(issuer: &CertifiedIssuer<'_, KeyPair>, host: &str) -> String {
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new([host.to_owned()]).unwrap();
-    let certificate = params.signed_by(&key, issuer).unwrap().pem();
+fn secret(authority: &Authority, host: &str) -> String {
+    let (certificate, key) = authority.sign(host);
     let indented = |pem: &str| pem.trim_end().replace('\n', "\n    ");
     format!(
         "apiVersion: v1\nkind: Secret\nmetadata: {{name: hello-tls}}\ntype: kubernetes.io/tls\nstringData:\n\
          \x20 tls.crt: |\n    {}\n  tls.key: |\n    {}\n",
         indented(&certificate),
-        indented(&key.serialize_pem())
+        indented(&key)
     )
 }
 
@@ -30,14 +27,7 @@ fn node(story: &Story, script: &str) -> anyhow::Result<String> {
 #[test]
 fn a_secret_is_all_that_https_needs() {
     let Some(story) = story("tls") else { return };
-    let mut params = CertificateParams::new([]).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    // If the authority had the same subject as the certificates that it signs, clients would take
-    // these for self-signed.
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "authority of the story");
-    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let authority = Authority::new();
     let host = story.hostname();
     let yaml = hello(IMAGES[0], "").replace(
         "balancers: {replicas: 2}",
@@ -53,11 +43,11 @@ fn a_secret_is_all_that_https_needs() {
         .unwrap();
     story
         .cluster
-        .apply(&story.namespace, &secret(&issuer, &host))
+        .apply(&story.namespace, &secret(&authority, &host))
         .unwrap();
     story.wait_ready();
 
-    let ca = issuer.pem().replace('\n', "\\n");
+    let ca = authority.issuer.pem().replace('\n', "\\n");
     // Returns the fingerprint of the certificate that a client which trusts the authority gets.
     let shown = |slot: &std::net::IpAddr| {
         let script = format!(
@@ -93,7 +83,7 @@ fn a_secret_is_all_that_https_needs() {
     // The kubelet updates the files in the pods within a minute or two.
     story
         .cluster
-        .apply(&story.namespace, &secret(&issuer, &host))
+        .apply(&story.namespace, &secret(&authority, &host))
         .unwrap();
     let begun = std::time::Instant::now();
     story

@@ -13,12 +13,16 @@
     reason = "all of this target is test code, helpers included"
 )]
 
+#[path = "../../src/authority.rs"]
+mod authority;
 mod connections;
 mod family;
 mod faults;
+mod grpc;
 mod processes;
 mod runtimes;
 mod second_port;
+mod socketio;
 mod sockets;
 mod story;
 

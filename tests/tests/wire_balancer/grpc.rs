@@ -182,7 +182,7 @@ async fn call(
 fn in_front_of(servers: &[&Server]) -> Balancer {
     let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.address).collect();
     let launch = Launch::to(&addresses).unwrap();
-    launch.with(&["--app-protocol", "h2c"]).ready().unwrap()
+    launch.with(&["--protocol", "h2c"]).ready().unwrap()
 }
 
 /// A request without its body.
@@ -447,7 +447,7 @@ fn a_call_that_breaks_off_ends_with_a_status_its_client_may_act_on() {
 fn without_a_server_a_call_is_answered_in_its_own_protocol() {
     let nobody = scaledapp_tests::ports::local().unwrap();
     let launch = Launch::to(&[nobody]).unwrap();
-    let options = ["--app-protocol", "h2c", "--waiting-time", "200ms"];
+    let options = ["--protocol", "h2c", "--waiting-time", "200ms"];
     let balancer = launch.with(&options).ready().unwrap();
     run(async {
         let mut client = Client::open(balancer.address()).await;

@@ -10,6 +10,9 @@
     reason = "all of this target is test code, helpers included"
 )]
 
+#[path = "../../src/authority.rs"]
+mod authority;
+mod conformance;
 mod discovery;
 mod doors;
 mod forwarding;
@@ -17,6 +20,7 @@ mod grpc;
 mod http2;
 mod malformed;
 mod memory;
+mod sticky;
 mod tls;
 mod upstreams;
 

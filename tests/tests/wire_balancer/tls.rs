@@ -6,12 +6,10 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -20,57 +18,13 @@ use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, Strea
 use scaledapp_tests::balancer::{Balancer, Launch};
 use scaledapp_tests::upstream::Upstream;
 use scaledapp_tests::{http, ports, wait};
-use tempfile::TempDir;
 
 use crate::SOON;
+use crate::authority::Authority;
 
-type Issuer = CertifiedIssuer<'static, KeyPair>;
 type Client = StreamOwned<ClientConnection, TcpStream>;
 
-/// An authority, and files with the certificates that it has signed.
-struct Authority {
-    issuer: Issuer,
-    files: TempDir,
-}
-
 impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new([]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self {
-            issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap(),
-            files: TempDir::new().unwrap(),
-        }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.files.path().join(name)
-    }
-
-    /// Signs a certificate for `host`. Returns the PEM of the certificate and of its key.
-    fn sign(&self, host: &str) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([host.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
-
-    /// Writes a certificate for `host` into files. Returns the value of `--tls` for them.
-    fn issue(&self, host: &str) -> String {
-        let (certificate, key) = self.sign(host);
-        let paths = [format!("{host}.crt"), format!("{host}.key")].map(|name| self.path(&name));
-        fs::write(&paths[0], certificate).unwrap();
-        fs::write(&paths[1], key).unwrap();
-        format!("{}:{}", paths[0].display(), paths[1].display())
-    }
-
-    /// Writes the authority's own certificate into a file. Returns its path.
-    fn root(&self) -> String {
-        let path = self.path("ca.crt");
-        fs::write(&path, self.issuer.pem()).unwrap();
-        path.display().to_string()
-    }
-
     fn client(&self) -> ClientConfig {
         self.client_with(None)
     }

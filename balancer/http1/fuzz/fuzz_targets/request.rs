@@ -28,6 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
             request_id: "id",
             token: (trust == Trust::Edge).then_some("token"),
             client_certificate: None,
+            drops_cookie: None,
         };
         let mut out = Vec::new();
         write_request(&mut out, &request, &origin, "fallback");

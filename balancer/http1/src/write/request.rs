@@ -10,6 +10,7 @@ use core::fmt::Write as _;
 use core::net::IpAddr;
 
 use super::put::{Text, put_field, put_framing};
+use crate::cookie;
 use crate::framing::Version;
 use crate::known::Known;
 use crate::request::Request;
@@ -36,6 +37,8 @@ pub struct Origin<'a> {
     /// passed on. That of a believed proxy is passed on: it describes the client of that
     /// proxy.
     pub client_certificate: Option<&'a str>,
+    /// A cookie that is for this proxy and not for the servers.
+    pub drops_cookie: Option<&'a str>,
 }
 
 /// Whether the statements of a request's sender about its client are believed.
@@ -108,14 +111,32 @@ pub fn write_request(
     };
     put_field(out, b"Host", host);
     for (known, name, value) in request.section.iter() {
-        if is_passed_on(known, request, origin.trust) {
-            put_field(out, name, value);
+        if !is_passed_on(known, request, origin.trust) {
+            continue;
+        }
+        match origin.drops_cookie {
+            Some(cookie) if name.eq_ignore_ascii_case(b"cookie") => {
+                put_cookies(out, name, value, cookie);
+            }
+            _ => put_field(out, name, value),
         }
     }
     put_framing(out, request.framing);
     put_connection(out, request.upgrade, origin.token);
     put_origin(out, request, origin);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Writes a `Cookie` field without the cookies called `dropped`; nothing if there are no others.
+fn put_cookies(out: &mut Vec<u8>, name: &[u8], value: &[u8], dropped: &str) {
+    let start = out.len();
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    if cookie::put_without(out, value, dropped) {
+        out.extend_from_slice(b"\r\n");
+    } else {
+        out.truncate(start);
+    }
 }
 
 fn put_request_line(out: &mut Vec<u8>, request: &Request<'_>) {
@@ -176,6 +197,7 @@ fn is_passed_on(known: Known, request: &Request<'_>, trust: Trust) -> bool {
         | Known::Te
         | Known::Token
         | Known::Trailer
+        | Known::Worker
         // Harmful and of no use.
         | Known::Proxy
         | Known::Shadow => false,

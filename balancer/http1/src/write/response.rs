@@ -72,6 +72,13 @@ pub fn write_response(
     out.extend_from_slice(b"\r\n");
 }
 
+/// Adds a field line to a head that is complete and the last thing in `out`.
+pub fn append_field(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.truncate(out.len().saturating_sub(b"\r\n".len()));
+    put_field(out, name.as_bytes(), value.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
 pub(crate) fn put_status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
     out.extend_from_slice(b"HTTP/1.1 ");
     put_number(out, u64::from(status));
@@ -111,7 +118,8 @@ fn is_passed_on(known: Known, status: u16) -> bool {
         | Known::Repeated
         | Known::Te
         | Known::Token
-        | Known::Trailer => false,
+        | Known::Trailer
+        | Known::Worker => false,
         // Fields of requests have no special meaning here.
         Known::Other
         | Known::Claim

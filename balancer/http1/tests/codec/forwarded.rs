@@ -330,6 +330,7 @@ fn a_token_is_shown_to_the_next_hop_only() {
     let ours = Origin {
         token: Some("t0ken"),
         client_certificate: None,
+        drops_cookie: None,
         ..EDGE
     };
     let sent = sent_on(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &ours);

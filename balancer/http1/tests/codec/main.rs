@@ -46,6 +46,7 @@ const EDGE: Origin<'static> = Origin {
     request_id: "id-1",
     token: None,
     client_certificate: None,
+    drops_cookie: None,
 };
 
 const PROXY: Origin<'static> = Origin {

@@ -16,7 +16,9 @@ use super::linger::Linger;
 use super::redirect;
 use super::request::{RequestMeta, Then};
 use crate::clock::Cut;
+use crate::config::Role;
 use crate::metrics::Failure;
+use crate::sticky::Returning;
 use crate::thread::Thread;
 
 /// The text that an HTTP/2 client gets; gRPC shows it in the error of the call.
@@ -253,7 +255,8 @@ fn parse(
     let trust = thread.callers.trust(request.token(), client.is_named);
     let source = match trust {
         Trust::Proxy => request.source(client.peer, |hop| thread.callers.is_named(hop)),
-        _ => client.peer,
+        Trust::Behind => request.real_ip().unwrap_or(client.peer),
+        Trust::Edge => client.peer,
     };
     // HTTP/1.0 does not require `Host`, and HTTP/1.1 does, so the proxy's own address is
     // used.
@@ -279,6 +282,11 @@ fn parse(
         until: request
             .grpc_timeout()
             .map(|time| thread.clock.now().saturating_add(time)),
+        returning: thread
+            .config
+            .sticky
+            .map(|sticky| Returning::of(sticky, &request, source))
+            .unwrap_or_default(),
         started: Instant::now(),
     };
     let location = client
@@ -300,6 +308,7 @@ fn parse(
                 request_id: std::str::from_utf8(&id).unwrap_or_default(),
                 token,
                 client_certificate: client.transport.client_certificate(),
+                drops_cookie: own_cookie(thread, token.is_some()),
             };
             http1::write_request(&mut head, &request, &origin, &ours);
         });
@@ -313,6 +322,13 @@ fn parse(
     } else {
         Next::Request(meta, head)
     }))
+}
+
+/// The cookie that the servers do not get. A balancer in front of dispatchers, which it shows a
+/// token, leaves it to them.
+fn own_cookie(thread: &Thread, shows_token: bool) -> Option<&'static str> {
+    let is_last = thread.config.role == Role::Dispatcher || !shows_token;
+    thread.config.sticky?.cookie().filter(|_| is_last)
 }
 
 /// Closes the proxy's side and reads, for a while, what the client still sends.

@@ -187,6 +187,9 @@ impl<'a> Exchange<'a> {
         if suspects.are_known() {
             self.search.answered(thread, &self.request);
         }
+        if answered.status < 400 {
+            self.learn(endpoint);
+        }
         endpoint.count_answer(answered.status);
         let outcome = if answered.status >= 500 || answered.has_failed {
             Outcome::Error
@@ -207,10 +210,22 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// The endpoint has accepted a request of a session of engine.io, so the session is there.
+    fn learn(&self, endpoint: &Endpoint) {
+        let engine_io = self.meta.returning.engine_io;
+        if let Some(session) = engine_io.and_then(|it| it.session) {
+            self.thread
+                .upstreams
+                .sessions
+                .learn(session, endpoint.tag());
+        }
+    }
+
     /// Both sides speak another protocol from here on: passes bytes on until they end.
     async fn switch(&mut self, upstream: Upstream, endpoint: &Endpoint) {
         let thread = self.thread;
         count(&thread.counts.upgrades);
+        self.learn(endpoint);
         endpoint.count_answer(101);
         note(thread, endpoint, Outcome::Answered);
         let elapsed = self.meta.started.elapsed();

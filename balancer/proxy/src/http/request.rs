@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use scaledapp_http1::{Framing, Version};
 
+use crate::sticky::Returning;
+
 /// A request whose head was read and rewritten.
 #[derive(Debug)]
 pub(crate) struct RequestMeta {
@@ -29,6 +31,8 @@ pub(crate) struct RequestMeta {
     pub(crate) is_grpc: bool,
     /// Until when its client waits, on the clock of the thread, if it has said so.
     pub(crate) until: Option<Duration>,
+    /// Where its client belongs.
+    pub(crate) returning: Returning,
     /// When its head was complete.
     pub(crate) started: Instant,
 }

@@ -198,6 +198,9 @@ fn container(app: &App, settings: &Settings) -> Container {
     for (name, value) in app.balancers.optional_flags() {
         flag(name, &value);
     }
+    if let Some(kind) = &app.app.sticky {
+        flag("--sticky", kind);
+    }
     if let Some(networks) = app.app.forwarded_from() {
         flag("--forwarded-from", &networks);
     }

@@ -127,6 +127,39 @@ impl Check {
         })
     }
 
+    /// The value of `--sticky`.
+    pub(super) fn sticky(&mut self, stickiness: &v1alpha1::Stickiness) -> Option<String> {
+        let at = "spec.balancers.stickiness";
+        let v1alpha1::Stickiness {
+            cookie,
+            header,
+            client_address,
+        } = stickiness;
+        for (name, given) in [("cookie", cookie), ("header", header)] {
+            let is_good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+            let is_name =
+                |text: &String| (1..=64).contains(&text.len()) && text.bytes().all(is_good);
+            if given.as_ref().is_some_and(|text| !is_name(text)) {
+                let message = "is no name: use at most 64 letters, digits, - and _";
+                self.violation(format!("{at}.{name}"), message);
+            }
+        }
+        if *client_address == Some(false) {
+            let message = "is false: leave stickiness out";
+            self.violation(format!("{at}.clientAddress"), message);
+        }
+        match (cookie, header, client_address) {
+            (Some(name), None, None) => Some(format!("cookie:{name}")),
+            (None, Some(name), None) => Some(format!("header:{name}")),
+            (None, None, Some(_)) => Some("address".to_owned()),
+            _ => {
+                let message = "needs exactly one of cookie, header and clientAddress, such as {cookie: SCALEDAPP}";
+                self.violation(at, message);
+                None
+            }
+        }
+    }
+
     pub(super) fn tls(&mut self, tls: &v1alpha1::Tls) -> Tls {
         let at = "spec.balancers.tls";
         self.secret(&format!("{at}.secretName"), &tls.secret_name);

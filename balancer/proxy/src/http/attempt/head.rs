@@ -5,13 +5,16 @@
 
 use std::time::Duration;
 
-use scaledapp_http1::{self as http1, Downstream, Framing, GrpcStatus, Limits, Response, Version};
+use scaledapp_http1::{
+    self as http1, Downstream, Framing, GrpcStatus, Limits, Response, Trust, Version,
+};
 
 use super::state::{Answered, Attempt, State};
 use crate::complaints::Complaints;
-use crate::config::grown;
+use crate::config::{Role, grown};
 use crate::endpoint::Endpoint;
 use crate::metrics::Failure;
+use crate::sticky::{Binding, Sticky, set_cookie};
 
 /// The most interim responses to one request. A server that reports progress with them
 /// (102, RFC 2518) needs hundreds; one that sends more never comes to an end.
@@ -22,7 +25,7 @@ const MAX_INTERIMS: u32 = 1000;
 /// request can then still be repeated, and the wait is too short to be noticed.
 const MAX_HELD_BYTES: u64 = 16 << 10;
 
-impl Attempt<'_, '_> {
+impl<'a> Attempt<'a, '_> {
     /// Uses the bytes that the upstream has sent; returns a cause if they cannot be used.
     pub(super) fn take_answer(&mut self) -> Option<Failure> {
         while !self.upstream.input.is_empty() {
@@ -111,6 +114,7 @@ impl Attempt<'_, '_> {
             keep_alive: false,
             hsts: self.hsts(),
         };
+        let binder = self.binder();
         let out = self.answer.out();
         if response.interim {
             self.interims += 1;
@@ -125,6 +129,7 @@ impl Attempt<'_, '_> {
             }
         } else if response.switching {
             http1::write_response(out, &response, Framing::None, &downstream);
+            bind(out, &response, &binder);
             self.state = State::Switching;
         } else {
             let framing = http1::downstream_framing(response.framing, version);
@@ -135,6 +140,7 @@ impl Attempt<'_, '_> {
                 || self.thread.activity.is_leaving();
             downstream.keep_alive = version == Version::Http10 && !downstream.close;
             http1::write_response(out, &response, framing, &downstream);
+            bind(out, &response, &binder);
             let is_kept = response.keep_alive && response.framing != Framing::UntilClose;
             let keep = is_kept.then(|| self.keep_time(response.keep_alive_timeout));
             if framing == Framing::UntilClose {
@@ -161,6 +167,18 @@ impl Attempt<'_, '_> {
             self.begin_body()?;
         }
         Ok(true)
+    }
+
+    /// What decides whether the client gets a cookie.
+    fn binder(&self) -> Binder<'a> {
+        Binder {
+            sticky: self.thread.config.sticky,
+            role: self.thread.config.role,
+            is_behind: self.client.trust == Trust::Behind,
+            is_secured: self.client.transport.is_secured(),
+            endpoint: self.endpoint,
+            shown: self.meta.returning.binding,
+        }
     }
 
     /// The seconds in `Strict-Transport-Security`, if the client is connected over TLS.
@@ -210,6 +228,56 @@ impl Attempt<'_, '_> {
         let ours = self.thread.config.limits.upstream_idle_time;
         let theirs = told.map(|seconds| Duration::from_secs(seconds.saturating_sub(1)));
         theirs.map_or(ours, |theirs| theirs.min(ours))
+    }
+}
+
+/// See [`Attempt::binder`].
+struct Binder<'a> {
+    sticky: Option<Sticky>,
+    role: Role,
+    is_behind: bool,
+    is_secured: bool,
+    endpoint: &'a Endpoint,
+    /// What the client's cookie names.
+    shown: Option<Binding>,
+}
+
+/// Adds to the head in `out` where the client belongs from now on, unless its cookie says so
+/// already. A dispatcher behind a balancer only names the worker: the balancer sets the cookie.
+fn bind(out: &mut Vec<u8>, response: &Response<'_>, binder: &Binder<'_>) {
+    let Some(cookie) = binder.sticky.and_then(Sticky::cookie) else {
+        return;
+    };
+    let name = binder.endpoint.name();
+    let binding = match binder.role {
+        Role::Dispatcher if binder.is_behind => {
+            http1::append_field(out, "Scaledapp-Worker", name);
+            return;
+        }
+        Role::Dispatcher => Binding {
+            pod: 0,
+            worker: name.parse().ok(),
+        },
+        Role::Balancer => Binding {
+            pod: binder.endpoint.tag(),
+            worker: response
+                .worker()
+                .and_then(|worker| std::str::from_utf8(worker).ok()?.parse().ok()),
+        },
+    };
+    if binder.shown == Some(binding) {
+        return;
+    }
+    let value = set_cookie(cookie, binding, binder.is_secured);
+    http1::append_field(out, "Set-Cookie", &value);
+    // A cache must not give one client's cookie to others.
+    let is_private = response.field("cache-control").is_some_and(|value| {
+        let value = value.to_ascii_lowercase();
+        let has = |word: &[u8]| value.windows(word.len()).any(|window| window == word);
+        has(b"private") || has(b"no-store")
+    });
+    if !is_private {
+        http1::append_field(out, "Cache-Control", "private");
     }
 }
 

@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use scaledapp_select::{EndedBy, Failed, Fate, Past, Position, Visit};
+use scaledapp_select::{EndedBy, Failed, Fate, Past, Position, Preference, Visit};
 
 use crate::endpoint::{Endpoint, InFlight};
 use crate::http::body::Flow;
@@ -39,6 +39,8 @@ pub(super) struct Search {
     until: Option<Duration>,
     /// Until when its client waits at all, if it has said so.
     client_waits_until: Option<Duration>,
+    /// Where its client belongs.
+    preferences: [Option<Preference>; 3],
     /// It has been sent to an endpoint, or has tried to reach one.
     again: bool,
     /// An endpoint has handed it back, so it must go to another one without waiting.
@@ -57,9 +59,13 @@ pub(super) struct Search {
 
 impl Search {
     /// A search that has not begun.
-    pub(super) fn new(client_waits_until: Option<Duration>) -> Self {
+    pub(super) fn new(
+        client_waits_until: Option<Duration>,
+        preferences: [Option<Preference>; 3],
+    ) -> Self {
         Self {
             client_waits_until,
+            preferences,
             ..Self::default()
         }
     }
@@ -144,14 +150,19 @@ pub(super) async fn choose<'a>(
     let queue = &thread.upstreams.queue;
     if search.is_suspect
         && !queue.is_contended()
-        && let Some(entered) = thread
-            .upstreams
-            .choose(client.source, &thread.upstreams.apart(&search.tried))
+        && let Some(entered) = thread.upstreams.choose(
+            client.source,
+            &thread.upstreams.apart(&search.tried),
+            &search.preferences,
+        )
     {
         return Ok(entered);
     }
     if !queue.is_contended()
-        && let Some(entered) = thread.upstreams.choose(client.source, &search.tried)
+        && let Some(entered) =
+            thread
+                .upstreams
+                .choose(client.source, &search.tried, &search.preferences)
     {
         return Ok(entered);
     }
@@ -196,7 +207,11 @@ pub(super) async fn choose<'a>(
             // The endpoints that have failed it may be available again.
             search.tried.clear();
         }
-        if let Some(entered) = thread.upstreams.choose(client.source, &search.tried) {
+        if let Some(entered) =
+            thread
+                .upstreams
+                .choose(client.source, &search.tried, &search.preferences)
+        {
             ticket.found();
             return Ok(entered);
         }

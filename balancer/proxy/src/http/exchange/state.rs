@@ -42,6 +42,8 @@ impl<'a> Exchange<'a> {
         if thread.config.upstream == UpstreamProtocol::Http2 {
             request.pass_trailers();
         }
+        let sessions = &thread.upstreams.sessions;
+        let preferences = meta.returning.preferences(thread.config.role, sessions);
         Self {
             thread,
             client,
@@ -51,7 +53,7 @@ impl<'a> Exchange<'a> {
                 deaths: u32::from(meta.is_repeated),
                 ..Past::default()
             },
-            search: Search::new(meta.until),
+            search: Search::new(meta.until, preferences),
             admitted: None,
             meta,
         }

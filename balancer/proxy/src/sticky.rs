@@ -1,0 +1,351 @@
+//! Where a client comes back to: by a cookie that names pod and worker, by a field of its requests,
+//! or by its address.
+//!
+//! Nothing is shared between proxies. A cookie is read by every balancer and by the dispatcher in
+//! the pod. Which endpoint a preference leads to is decided in `scaledapp-select`.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use scaledapp_http1::Request;
+use scaledapp_select::{Preference, client_hash, tag};
+use scaledapp_units::Fnv1a;
+
+use crate::config::Role;
+
+/// The cookie's name, if none is given.
+const COOKIE: &str = "SCALEDAPP";
+
+/// How a client comes back to the same server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sticky {
+    /// By a cookie of this name, which the proxy sets. Sessions of engine.io (socket.io) come back
+    /// without the cookie as well, see [`EngineIo`].
+    Cookie(&'static str),
+    /// Requests with the same value of this field go to the same server.
+    Field(&'static str),
+    /// Requests from the same address go to the same server.
+    Address,
+}
+
+/// A text that names no kind of stickiness.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StickyError {
+    /// The kind is not known.
+    #[error("{0:?} is not one of cookie, cookie:NAME, header:NAME, address")]
+    Kind(String),
+    /// The name cannot be that of a cookie or field.
+    #[error("{0:?} is no name: use letters, digits, - and _, at most 64 of them")]
+    Name(String),
+}
+
+impl FromStr for Sticky {
+    type Err = StickyError;
+
+    fn from_str(text: &str) -> Result<Self, StickyError> {
+        let (kind, name) = match text.split_once(':') {
+            Some((kind, name)) => (kind, Some(name)),
+            None => (text, None),
+        };
+        match (kind, name) {
+            ("cookie", None) => Ok(Self::Cookie(COOKIE)),
+            ("cookie", Some(name)) => Ok(Self::Cookie(checked(name)?)),
+            ("header", Some(name)) => Ok(Self::Field(checked(name)?)),
+            ("address", None) => Ok(Self::Address),
+            _ => Err(StickyError::Kind(text.to_owned())),
+        }
+    }
+}
+
+/// The name lives as long as the process: it is read once, at the start.
+fn checked(name: &str) -> Result<&'static str, StickyError> {
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if (1..=64).contains(&name.len()) && name.bytes().all(is_good) {
+        Ok(Box::leak(Box::from(name)))
+    } else {
+        Err(StickyError::Name(name.to_owned()))
+    }
+}
+
+impl Sticky {
+    /// The name of the cookie.
+    pub(crate) fn cookie(self) -> Option<&'static str> {
+        match self {
+            Self::Cookie(name) => Some(name),
+            Self::Field(_) | Self::Address => None,
+        }
+    }
+}
+
+/// What a cookie names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Binding {
+    /// The tag of the pod; 0 without a balancer.
+    pub(crate) pod: u64,
+    /// The worker's slot; `None` without a dispatcher.
+    pub(crate) worker: Option<u32>,
+}
+
+/// The version of the value's format, with its separator.
+const VERSION: &str = "v1.";
+
+impl fmt::Display for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self.worker {
+            Some(worker) => format!("{VERSION}{:010x}.{worker}", self.pod),
+            None => format!("{VERSION}{:010x}.-", self.pod),
+        };
+        write!(f, "{text}.{:02x}", check(&text))
+    }
+}
+
+/// Detects values that were cut or mistyped. It proves nothing: a client may choose its server.
+fn check(text: &str) -> u8 {
+    Fnv1a::default().with(text.bytes()).get() as u8
+}
+
+impl Binding {
+    /// Reads a cookie's value; `None` if it is none of ours.
+    pub(crate) fn parse(value: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(value).ok()?;
+        let (rest, sum) = text.rsplit_once('.')?;
+        if u8::from_str_radix(sum, 16).ok()? != check(rest) {
+            return None;
+        }
+        let (pod, worker) = rest.strip_prefix(VERSION)?.split_once('.')?;
+        Some(Self {
+            pod: u64::from_str_radix(pod, 16).ok()?,
+            worker: match worker {
+                "-" => None,
+                worker => Some(worker.parse().ok()?),
+            },
+        })
+    }
+
+    /// The endpoint of this hop.
+    fn preference(self, role: Role) -> Option<Preference> {
+        match role {
+            Role::Balancer => Some(Preference::Tag(self.pod)),
+            Role::Dispatcher => {
+                let worker = self.worker?;
+                Some(Preference::Tag(tag(&worker.to_string())))
+            }
+        }
+    }
+}
+
+/// The value of a `Set-Cookie` field (RFC 6265). The cookie ends with the browser's session.
+pub(crate) fn set_cookie(name: &str, binding: Binding, is_secured: bool) -> String {
+    let secure = if is_secured { "; Secure" } else { "" };
+    format!("{name}={binding}; Path=/; HttpOnly; SameSite=Lax{secure}")
+}
+
+/// A request of engine.io, the transport of socket.io. Its first request, and all requests of a
+/// session, must reach the same worker; many of its clients (Node, mobile apps, pages of other
+/// sites) return no cookies. So without a cookie, the client's address decides where a session
+/// begins, and afterwards its id does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EngineIo {
+    /// The hash of the session's id; `None` for the first request.
+    pub(crate) session: Option<u64>,
+}
+
+impl EngineIo {
+    fn of(path: &[u8]) -> Option<Self> {
+        let at = path.iter().position(|&byte| byte == b'?')?;
+        let parameters = path[at + 1..].split(|&byte| byte == b'&');
+        if !parameters
+            .clone()
+            .any(|parameter| parameter.starts_with(b"EIO="))
+        {
+            return None;
+        }
+        let mut sessions = parameters.filter_map(|parameter| parameter.strip_prefix(b"sid="));
+        let session = sessions.next().filter(|id| !id.is_empty());
+        Some(Self {
+            session: session.map(|id| Fnv1a::default().with(id.iter().copied()).get()),
+        })
+    }
+}
+
+/// What is known of a request that decides where it goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Returning {
+    /// What its cookie names.
+    pub(crate) binding: Option<Binding>,
+    /// Only where cookies are used.
+    pub(crate) engine_io: Option<EngineIo>,
+    /// Where the field or the address leads that decides.
+    hashed: Option<Preference>,
+}
+
+impl Returning {
+    pub(crate) fn of(sticky: Sticky, request: &Request<'_>, source: IpAddr) -> Self {
+        match sticky {
+            Sticky::Cookie(name) => {
+                let engine_io = EngineIo::of(request.path());
+                Self {
+                    binding: request.cookies(name).find_map(Binding::parse),
+                    engine_io,
+                    // Passing a busy endpoint over would lose the session.
+                    hashed: engine_io.map(|_| Preference::Owner(client_hash(source))),
+                }
+            }
+            Sticky::Field(name) => Self {
+                hashed: request.field(name).map(|value| {
+                    Preference::Weight(Fnv1a::default().with(value.iter().copied()).get())
+                }),
+                ..Self::default()
+            },
+            Sticky::Address => Self {
+                hashed: Some(Preference::Weight(client_hash(source))),
+                ..Self::default()
+            },
+        }
+    }
+
+    /// Where the request should go, first the best.
+    pub(crate) fn preferences(self, role: Role, sessions: &Sessions) -> [Option<Preference>; 3] {
+        let session = self.engine_io.and_then(|it| it.session);
+        [
+            session.and_then(|id| sessions.tag(id)).map(Preference::Tag),
+            self.binding.and_then(|binding| binding.preference(role)),
+            self.hashed,
+        ]
+    }
+}
+
+/// How many sessions are remembered in each of two halves.
+const MAX_SESSIONS: usize = 32 << 10;
+
+/// The endpoints of sessions of engine.io, shared by all threads. If there are too many, those that
+/// were not used for longest are forgotten; they go by their clients' addresses again.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions(Mutex<Halves>);
+
+#[derive(Debug, Default)]
+struct Halves {
+    newer: HashMap<u64, u64>,
+    older: HashMap<u64, u64>,
+}
+
+impl Sessions {
+    fn halves(&self) -> MutexGuard<'_, Halves> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tag(&self, session: u64) -> Option<u64> {
+        let halves = self.halves();
+        let found = halves.newer.get(&session);
+        found.or_else(|| halves.older.get(&session)).copied()
+    }
+
+    /// The endpoint with this tag has accepted a request of the session.
+    pub(crate) fn learn(&self, session: u64, tag: u64) {
+        let mut halves = self.halves();
+        if halves.newer.len() >= MAX_SESSIONS {
+            halves.older = std::mem::take(&mut halves.newer);
+        }
+        halves.newer.insert(session, tag);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_read_as_it_was_written_and_nothing_else_is() {
+        for binding in [
+            Binding {
+                pod: tag("hello-7f-abcde"),
+                worker: Some(3),
+            },
+            Binding {
+                pod: 0,
+                worker: Some(0),
+            },
+            Binding {
+                pod: (1 << 40) - 1,
+                worker: None,
+            },
+        ] {
+            let text = binding.to_string();
+            assert_eq!(Binding::parse(text.as_bytes()), Some(binding), "{text}");
+            for cut in 0..text.len() {
+                assert_eq!(
+                    Binding::parse(&text.as_bytes()[..cut]),
+                    None,
+                    "{text} {cut}"
+                );
+            }
+        }
+        for text in ["", "v1", "v2.0000000000.1.00", "x".repeat(4096).as_str()] {
+            assert_eq!(Binding::parse(text.as_bytes()), None);
+        }
+    }
+
+    #[test]
+    fn kinds_are_read_from_the_command_line() {
+        assert_eq!("cookie".parse(), Ok(Sticky::Cookie("SCALEDAPP")));
+        assert_eq!("cookie:app_1".parse(), Ok(Sticky::Cookie("app_1")));
+        assert_eq!("header:X-User".parse(), Ok(Sticky::Field("X-User")));
+        assert_eq!("address".parse(), Ok(Sticky::Address));
+        for wrong in [
+            "",
+            "cookie:",
+            "cookie:a b",
+            "header",
+            "header:a;b",
+            "ip",
+            "address:1",
+        ] {
+            assert!(wrong.parse::<Sticky>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_session_of_engine_io_is_known_by_its_id() {
+        let of = |path: &str| EngineIo::of(path.as_bytes());
+        assert_eq!(of("/socket.io/"), None);
+        assert_eq!(of("/?sid=abc"), None);
+        let first = of("/socket.io/?EIO=4&transport=polling").unwrap();
+        assert_eq!(first.session, None);
+        let polling = of("/socket.io/?EIO=4&transport=polling&t=1&sid=abc").unwrap();
+        let upgrade = of("/socket.io/?sid=abc&EIO=4&transport=websocket").unwrap();
+        assert!(polling.session.is_some());
+        assert_eq!(polling, upgrade);
+    }
+
+    #[test]
+    fn the_sessions_that_were_used_last_are_remembered() {
+        let sessions = Sessions::default();
+        for session in 0..3 * MAX_SESSIONS as u64 {
+            sessions.learn(session, session * 2);
+        }
+        let last = 3 * MAX_SESSIONS as u64 - 1;
+        assert_eq!(sessions.tag(last), Some(last * 2));
+        assert_eq!(
+            sessions.tag(last - MAX_SESSIONS as u64 / 2),
+            Some(last * 2 - MAX_SESSIONS as u64)
+        );
+        assert_eq!(sessions.tag(0), None);
+    }
+
+    #[test]
+    fn a_cookie_is_marked_secure_only_over_tls() {
+        let binding = Binding {
+            pod: 1,
+            worker: None,
+        };
+        let clear = set_cookie("S", binding, false);
+        assert!(
+            clear.ends_with("; Path=/; HttpOnly; SameSite=Lax"),
+            "{clear}"
+        );
+        assert!(set_cookie("S", binding, true).ends_with("; Secure"));
+    }
+}
