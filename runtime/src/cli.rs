@@ -78,10 +78,6 @@ fn namespaces(given: Vec<String>) -> Vec<String> {
 /// The flags about namespaces, for the operator and the DNS server, which must both get the
 /// same ones. `Z` is a zone with its namespaces.
 #[derive(Debug, clap::Args)]
-#[expect(
-    clippy::doc_markdown,
-    reason = "the documentation of an argument is its help, which is plain text"
-)]
 pub struct NamespaceArgs<Z>
 where
     Z: FromStr<Err: std::error::Error + Send + Sync> + Clone + Send + Sync + 'static,

@@ -62,7 +62,6 @@ pub struct Cli {
 }
 
 /// The subcommands.
-#[expect(clippy::doc_markdown, reason = "clap prints the texts as they are")]
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Supervise COMMAND: start the workers, share the port, restart what ends

@@ -137,7 +137,6 @@ impl Settings {
         let admin = word(args.admin, file.admin.as_deref())?
             .unwrap_or(AdminArg(Some(SocketAddr::from(([127, 0, 0, 1], 9377)))));
         let stop_signal = args.stop_signal.or(file.stop_signal);
-        let metrics_from = word(args.metrics_from, file.metrics_from.as_deref())?;
         let settings = Self {
             host: args.host.or(file.host),
             port,
@@ -189,7 +188,7 @@ impl Settings {
                 .logs_full
                 .or(file.logs_full)
                 .unwrap_or(LogsFullArg::Block),
-            metrics_from,
+            metrics_from: word(args.metrics_from, file.metrics_from.as_deref())?,
             metrics_merge: args
                 .metrics_merge
                 .or(file.metrics_merge)

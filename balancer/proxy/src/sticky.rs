@@ -10,11 +10,12 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use scaledapp_http1::Request;
+use scaledapp_http1::{self as http1, Request, Response};
 use scaledapp_select::{Preference, client_hash, tag};
 use scaledapp_units::Fnv1a;
 
 use crate::config::Role;
+use crate::endpoint::Endpoint;
 
 /// The cookie's name, if none is given.
 const COOKIE: &str = "SCALEDAPP";
@@ -141,6 +142,58 @@ impl Binding {
 pub(crate) fn set_cookie(name: &str, binding: Binding, is_secured: bool) -> String {
     let secure = if is_secured { "; Secure" } else { "" };
     format!("{name}={binding}; Path=/; HttpOnly; SameSite=Lax{secure}")
+}
+
+/// What decides whether a client gets a cookie.
+pub(crate) struct Binder<'a> {
+    pub(crate) sticky: Option<Sticky>,
+    pub(crate) role: Role,
+    pub(crate) is_behind: bool,
+    pub(crate) is_secured: bool,
+    pub(crate) endpoint: &'a Endpoint,
+    /// What the client's cookie names.
+    pub(crate) shown: Option<Binding>,
+}
+
+impl Binder<'_> {
+    /// Adds to the head in `out` where the client belongs from now on, unless its cookie says so
+    /// already. A dispatcher behind a balancer only names the worker: the balancer sets the cookie.
+    pub(crate) fn bind(&self, out: &mut Vec<u8>, response: &Response<'_>) {
+        let Some(cookie) = self.sticky.and_then(Sticky::cookie) else {
+            return;
+        };
+        let name = self.endpoint.name();
+        let binding = match self.role {
+            Role::Dispatcher if self.is_behind => {
+                http1::append_field(out, "Scaledapp-Worker", name);
+                return;
+            }
+            Role::Dispatcher => Binding {
+                pod: 0,
+                worker: name.parse().ok(),
+            },
+            Role::Balancer => Binding {
+                pod: self.endpoint.tag(),
+                worker: response
+                    .worker()
+                    .and_then(|worker| std::str::from_utf8(worker).ok()?.parse().ok()),
+            },
+        };
+        if self.shown == Some(binding) {
+            return;
+        }
+        let value = set_cookie(cookie, binding, self.is_secured);
+        http1::append_field(out, "Set-Cookie", &value);
+        // A cache must not give one client's cookie to others.
+        let is_private = response.field("cache-control").is_some_and(|value| {
+            let value = value.to_ascii_lowercase();
+            let has = |word: &[u8]| value.windows(word.len()).any(|window| window == word);
+            has(b"private") || has(b"no-store")
+        });
+        if !is_private {
+            http1::append_field(out, "Cache-Control", "private");
+        }
+    }
 }
 
 /// A request of engine.io, the transport of socket.io. Its first request, and all requests of a

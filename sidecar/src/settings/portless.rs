@@ -58,26 +58,6 @@ pub(super) fn check(args: &RunArgs, file: &FileSettings) -> anyhow::Result<()> {
             "leave it out: only waiting requests show that a worker hangs",
         ),
         (
-            "--dispatch",
-            args.dispatch.is_some() || file.dispatch.is_some(),
-            "leave it out: no work is distributed",
-        ),
-        (
-            "--sticky",
-            args.sticky.is_some() || file.sticky.is_some(),
-            "leave it out: no requests are sent to workers",
-        ),
-        (
-            "--protocol",
-            args.protocol.is_some() || file.protocol.is_some(),
-            "leave it out: no requests are sent to workers",
-        ),
-        (
-            "--dispatch-threads",
-            args.dispatch_threads.is_some() || file.dispatch_threads.is_some(),
-            "leave it out: no work is distributed",
-        ),
-        (
             "--mechanism",
             mechanism.is_some_and(|mechanism| mechanism != MechanismArg::Auto),
             "leave it out: no port is handed over",
@@ -93,12 +73,38 @@ pub(super) fn check(args: &RunArgs, file: &FileSettings) -> anyhow::Result<()> {
             "leave it out: nothing is served",
         ),
     ];
-    match refused.into_iter().find(|(_, is_given, _)| *is_given) {
+    let mut refused = refused.into_iter().chain(of_dispatch(args, file));
+    match refused.find(|(_, is_given, _)| *is_given) {
         Some((flag, _, cure)) => {
             bail!("{flag} needs a port, and --port is none: {cure}, or give --port a number")
         }
         None => Ok(()),
     }
+}
+
+/// The settings of the distribution of work: the flag, whether it is given, and what to do instead.
+fn of_dispatch(args: &RunArgs, file: &FileSettings) -> [(&'static str, bool, &'static str); 4] {
+    let no_work = "leave it out: no work is distributed";
+    let no_requests = "leave it out: no requests are sent to workers";
+    let threads = args.dispatch_threads.is_some() || file.dispatch_threads.is_some();
+    [
+        (
+            "--dispatch",
+            args.dispatch.is_some() || file.dispatch.is_some(),
+            no_work,
+        ),
+        ("--dispatch-threads", threads, no_work),
+        (
+            "--sticky",
+            args.sticky.is_some() || file.sticky.is_some(),
+            no_requests,
+        ),
+        (
+            "--protocol",
+            args.protocol.is_some() || file.protocol.is_some(),
+            no_requests,
+        ),
+    ]
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use crate::transport::Transport;
 
 /// How long a connection without streams is kept. Its server announces the end of a connection
 /// (GOAWAY), so that it may be kept for longer than one of HTTP/1.1.
-const IDLE_TIME: Duration = Duration::from_secs(60);
+const IDLE_TIME: Duration = Duration::from_mins(1);
 
 /// A connection to a server.
 #[derive(Debug)]

@@ -11,10 +11,10 @@ use scaledapp_http1::{
 
 use super::state::{Answered, Attempt, State};
 use crate::complaints::Complaints;
-use crate::config::{Role, grown};
+use crate::config::grown;
 use crate::endpoint::Endpoint;
 use crate::metrics::Failure;
-use crate::sticky::{Binding, Sticky, set_cookie};
+use crate::sticky::Binder;
 
 /// The most interim responses to one request. A server that reports progress with them
 /// (102, RFC 2518) needs hundreds; one that sends more never comes to an end.
@@ -129,7 +129,7 @@ impl<'a> Attempt<'a, '_> {
             }
         } else if response.switching {
             http1::write_response(out, &response, Framing::None, &downstream);
-            bind(out, &response, &binder);
+            binder.bind(out, &response);
             self.state = State::Switching;
         } else {
             let framing = http1::downstream_framing(response.framing, version);
@@ -140,20 +140,13 @@ impl<'a> Attempt<'a, '_> {
                 || self.thread.activity.is_leaving();
             downstream.keep_alive = version == Version::Http10 && !downstream.close;
             http1::write_response(out, &response, framing, &downstream);
-            bind(out, &response, &binder);
+            binder.bind(out, &response);
             let is_kept = response.keep_alive && response.framing != Framing::UntilClose;
             let keep = is_kept.then(|| self.keep_time(response.keep_alive_timeout));
             if framing == Framing::UntilClose {
                 self.client.set_resets(true);
             }
-            self.state = State::Body(Answered {
-                status: response.status,
-                close: downstream.close,
-                keep,
-                bodiless: response.bodiless,
-                is_grpc: response.is_grpc(),
-                has_failed: has_failed(response.field("grpc-status")),
-            });
+            self.state = State::Body(answered(&response, downstream.close, keep));
             if self.meta.takes_trailers {
                 self.answer.pass_trailers();
             }
@@ -231,53 +224,15 @@ impl<'a> Attempt<'a, '_> {
     }
 }
 
-/// See [`Attempt::binder`].
-struct Binder<'a> {
-    sticky: Option<Sticky>,
-    role: Role,
-    is_behind: bool,
-    is_secured: bool,
-    endpoint: &'a Endpoint,
-    /// What the client's cookie names.
-    shown: Option<Binding>,
-}
-
-/// Adds to the head in `out` where the client belongs from now on, unless its cookie says so
-/// already. A dispatcher behind a balancer only names the worker: the balancer sets the cookie.
-fn bind(out: &mut Vec<u8>, response: &Response<'_>, binder: &Binder<'_>) {
-    let Some(cookie) = binder.sticky.and_then(Sticky::cookie) else {
-        return;
-    };
-    let name = binder.endpoint.name();
-    let binding = match binder.role {
-        Role::Dispatcher if binder.is_behind => {
-            http1::append_field(out, "Scaledapp-Worker", name);
-            return;
-        }
-        Role::Dispatcher => Binding {
-            pod: 0,
-            worker: name.parse().ok(),
-        },
-        Role::Balancer => Binding {
-            pod: binder.endpoint.tag(),
-            worker: response
-                .worker()
-                .and_then(|worker| std::str::from_utf8(worker).ok()?.parse().ok()),
-        },
-    };
-    if binder.shown == Some(binding) {
-        return;
-    }
-    let value = set_cookie(cookie, binding, binder.is_secured);
-    http1::append_field(out, "Set-Cookie", &value);
-    // A cache must not give one client's cookie to others.
-    let is_private = response.field("cache-control").is_some_and(|value| {
-        let value = value.to_ascii_lowercase();
-        let has = |word: &[u8]| value.windows(word.len()).any(|window| window == word);
-        has(b"private") || has(b"no-store")
-    });
-    if !is_private {
-        http1::append_field(out, "Cache-Control", "private");
+/// What is known of the answer; `close` and `keep` are the two connections' future.
+fn answered(response: &Response<'_>, close: bool, keep: Option<Duration>) -> Answered {
+    Answered {
+        status: response.status,
+        close,
+        keep,
+        bodiless: response.bodiless,
+        is_grpc: response.is_grpc(),
+        has_failed: has_failed(response.field("grpc-status")),
     }
 }
 
