@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::clock::{self, Clock, REST_INTERVAL, TICK_INTERVAL};
-use crate::drain::{Arrival, Stage};
+use crate::drain::{Arrival, Stage, time_to_leave};
 
 /// After this long without a request, ticks become rare.
 const QUIET: Duration = Duration::from_secs(2);
@@ -30,7 +30,7 @@ pub(crate) struct Activity {
     rests: Cell<bool>,
     /// Notified when ticks must become frequent again.
     woken: Notify,
-    /// Notified when the stage becomes [`Stage::Leaving`] or a later one.
+    /// Notified of each stage from [`Stage::Leaving`] on.
     left: Notify,
 }
 
@@ -84,6 +84,16 @@ impl Activity {
         while !self.is_leaving() {
             self.left.notified().await;
         }
+    }
+
+    /// Resolves when one client of a WebSocket should be told to leave: once no new connection can
+    /// come here any more, at a random time before the deadline.
+    pub(crate) async fn client_should_leave(&self, share: f64) {
+        while self.stage.get() < Stage::Closed {
+            self.left.notified().await;
+        }
+        let at = time_to_leave(clock::now(), self.arrival.deadline(), share);
+        tokio::time::sleep(at.saturating_sub(clock::now())).await;
     }
 
     /// Resolves when it is time for the next tick.

@@ -25,19 +25,53 @@ pub(crate) enum Stage {
     Cut,
 }
 
-/// When a client last arrived, on the process's clock.
-#[derive(Debug, Default)]
-pub(crate) struct Arrival(AtomicU64);
+/// What all threads must know of a shutdown, on the process's clock, in milliseconds.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    /// When a client last arrived.
+    latest: AtomicU64,
+    /// The deadline for requests in flight.
+    deadline: AtomicU64,
+}
+
+impl Default for Arrival {
+    fn default() -> Self {
+        Self {
+            latest: AtomicU64::new(0),
+            deadline: AtomicU64::new(u64::MAX),
+        }
+    }
+}
 
 impl Arrival {
     /// Called only while the proxy shuts down, because nothing reads it before.
     pub(crate) fn set(&self, now: Duration) {
-        self.0.store(now.as_millis() as u64, Ordering::Relaxed);
+        self.latest.store(now.as_millis() as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
+        Duration::from_millis(self.latest.load(Ordering::Relaxed))
     }
+
+    pub(crate) fn set_deadline(&self, at: Duration) {
+        let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+        self.deadline.store(at, Ordering::Relaxed);
+    }
+
+    /// Far in the future while nothing shuts down.
+    pub(crate) fn deadline(&self) -> Duration {
+        Duration::from_millis(self.deadline.load(Ordering::Relaxed))
+    }
+}
+
+/// How long before the deadline every client of a WebSocket has been told to leave.
+const TOLD_BEFORE: Duration = Duration::from_secs(5);
+
+/// When one client of a WebSocket is told to leave, if it may be told from `now` on. `share`, from 0
+/// to 1, is random, so that not all clients come back in the same second.
+pub(crate) fn time_to_leave(now: Duration, deadline: Duration, share: f64) -> Duration {
+    let time = deadline.saturating_sub(now).saturating_sub(TOLD_BEFORE);
+    now.saturating_add(time.mul_f64(share))
 }
 
 /// How long handshakes that have begun may take.
@@ -178,6 +212,16 @@ mod tests {
         assert_eq!(lingering.stage(ms(6000), ms(5999)), Stage::Closing);
         assert_eq!(lingering.stage(ms(15_999), ms(6000)), Stage::Closed);
         assert_eq!(lingering.stage(ms(16_000), ms(6000)), Stage::Cut);
+    }
+
+    #[test]
+    fn clients_of_websockets_are_told_over_the_whole_time_and_before_the_deadline() {
+        let at = |share| time_to_leave(ms(1000), ms(31_000), share);
+        assert_eq!(
+            (at(0.0), at(0.5), at(1.0)),
+            (ms(1000), ms(13_500), ms(26_000))
+        );
+        assert_eq!(time_to_leave(ms(1000), ms(3000), 0.9), ms(1000));
     }
 
     #[test]

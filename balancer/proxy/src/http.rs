@@ -17,3 +17,4 @@ mod request;
 mod tunnel;
 mod unsent;
 mod upstream;
+mod websocket;

@@ -127,6 +127,7 @@ impl Proxy {
         };
         let mut departure = Departure::new(pace, clock::now());
         let (stage, arrival) = (Arc::clone(&self.stage), Arc::clone(&self.arrival));
+        arrival.set_deadline(clock::now().saturating_add(deadline.max(min)));
         let mut threads = self.threads.clone();
         tokio::spawn(async move {
             loop {

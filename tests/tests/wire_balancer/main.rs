@@ -23,6 +23,7 @@ mod memory;
 mod sticky;
 mod tls;
 mod upstreams;
+mod websockets;
 
 use std::time::Duration;
 

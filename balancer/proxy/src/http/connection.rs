@@ -276,6 +276,9 @@ fn parse(
         is_idempotent: request.is_idempotent(),
         is_repeated: trust == Trust::Behind && request.is_repeated(),
         upgrade: request.upgrade,
+        is_websocket: request
+            .field("upgrade")
+            .is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket")),
         expects_continue: request.expects_continue,
         takes_trailers: request.takes_trailers(),
         is_grpc: request.is_grpc(),

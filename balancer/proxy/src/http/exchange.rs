@@ -248,11 +248,17 @@ impl<'a> Exchange<'a> {
             early
         });
         let silence = tunnel::Silence::new(&client.deadline, &thread.config.limits);
+        let leaving = tunnel::Leaving {
+            activity: &thread.activity,
+            share: thread.random.borrow_mut().f64(),
+            is_websocket: self.meta.is_websocket,
+        };
         tunnel::run(
             (&mut client.transport, &early_of_client),
             (&mut link.transport, &early_of_upstream),
             endpoint,
             &silence,
+            &leaving,
         )
         .await;
     }
