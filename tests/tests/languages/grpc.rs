@@ -116,6 +116,7 @@ fn the_interoperability_cases_pass_over_tls() {
     };
     let options = [
         "-use_tls".to_owned(),
+        "-use_test_ca".to_owned(),
         format!("-ca_file={}", authority.root()),
         "-server_host_override=localhost".to_owned(),
     ];

@@ -34,7 +34,8 @@ fn launch(upstream: &Upstream) -> Launch {
 #[test]
 fn every_case_passes_over_tls() {
     let upstream = Upstream::answering("hello").unwrap();
-    let certificate = Authority::new().issue("localhost");
+    let authority = Authority::new();
+    let certificate = authority.issue("localhost");
     let launch = launch(&upstream).with(&["--tls", &certificate]);
     let Some(output) = h2spec(launch, &["-t", "-k"]) else {
         return;
