@@ -1,7 +1,7 @@
 //! Reads and writes bodies by their framing (RFC 9112 sections 6 to 8).
 //!
-//! Decides where the data is and when a body is complete, and stores none of it, except for
-//! trailer fields. A body that was cut off never counts as complete.
+//! Decides where the data is and when a body is complete. Trailer fields are stored, data is
+//! not. A body that was cut off never counts as complete.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -22,7 +22,7 @@ enum State {
     Broken(Malformed),
 }
 
-/// Reads a body from raw bytes. However they are split, the data is the same.
+/// Reads a body from raw bytes. The data does not depend on how the bytes are split.
 #[derive(Clone, Debug)]
 pub struct BodyReader {
     framing: Framing,
@@ -135,8 +135,8 @@ impl BodyReader {
     }
 }
 
-/// Reads framing until data or the end of the input. It stops after data, so that data
-/// before a fault is always returned, however the bytes arrive.
+/// Reads framing until data, the end of the body or the end of the input. It stops after data,
+/// so that data before a fault is always returned, however the bytes arrive.
 fn read_chunks(
     chunks: &mut Chunks,
     trailers: &mut Trailers,
@@ -209,7 +209,8 @@ impl BodyWriter {
         self.finish_with(out, &Trailers::default());
     }
 
-    /// The same with trailer fields, for a recipient that wants them. Only chunks can have them.
+    /// Like [`Self::finish`], but also appends trailer fields, for a recipient that wants them.
+    /// Only a body in chunks can have trailer fields.
     pub fn finish_with(&mut self, out: &mut Vec<u8>, trailers: &Trailers) {
         if self.framing == Framing::Chunked && !self.finished {
             out.extend_from_slice(b"0\r\n");

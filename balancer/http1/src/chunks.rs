@@ -1,14 +1,14 @@
 //! The framing bytes around chunks (RFC 9112 section 7.1): sizes, extensions, line ends and
 //! trailers.
 //!
-//! Bytes are processed one at a time, so it makes no difference how they arrive. The data
-//! between them is not interpreted. Extensions are checked and dropped: they mean nothing to the
-//! next hop. Trailers are checked; `trailers` says which of them may be passed on.
+//! Framing bytes are processed one at a time, so it makes no difference how they are split. The
+//! data between them is not interpreted. Extensions are checked and dropped: they mean nothing
+//! to the next hop. Trailers are checked; `trailers` says which of them may be passed on.
 
 use crate::fault::Fault;
 use crate::lexis::{is_space, is_token_byte, is_value_byte};
 
-/// Sixteen hexadecimal digits are 64 bits.
+/// The most hexadecimal digits of a chunk's size. Sixteen digits are 64 bits.
 const SIZE_DIGITS: u8 = 16;
 
 /// The most bytes of extensions in one line.

@@ -1,4 +1,5 @@
-//! Cookies in a request (RFC 6265 section 4.2.1): one value by its name, and all others without it.
+//! The cookies of a request (RFC 6265 section 4.2.1): finds those with a given name, and writes a
+//! field without them.
 //!
 //! What a value means is not decided here.
 
@@ -15,7 +16,7 @@ fn pairs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
     field.split(|&byte| byte == b';')
 }
 
-/// The value of a pair, without the quotes that some clients add.
+/// The value of a pair if it has this name, without the quotes that some clients add.
 fn value<'b>(pair: &'b [u8], name: &str) -> Option<&'b [u8]> {
     let rest = trim(pair).strip_prefix(name.as_bytes())?;
     let value = rest.strip_prefix(b"=")?;
@@ -25,8 +26,8 @@ fn value<'b>(pair: &'b [u8], name: &str) -> Option<&'b [u8]> {
     Some(unquoted.unwrap_or(value))
 }
 
-/// Appends the field's value without the cookies called `name`; the others stay byte for byte.
-/// Returns whether there were any others.
+/// Appends the field's value without the cookies called `name`. The other cookies are copied byte
+/// for byte, apart from space around the first. Returns whether there are other cookies.
 pub(crate) fn put_without(out: &mut Vec<u8>, field: &[u8], name: &str) -> bool {
     let mut has_others = false;
     for pair in pairs(field).filter(|pair| value(pair, name).is_none()) {

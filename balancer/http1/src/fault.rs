@@ -1,5 +1,5 @@
-//! Everything that can be wrong with a message: one closed list with the status of the
-//! answer and the word that names the fault.
+//! Everything that can be wrong with a message, as one closed list. Each fault has the
+//! status of the answer, a short name for metrics and the broken rule as a sentence.
 //!
 //! The modules that read messages decide when a rule is broken.
 

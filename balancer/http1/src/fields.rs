@@ -12,7 +12,7 @@ use crate::lexis::{after_spaces, is_value, token_length, trimmed};
 use crate::limits::Limits;
 use crate::line::{Line, Sender, end_of_line};
 
-/// How many bytes of a refused line are shown.
+/// The most bytes of a refused line that are shown.
 const NAME_SHOWN: usize = 64;
 
 /// The position of one field in the bytes of its head.
@@ -82,8 +82,8 @@ impl Fields {
     }
 
     /// The beginning of the field line for which the head in `bytes` was refused, up to its
-    /// colon. The text is for the log, so it ends before the value, which may be a secret.
-    /// Empty if no single line was to blame.
+    /// colon, at most 64 bytes. The text is for the log, so it ends before the value, which
+    /// may be a secret. Empty if the head was not refused for a single field line.
     pub fn refused<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
         let line = bytes.get(self.refused.clone()).unwrap_or_default();
         let end = line.iter().position(|&byte| byte == b':');

@@ -9,8 +9,8 @@ use crate::known::Known;
 use crate::lexis::{is_space, token_length};
 
 /// Joins the folded lines of the head at the start of `bytes`, as far as it has arrived.
-/// Returns whether there were any. Folded lines of a field that frames the message are not
-/// joined, nor is a folded line without a field before it: the parser then refuses the
+/// Returns whether any were joined. Folded lines of a field that frames the message are
+/// not joined, nor is a folded line without a field before it: the parser then refuses the
 /// head.
 pub fn unfold(bytes: &mut [u8]) -> bool {
     let mut is_changed = false;

@@ -17,7 +17,8 @@ impl<'b> Request<'b> {
         tokens.next().filter(|_| tokens.next().is_none())
     }
 
-    /// The client, as another ScaledApp proxy says (`X-Real-IP`).
+    /// The address of the client, as the sender gives it in `X-Real-IP`. The last field
+    /// counts.
     pub fn real_ip(&self) -> Option<IpAddr> {
         let mut real = self.section.all(Known::RealIp);
         real.next_back().and_then(address)
@@ -27,8 +28,9 @@ impl<'b> Request<'b> {
     ///
     /// Each proxy appends the address of its peer to `X-Forwarded-For`. So the list is read
     /// from its end up to the first address that `is_believed` rejects. That address is the
-    /// client's, and everything before it may be forged. Without the field, `X-Real-IP` is
-    /// used. An element that is not an address (`unknown`) also ends the search.
+    /// client's, and everything before it may be forged. If none is rejected, the first
+    /// address is the client's. Without the field, `X-Real-IP` is used, and without both,
+    /// `peer`. An element that is not an address (`unknown`) also ends the search.
     pub fn source(&self, peer: IpAddr, is_believed: impl Fn(IpAddr) -> bool) -> IpAddr {
         let lists = self.section.all(Known::ForwardedFor).rev();
         let mut hops = lists.flat_map(|value| list(value).rev()).peekable();

@@ -67,8 +67,9 @@ impl Told {
     }
 }
 
-/// RFC 9110 section 8.6 allows a recipient to treat a repeated equal number as one, in
-/// several fields or as a list.
+/// The length of an answer whose `Content-Length` is given more than once, in several
+/// fields or as a list. RFC 9110 section 8.6 allows a recipient to treat equal numbers as
+/// one.
 fn same_length<'b>(first: &'b [u8], others: impl Iterator<Item = &'b [u8]>) -> Result<Told, Fault> {
     let mut length = None;
     for value in core::iter::once(first).chain(others) {
@@ -83,8 +84,9 @@ fn same_length<'b>(first: &'b [u8], others: impl Iterator<Item = &'b [u8]>) -> R
     length.map(Told::Length).ok_or(Fault::Length)
 }
 
-/// Frameworks that pass on the fields of an answer may add `chunked` a second time. RFC
-/// 9112 section 6.1 forbids applying it twice, so it counts once.
+/// The coding of an answer that may name `chunked` more than once: frameworks that pass on
+/// the fields of an answer may add it a second time. RFC 9112 section 6.1 forbids applying
+/// it twice, so it counts once.
 fn chunked_again<'b>(
     first: &'b [u8],
     others: impl Iterator<Item = &'b [u8]>,

@@ -1,5 +1,6 @@
 //! What a proxy must know of gRPC (grpc.io, "gRPC over HTTP2"): how a call is recognised, how long
-//! its client waits, what its status means, and how a call is answered that no server has answered.
+//! its client waits, what its status means, and how the proxy answers a call for which no server
+//! has sent an answer.
 //!
 //! Messages are not read here.
 
@@ -11,8 +12,8 @@ use crate::write::{put_field, put_status_line};
 /// The media type of a call. A suffix names the encoding of the messages.
 const MEDIA_TYPE: &[u8] = b"application/grpc";
 
-/// Whether a `Content-Type` is that of a call. That of gRPC-Web is not: its trailer fields are in
-/// the body, and it goes over any HTTP.
+/// Whether a `Content-Type` is that of a gRPC call. The media type of gRPC-Web is not: gRPC-Web
+/// has its trailer fields in the body and works over any version of HTTP.
 pub fn is_grpc(media: &[u8]) -> bool {
     let (start, rest) = media.split_at(media.len().min(MEDIA_TYPE.len()));
     start.eq_ignore_ascii_case(MEDIA_TYPE) && matches!(rest, [] | [b'+' | b';' | b' ', ..])
@@ -45,9 +46,9 @@ pub struct GrpcStatus(pub u32);
 impl GrpcStatus {
     /// The call took longer than its client, or this proxy, waits.
     pub const DEADLINE_EXCEEDED: Self = Self(4);
-    /// A message, or all of them, were too large.
+    /// A head or a body was too large. An app may also send this status while it is busy.
     pub const RESOURCE_EXHAUSTED: Self = Self(8);
-    /// Something in the protocol was wrong.
+    /// Something else failed, such as a rule of the protocol that was broken.
     pub const INTERNAL: Self = Self(13);
     /// No server can be reached. The client may repeat the call later.
     pub const UNAVAILABLE: Self = Self(14);
@@ -65,8 +66,9 @@ impl GrpcStatus {
         matches!(self, Self::INTERNAL | Self::UNAVAILABLE | Self::DATA_LOSS)
     }
 
-    /// The status of a call that a proxy has answered itself. Without it, clients derive one from
-    /// the HTTP status, and theirs is `UNKNOWN` for most.
+    /// The status of a call that the proxy answers itself, where another request would get this
+    /// HTTP status. Without a gRPC status, clients derive one from the HTTP status, which gives
+    /// `UNKNOWN` for most.
     pub fn of_http(status: u16) -> Self {
         match status {
             413 | 431 => Self::RESOURCE_EXHAUSTED,
@@ -77,8 +79,9 @@ impl GrpcStatus {
     }
 }
 
-/// Appends a complete answer to a call: a head without a body, which becomes what gRPC calls
-/// "Trailers-Only". `message` must need no percent-encoding: visible ASCII without `%`, and spaces.
+/// Appends a complete answer to a call: a head without a body, in the form of HTTP/1. Over HTTP/2
+/// it becomes what gRPC calls "Trailers-Only". `message` must need no percent-encoding: visible
+/// ASCII without `%`, and spaces.
 pub fn write_grpc_answer(out: &mut Vec<u8>, status: GrpcStatus, message: &str, close: bool) {
     put_status_line(out, 200, b"");
     put_field(out, b"Content-Type", MEDIA_TYPE);

@@ -19,7 +19,7 @@ pub fn is_http2(bytes: &[u8]) -> bool {
 }
 
 /// Appends a server's preface (an empty `SETTINGS` frame) and `GOAWAY`, which says that no
-/// stream was processed and HTTP/1.1 is required. Clients show `text`.
+/// stream was processed and HTTP/1.1 is required. Clients may show `text`.
 pub fn write_http2_refusal(out: &mut Vec<u8>, text: &str) {
     put_frame_head(out, 0, SETTINGS);
     let text = text.as_bytes();

@@ -1,4 +1,4 @@
-//! Which fields the codec knows by name, and which names only resemble theirs.
+//! Which fields the codec knows by name, and which names only resemble a known name.
 //!
 //! Decides what a name means, once per field. What follows from the meaning is decided
 //! where heads are read and written.
@@ -51,7 +51,8 @@ pub(crate) enum Known {
     Worker,
 }
 
-/// Grouped by length, which alone distinguishes most names.
+/// The known names of this length, in lower case. Few names have the same length, so few
+/// are compared.
 const fn candidates(length: usize) -> &'static [(&'static [u8], Known)] {
     match length {
         2 => &[(b"te", Known::Te)],

@@ -55,8 +55,8 @@ pub(crate) const fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// The loop does not stop early, so that the compiler can check many bytes with one
-/// instruction.
+/// Whether all bytes may be in a field's value. The loop does not stop early, so that the
+/// compiler can check many bytes with one instruction.
 pub(crate) fn is_value(bytes: &[u8]) -> bool {
     let all = |fine, &byte| fine & is_value_byte(byte);
     bytes.iter().fold(true, all)
@@ -109,7 +109,8 @@ pub(crate) fn list(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     elements.filter(|element| !element.is_empty())
 }
 
-/// Only digits: no sign, no space, and at most 64 bits.
+/// The decimal number that the bytes are. Only digits are allowed: no sign and no space.
+/// `None` if the number has more than 64 bits.
 pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
     if bytes.is_empty() {
         return None;

@@ -2,16 +2,17 @@
 //!
 //! Decides where a message begins and ends, which messages are refused because they are
 //! ambiguous, and what is written instead of what was received (RFC 9110, RFC 9112). A
-//! request is never repaired: it is refused unless it follows the grammar exactly. In an
-//! answer, some faults that RFC 9112 allows a proxy to repair are repaired because old apps
-//! need it: bare line ends, folded lines, space before a colon. A head is never copied: a
-//! new one is written from what was understood.
+//! request is not repaired: apart from empty lines before it, which are skipped, it must
+//! follow the grammar exactly. In an answer, some faults that RFC 9112 allows a proxy to
+//! repair are repaired because old apps need it, such as bare line ends, folded lines and
+//! space before a colon. A head is not copied: a new one is written from what was
+//! understood.
 //!
 //! The codec knows no socket, no clock and no runtime: it takes bytes, and returns
 //! positions in them and new bytes. It does not choose an upstream, does not retry, and
 //! does not judge methods, paths or content. It does not support `CONNECT`. Of HTTP/2 it
-//! only recognises the preface and writes a refusal. It drops trailers, and passes `Via`
-//! and `Max-Forwards` on unchanged.
+//! only recognises the preface and writes a refusal. It passes `Via` and `Max-Forwards`
+//! on unchanged.
 //!
 //! `no_std` on purpose: the compiler then refuses clocks, sockets and files.
 #![no_std]

@@ -14,15 +14,15 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// The limits for requests. They are well above those of common servers (16 KiB in
-    /// Node, 32 KiB in nginx, 60 KiB in Envoy).
+    /// The limits for requests. They are above those of common servers (16 KiB in Node, 32
+    /// KiB in nginx, 60 KiB in Envoy).
     fn default() -> Self {
         Self::of(64 << 10, 1000)
     }
 }
 
 impl Limits {
-    /// The target may take half of the head.
+    /// The limits for heads of this size; a target may take half of a head.
     #[must_use]
     pub const fn of(head_bytes: usize, fields: usize) -> Self {
         Self {

@@ -22,7 +22,8 @@ pub struct Network {
 pub enum NetworkError {
     /// It is not an address, or its prefix is too long for its family.
     Shape(String),
-    /// It is an address within a network, so it is ambiguous.
+    /// It has bits set after its prefix, so it may mean the whole network or the single
+    /// address.
     HostBits(String, Network),
 }
 

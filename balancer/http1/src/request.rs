@@ -17,7 +17,7 @@ use crate::limits::Limits;
 use crate::line::{Sender, end_of_line, unfinished};
 use crate::options::Options;
 
-/// The longest method that is accepted. Registered methods have at most 16 bytes.
+/// The longest method that is accepted. Registered methods have at most 17 bytes.
 const METHOD_BYTES: usize = 32;
 
 /// The field line that sets [`Request::is_repeated`].
@@ -39,9 +39,9 @@ pub struct Request<'b> {
     pub framing: Framing,
     /// Whether the client keeps the connection open.
     pub keep_alive: bool,
-    /// Whether the request asks for another protocol and may do so: its version is 1.1, and
-    /// the protocol is not HTTP/2 (see [`parse_request`]). The body of the request comes
-    /// first, in the framing of HTTP.
+    /// Whether the request asks for another protocol and may do so: the request's version is 1.1,
+    /// and no protocol that it names is a version of HTTP (see [`parse_request`]). The body of the
+    /// request comes first, in the framing of HTTP.
     pub upgrade: bool,
     /// Whether the client waits for an interim response before it sends the body.
     pub expects_continue: bool,
@@ -52,13 +52,13 @@ pub struct Request<'b> {
 }
 
 impl<'b> Request<'b> {
-    /// Whether its response has no body.
+    /// Whether it is a `HEAD` request, whose response has no body.
     pub fn is_head(&self) -> bool {
         self.method == b"HEAD"
     }
 
-    /// Whether sending it twice has the same effect as sending it once (RFC 9110 section
-    /// 9.2.2).
+    /// Whether its method is idempotent: sending the request twice has the same effect as sending
+    /// it once (RFC 9110 section 9.2.2). An unknown method is not.
     pub fn is_idempotent(&self) -> bool {
         let method = self.method;
         matches!(
@@ -89,20 +89,20 @@ impl<'b> Request<'b> {
         options.any(|option| option.eq_ignore_ascii_case(b"trailers"))
     }
 
-    /// Whether it is a call of gRPC. A call has its answer's status in a trailer field, and both of
-    /// its directions may last for as long as the other one.
+    /// Whether it is a gRPC call. The status of its answer is in a trailer field, and each of the
+    /// two directions may last as long as the other.
     pub fn is_grpc(&self) -> bool {
         self.section.named("content-type").is_some_and(is_grpc)
     }
 
-    /// How long the sender of a gRPC call waits for its end; `None` if it does not say so, or in
-    /// a way that no rule allows.
+    /// How long the sender of a gRPC call waits for the end of the call; `None` if the field is
+    /// missing or malformed.
     pub fn grpc_timeout(&self) -> Option<Duration> {
         timeout(self.section.named("grpc-timeout")?)
     }
 
-    /// The path with its query, as received; empty where an absolute target has none, and
-    /// for `OPTIONS *`.
+    /// The path with its query, as received. Empty if an absolute target has none; `*` for
+    /// `OPTIONS *`.
     pub fn path(&self) -> &'b [u8] {
         self.path
     }
@@ -112,7 +112,7 @@ impl<'b> Request<'b> {
         self.section.iter().map(|(_, name, value)| (name, value))
     }
 
-    /// The first field with this name, in upper or lower case.
+    /// The value of the first field with this name; letter case is ignored.
     pub fn field(&self, name: &str) -> Option<&'b [u8]> {
         self.section.named(name)
     }
@@ -120,9 +120,9 @@ impl<'b> Request<'b> {
 
 /// Parses a request head at the start of `bytes`; `None` while it is incomplete.
 ///
-/// A malformed head is refused as soon as further bytes cannot make it well-formed. Empty
-/// lines before the request line are skipped (RFC 9112 section 2.2). `Upgrade: h2c` does
-/// not count as an upgrade: RFC 9113 section 3.1 has removed it, and a tunnel to an
+/// A fault within a line is found at the end of that line at the latest, before the head is
+/// complete. Empty lines before the request line are skipped (RFC 9112 section 2.2). `Upgrade:
+/// h2c` does not count as an upgrade: RFC 9113 section 3.1 has removed it, and a tunnel to an
 /// upstream would bypass everything that a proxy decides for each request.
 pub fn parse_request<'b>(
     bytes: &'b [u8],
@@ -181,7 +181,8 @@ struct RequestLine<'b> {
     version: Version,
     /// The authority of an absolute target.
     authority: Option<&'b [u8]>,
-    /// The target without scheme and authority, which may then lack its slash.
+    /// The target without scheme and authority. The path of an absolute target may be empty or
+    /// begin with `?`.
     path: &'b [u8],
 }
 

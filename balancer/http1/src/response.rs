@@ -95,8 +95,8 @@ impl<'b> Response<'b> {
         self.section.iter().map(|(_, name, value)| (name, value))
     }
 
-    /// Whether another ScaledApp proxy reports that the request has got no answer and may
-    /// be repeated elsewhere. Heads that are passed on never contain this report.
+    /// Whether another ScaledApp proxy reports that the request has got no answer and may be
+    /// repeated elsewhere. Heads that are passed on do not contain this report.
     pub fn may_go_elsewhere(&self) -> Option<Elsewhere> {
         let says = |known| self.status == 502 && self.section.first(known) == Some(RETRY);
         if says(Known::Interrupted) {
@@ -105,10 +105,10 @@ impl<'b> Response<'b> {
         says(Known::NotExecuted).then_some(Elsewhere::NotExecuted)
     }
 
-    /// Whether the answer is marked as a stream, in which long silence is normal. That is
-    /// so if it has no length, and its media type is one of those that are written as
-    /// events happen, or it asks not to be buffered (`X-Accel-Buffering: no`, which such
-    /// apps send for nginx).
+    /// Whether the answer is marked as a stream, in which long silence is normal. An answer with
+    /// a length is not. Any other answer is a stream if its media type is one of those that are
+    /// written as events happen, or if it asks not to be buffered (`X-Accel-Buffering: no`,
+    /// which apps with such answers send for nginx).
     pub fn is_stream(&self) -> bool {
         if !matches!(self.framing, Framing::Chunked | Framing::UntilClose) {
             return false;
@@ -128,17 +128,17 @@ impl<'b> Response<'b> {
     }
 
     /// The worker that has answered, as the dispatcher in front of it says (`Scaledapp-Worker`).
-    /// Heads that are passed on never say so.
+    /// Heads that are passed on do not contain this field.
     pub fn worker(&self) -> Option<&'b [u8]> {
         self.section.first(Known::Worker)
     }
 
-    /// Whether it answers a call of gRPC.
+    /// Whether it is the answer to a gRPC call.
     pub fn is_grpc(&self) -> bool {
         self.section.named("content-type").is_some_and(is_grpc)
     }
 
-    /// The first field with this name, in upper or lower case.
+    /// The value of the first field with this name; letter case is ignored.
     pub fn field(&self, name: &str) -> Option<&'b [u8]> {
         self.section.named(name)
     }
@@ -200,8 +200,8 @@ fn read<'b>(
     }))
 }
 
-/// The beginning is checked early, because an upstream that speaks another protocol may
-/// never send a line end.
+/// Checks the beginning of a status line that has not fully arrived, because an upstream that
+/// speaks another protocol may never send a line end.
 fn begins_like_http(line: &[u8]) -> Result<(), Fault> {
     let start = b"HTTP/1.";
     let seen = line.len().min(start.len());
@@ -212,8 +212,9 @@ fn begins_like_http(line: &[u8]) -> Result<(), Fault> {
     }
 }
 
-/// The space after the code may be missing if no reason follows. The grammar requires it,
-/// but some servers leave it out, and the line is not ambiguous without it.
+/// Version, status and reason phrase of a status line. The space after the code may be missing
+/// if no reason follows. The grammar requires it, but some servers leave it out, and the line is
+/// not ambiguous without it.
 fn status_line(line: &[u8]) -> Result<(Version, u16, &[u8]), Fault> {
     let (version, rest) = match line {
         [
@@ -254,8 +255,8 @@ fn status_line(line: &[u8]) -> Result<(Version, u16, &[u8]), Fault> {
     }
 }
 
-/// A 1xx response ends with its head (RFC 9110 section 15.2). If it announces a body, the
-/// next bytes are ambiguous.
+/// Checks a 1xx response. It ends with its head (RFC 9110 section 15.2); if it announces a body,
+/// the next bytes are ambiguous.
 fn check_interim(
     status: u16,
     version: Version,

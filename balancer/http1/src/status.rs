@@ -1,6 +1,7 @@
 //! The usual phrases of status codes (RFC 9110 section 15, RFC 6585).
 
-/// Empty for an unknown code: the phrase adds nothing to the code.
+/// The usual phrase of a status code. It is empty for a code that is not listed here,
+/// because the phrase adds nothing to the code.
 pub(crate) const fn phrase(status: u16) -> &'static str {
     match status {
         100 => "Continue",

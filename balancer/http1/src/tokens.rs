@@ -8,11 +8,11 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::hint::black_box;
 
-/// A shorter token could be guessed.
+/// The shortest token in bytes. A shorter one could be guessed.
 const MIN_BYTES: usize = 16;
-/// A token is part of each head, so it must be short.
+/// The longest token in bytes. It is sent with each request, so it must be short.
 const MAX_BYTES: usize = 256;
-/// There is room for the old token and the new one, and for some forgotten ones.
+/// The most tokens of an app: the old one and the new one, and some that were forgotten.
 const MAX_TOKENS: usize = 16;
 
 /// The tokens by which the proxies of one app identify themselves to each other. The first

@@ -1,5 +1,5 @@
-//! Trailer fields: what follows the last chunk of a body (RFC 9112 section 7.1.2), and which of
-//! it may be passed on.
+//! Trailer fields, which follow the last chunk of a body (RFC 9112 section 7.1.2), and which of
+//! them may be passed on.
 //!
 //! Whether a recipient wants trailer fields is not decided here.
 
@@ -8,9 +8,9 @@ use alloc::vec::Vec;
 use crate::known::Known;
 use crate::lexis::trim;
 
-/// Names that have their meaning only before a body (RFC 9110 section 6.5.1): a recipient that
-/// adds trailer fields to the head would be deceived by them. Names that [`Known`] knows are never
-/// passed on.
+/// Names of fields that have a meaning only in a head (RFC 9110 section 6.5.1). They are not
+/// passed on as trailer fields: a recipient that adds trailer fields to the head would be deceived
+/// by them. The names that [`Known`] lists are not passed on either.
 const ONLY_IN_HEADS: [&[u8]; 16] = [
     b"age",
     b"authorization",
@@ -59,7 +59,7 @@ impl Trailers {
         fields.filter(|(name, _)| may_follow(name))
     }
 
-    /// The first field with this name, in upper or lower case.
+    /// The value of the first field with this name; letter case is ignored.
     pub fn field(&self, name: &str) -> Option<&[u8]> {
         let is_it = |field: &(&[u8], &[u8])| field.0.eq_ignore_ascii_case(name.as_bytes());
         self.fields().find(is_it).map(|(_, value)| value)

@@ -1,5 +1,5 @@
-//! HTTP/1 over a client's connection: its requests, what becomes of each, and how bytes
-//! flow between client and endpoint.
+//! Requests in the form of HTTP/1, from a client's connection or from a stream of HTTP/2:
+//! what becomes of each, and how bytes flow between client and endpoint.
 //!
 //! `scaledapp-http1` decides which messages are well-formed; `scaledapp-select` decides
 //! which endpoint gets a request.

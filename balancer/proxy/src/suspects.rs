@@ -5,7 +5,7 @@
 //! cause. Each is repeated once. If they were repeated at the same time, the cause would
 //! fail the others a second time, so they are repeated one after the other. [`Paths`] makes
 //! the decisions; time is an argument. `recent` remembers which paths have been answered
-//! recently, and `fatal` how many workers the worst paths have ended.
+//! recently, and `fatal` counts the workers that the named paths have ended.
 
 mod fatal;
 mod recent;
@@ -30,19 +30,19 @@ const MIN_POSSIBLE: usize = 5;
 /// A path is named in the log once it may have ended this many workers.
 const MIN_NAMED: usize = 3;
 /// The pause between the last end and the next request of a suspect path; it doubles with
-/// each further end. A worker that was ready for a second is replaced immediately (the
-/// engine's backoff), and other requests have been served in the meantime.
+/// each further end, at most twice. A worker that was ready for a second is replaced
+/// immediately (the engine's backoff), and other requests have been served in the meantime.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The name of a path contains at most this many bytes of it.
 const MAX_NAME_BYTES: usize = 96;
 
-/// A request that ends its worker does so soon. After this time the next suspect request is
-/// sent.
+/// How long a suspect request runs alone. A request that ends its worker does so soon, so
+/// after this time the next suspect request is sent.
 const ALONE_TIMEOUT: Duration = Duration::from_millis(250);
 /// How long a suspect request waits for those before it.
 const TURN_TIMEOUT: Duration = Duration::from_secs(1);
-/// If more suspect requests than this wait, a whole machine has failed rather than one
-/// worker, and they do not wait for each other.
+/// The most suspect requests that wait for their turn. If there are more, a whole machine
+/// has probably failed rather than one worker, and the others do not wait.
 const MAX_WAITING: usize = 32;
 
 /// Called with a sentence about a path that ends workers.
@@ -67,7 +67,7 @@ impl std::fmt::Debug for Suspects {
 }
 
 impl Suspects {
-    /// `fatal` counts the workers that the worst paths have ended.
+    /// `fatal` counts the workers that the named paths have ended.
     pub(crate) fn new(fatal: Fatal) -> Self {
         Self {
             turn: Semaphore::new(1),
@@ -91,7 +91,8 @@ impl Suspects {
         self.known.load(Ordering::Relaxed) > 0
     }
 
-    /// Resolves when it is a suspect request's turn, or after a while in any case.
+    /// Resolves when it is a suspect request's turn. `None` if the turn did not come in
+    /// time, or if too many requests wait already.
     pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         let waiting = Waiting(&self.waiting);
         if waiting.0.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {
@@ -121,7 +122,7 @@ impl Suspects {
     pub(crate) fn ended(&self, now: Duration, path: &Name, worker: u64, sign: Sign) {
         let is_proven = match sign {
             Sign::Beside => false,
-            // Other requests for its path were answered a moment ago, so this one may be
+            // If other requests for its path were answered recently, this one may be
             // innocent.
             Sign::Alone => !self.recent.has(now, path.key),
             Sign::Twice => true,
@@ -137,7 +138,7 @@ impl Suspects {
         }
     }
 
-    /// A request was answered; `head` is its own head.
+    /// A request was answered; `head` is the head of the request.
     pub(crate) fn note(&self, now: Duration, head: &[u8]) {
         self.recent.note(now, self.recent.key(head));
     }
@@ -195,9 +196,9 @@ pub(crate) struct Name {
 /// How likely a request was the cause of its worker's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sign {
-    /// It was one of several requests there.
+    /// The worker was executing other requests as well.
     Beside,
-    /// It was the only request there.
+    /// The worker was executing no other request.
     Alone,
     /// A second worker has ended while it executed this request.
     Twice,

@@ -78,7 +78,7 @@ impl Borrow<[u8]> for Name {
 impl FromStr for Name {
     type Err = NameError;
 
-    /// Parses a name such as `hello.apps.local`, with or without the closing dot.
+    /// Parses a name such as `hello.apps.local`, with or without the trailing dot.
     fn from_str(text: &str) -> Result<Self, NameError> {
         let owned = || text.to_owned();
         let labels = text.strip_suffix('.').unwrap_or(text);
@@ -110,7 +110,7 @@ impl FromStr for Name {
 }
 
 impl fmt::Display for Name {
-    /// Writes the name with the closing dot.
+    /// Writes the name with the trailing dot.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = &*self.0;
         while let Some((length, after)) = rest.split_first().filter(|(length, _)| **length > 0) {

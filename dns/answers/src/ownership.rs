@@ -3,10 +3,10 @@
 //!
 //! The most specific bound zone that contains a name decides; a name in no bound zone is open
 //! to every namespace. The apex of the served zone, `ns.` below it and the names of its servers
-//! are reserved, because they answer for the zone itself. The operator and the DNS server both
-//! decide by [`Ownership`], so a name that the operator refuses gets no answer from the server.
-//! If two permitted apps want the same name, the older one gets it; the operator and the server
-//! each decide that themselves.
+//! are reserved, because they carry the zone's own records. The operator and the DNS server
+//! both decide by [`Ownership`], so a name that the operator refuses gets no answer from the
+//! server. If two permitted apps want the same name, the older app gets it. That rule is not in
+//! this file: the operator and the server each implement it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
@@ -152,7 +152,7 @@ impl Ownership {
         self
     }
 
-    /// Checks that an app of `namespace` may have the name; letter case and a closing dot are
+    /// Checks that an app of `namespace` may have the name; letter case and a trailing dot are
     /// ignored. A wildcard (`*.apps.example.com`) stands for every name below, so the namespace
     /// must be allowed to have all of them.
     ///
@@ -202,14 +202,14 @@ impl Ownership {
     }
 }
 
-/// Names that answer for the zone itself.
+/// The names that carry the zone's own records.
 fn reserved(apex: &Name) -> Vec<Name> {
     // Below an apex of maximal length, the server's name would be too long to be valid.
     let server = format!("{NAME_SERVER}.{apex}").parse();
     [apex.clone()].into_iter().chain(server).collect()
 }
 
-/// The name without its closing dot, as people write it.
+/// The name in lower case and without trailing dots, as people write it.
 fn shown(name: &str) -> String {
     name.trim_end_matches('.').to_ascii_lowercase()
 }

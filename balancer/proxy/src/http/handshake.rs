@@ -88,8 +88,8 @@ pub(super) async fn settle(thread: &Thread, client: &mut Client) -> Result<Optio
     Ok(Some(settled))
 }
 
-/// Tells the client why there is no session, as far as the socket takes the bytes
-/// immediately.
+/// Tells the client why there is no session. Only what the socket takes immediately is
+/// sent; the rest is lost.
 fn fail(thread: &Thread, secured: &mut Secured, error: &SessionError) {
     if *error == SessionError::NotTls {
         let mut out = thread.buffers.output();
@@ -97,7 +97,7 @@ fn fail(thread: &Thread, secured: &mut Secured, error: &SessionError) {
         secured.send_in_clear(&out);
         thread.buffers.put_output(out);
     } else {
-        // The bytes that wait are the alert.
+        // The TLS session has already queued an alert, which is sent here.
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         let _unheard = secured.poll_flush(&mut context);
     }

@@ -1,6 +1,6 @@
-//! How many workers each of the worst paths has ended, for metrics. Labels are bounded,
-//! because clients choose paths: only the first few paths that are named in events have a
-//! label of their own.
+//! How many workers a path has ended, for metrics. Only paths that are named in the log
+//! are counted. Clients choose paths, so the number of labels is bounded: the first paths
+//! have a label of their own, and all others share one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
