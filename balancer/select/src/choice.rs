@@ -1,7 +1,8 @@
 //! Which endpoint gets a request.
 //!
-//! The choice depends only on what is visible of each endpoint at this moment. Health is
-//! not an input of the algorithms: it only decides which endpoints may be chosen at all.
+//! The choice depends on what is visible of each endpoint at this moment and, with some
+//! algorithms, on the client, on the previous choice or on chance. Health is not an input of the
+//! algorithms: it only decides which endpoints may be chosen at all.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -25,16 +26,18 @@ pub enum Algorithm {
     RoundRobin,
     /// A random endpoint.
     Random,
-    /// Always the same endpoint for the same client address (highest random weight).
+    /// The same endpoint for the same client address, while that endpoint may be chosen (highest
+    /// random weight).
     Hash,
 }
 
-/// What is visible of an endpoint when one is chosen.
+/// What is visible of an endpoint at the time of a choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
     /// Unique and stable, for [`Algorithm::Hash`]; see [`key`].
     pub key: u64,
-    /// The same on every balancer for the same pod, and in a pod for the same slot; see [`tag`].
+    /// The same on every balancer for the same pod; inside a pod, the same for the same slot. See
+    /// [`tag`].
     pub tag: u64,
     /// What its owner knows of it.
     pub standing: Standing,
@@ -71,9 +74,9 @@ impl Candidate {
         }
     }
 
-    /// Of two equally busy endpoints, the one that sent something more recently is
-    /// certainly working; the other may be blocked. An endpoint without requests has
-    /// nothing to send, so its silence says nothing.
+    /// Whether to prefer this endpoint to the other one. Of two equally busy endpoints, the one
+    /// that sent something more recently is certainly working; the other may be blocked. An
+    /// endpoint without requests has nothing to send, so its silence says nothing.
     fn is_less_busy(self, than: Self) -> bool {
         let is_livelier = self.load > 0 && self.heard > than.heard;
         self.load < than.load || (self.load == than.load && is_livelier)
@@ -150,7 +153,7 @@ struct Best {
     /// See [`Candidate::tier`].
     tier: u8,
     all_unknown: bool,
-    /// How many they are.
+    /// The number of these endpoints.
     count: usize,
 }
 
@@ -184,7 +187,7 @@ impl Best {
     }
 }
 
-/// Where a client belongs that must come back to the same endpoint.
+/// The endpoint to which a client must come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preference {
     /// The endpoint with this tag.
@@ -192,17 +195,18 @@ pub enum Preference {
     /// The endpoint that has the greatest weight for this hash (rendezvous hashing), so that
     /// balancers which know the same endpoints choose the same one.
     Owner(u64),
-    /// The same, but an endpoint that is much busier than the others is passed over.
+    /// Like [`Self::Owner`], but an endpoint that is much busier than the average is passed over.
     Weight(u64),
 }
 
 /// How much busier than the average an endpoint may be, in hundredths, before it is passed over.
 const BOUND: u64 = 125;
 
-/// The endpoint that a client prefers; `None` if it must not get the request, or if there is none.
+/// The index of the endpoint that a client prefers. `None` if no endpoint fits the preference, or
+/// if the one that fits must not get the request.
 ///
-/// A draining endpoint keeps the clients that belong to it: it still serves, and what they have
-/// there is lost wherever else they go.
+/// With [`Preference::Tag`], a draining endpoint keeps its clients: it still serves, and a client
+/// that goes to another endpoint loses the state that it has here.
 pub fn preferred(
     preference: Preference,
     count: usize,
@@ -243,7 +247,7 @@ pub fn client_hash(client: IpAddr) -> u64 {
     (client as u64) ^ ((client >> 64) as u64).rotate_left(32)
 }
 
-/// The weight of an endpoint for a client, the same in every run and on every balancer
+/// The weight of an endpoint for a client's hash, the same in every run and on every balancer
 /// (rendezvous hashing): when an endpoint is removed, only its own clients move to other
 /// endpoints.
 fn weight(hash: u64, key: u64) -> u64 {

@@ -1,20 +1,23 @@
-//! Outlier detection: which endpoints are ejected for a while because they have failed
-//! several times in a row.
+//! Outlier detection: which endpoints are ejected for a while because requests to them
+//! have failed.
 //!
 //! The decision depends on outcomes and on the time that is passed in; the caller decides
 //! what counts as a failure. An ejected endpoint comes back by itself. Its first success
-//! then clears its record; another failure ejects it for twice as long.
+//! then clears its record; another failure of the same kind ejects it for twice as long.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// This many broken connections in a row eject an endpoint: its pod may have been deleted.
+/// This many failures in a row ([`Outcome::Broken`]) eject an endpoint: its pod may have
+/// been deleted.
 const MAX_FAILURES: u32 = 3;
-/// This many 5xx answers in a row eject an endpoint (Envoy's default).
+/// This many 5xx answers without a good answer in between eject an endpoint (Envoy's
+/// default).
 const MAX_ERRORS: u32 = 5;
 /// How long the first ejection lasts; each further one lasts twice as long.
 pub const FIRST_EJECTION: Duration = Duration::from_secs(1);
-/// The longest ejection: an endpoint that is still listed is tried at least this often.
+/// The longest ejection: after this time at the latest, an endpoint that is still listed
+/// may be tried again.
 const MAX_EJECTION: Duration = Duration::from_mins(1);
 
 /// How a request at an endpoint turned out.

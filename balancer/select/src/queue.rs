@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// See the module documentation.
+/// The requests that wait for an endpoint.
 #[derive(Debug)]
 pub struct Queue {
     /// The largest number of requests in flight at one endpoint.
@@ -45,7 +45,7 @@ struct Waiters {
     /// The last positions given at the front and at the end.
     ends: (u64, u64),
     /// The number of requests that have ended at an endpoint since a waiting request last
-    /// tried to take the room of an ended one.
+    /// searched for the room that ended requests have left.
     freed: u32,
     /// Counts the changes that may concern all waiting requests: a new table, or passed
     /// time.
@@ -106,7 +106,8 @@ impl Queue {
     }
 
     /// Joins the queue; `None` if it is full. A request that comes back is older than every
-    /// new one and is never refused; the limit of connections bounds their number.
+    /// new one, so it is not refused. The number of requests that come back is bounded by
+    /// the limit of connections.
     pub fn join(&self, visit: Visit) -> Option<Ticket<'_>> {
         let mut waiters = self.lock();
         if visit == Visit::First && waiters.waiting.len() >= self.max_waiting {

@@ -29,7 +29,7 @@ pub struct Past {
     /// Bytes of it were written in at least one attempt.
     pub written: bool,
     /// How often the process that executed it ended with no other known cause, here or in
-    /// the hop before.
+    /// the hop before. An attempt whose process has an unknown fate also counts.
     pub deaths: u32,
     /// How often that process was killed from outside. Once there are two ends in total,
     /// these count as deaths, too.
@@ -84,9 +84,9 @@ pub enum HandBack {
     Interrupted,
 }
 
-/// A process that ends while it executes a request is the strongest sign that the request
-/// is the cause. A request may therefore be repeated after one such end, and is given up at
-/// the second.
+/// A request is given up at this number of deaths. A process that ends while it executes a
+/// request is the strongest sign that the request is the cause, so the request may be
+/// repeated after one death, but not after the second.
 const MAX_DEATHS: u32 = 2;
 
 /// Whether a request that is about to be written could be repeated only with proof that it
@@ -96,7 +96,8 @@ pub fn may_need_proof(past: &Past, is_idempotent: bool) -> bool {
     !is_idempotent || past.has_met_an_end()
 }
 
-/// Whether a request that has failed needs such a proof to be repeated.
+/// Whether a failed attempt can be repeated only with such a proof. `false` if no proof
+/// would help.
 pub fn needs_proof(failed: Failed, past: &Past, is_idempotent: bool) -> bool {
     let may_help = failed.written && !failed.answered && failed.replayable;
     may_help && may_need_proof(past, is_idempotent)
@@ -131,8 +132,8 @@ pub struct Budget {
 
 /// The tokens of a new budget: a server with few requests must also be able to repeat some.
 const INITIAL_TOKENS: u32 = 50 * 100;
-/// The most tokens that a budget can have: a busy hour must not pay for a storm of
-/// repetitions.
+/// The most tokens that a budget can have: a busy hour must not make a storm of repetitions
+/// possible later.
 const MAX_TOKENS: u32 = 500 * 100;
 
 impl Budget {

@@ -26,7 +26,7 @@ pub enum CertificateError {
         "there is no private key in it: give PEM of PKCS#8 (BEGIN PRIVATE KEY), SEC1 or PKCS#1, without a passphrase"
     )]
     NoKey,
-    /// The key has an algorithm that TLS servers do not use.
+    /// The key cannot sign, for example because TLS servers do not use its algorithm.
     #[error(
         "the private key cannot be used: {0}; use ECDSA P-256 or P-384, Ed25519, or RSA of 2048 bits and more"
     )]
@@ -36,7 +36,7 @@ pub enum CertificateError {
         "the certificate does not belong to this key: the server's own certificate must come first in the chain, and both must be replaced together"
     )]
     Mismatch,
-    /// The first certificate cannot be read.
+    /// The first certificate, or the PEM of the chain, cannot be read.
     #[error("the first certificate cannot be read: {0}")]
     Malformed(String),
 }

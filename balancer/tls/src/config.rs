@@ -82,7 +82,8 @@ pub enum SettingsError {
 /// check again whether it is still valid.
 ///
 /// # Errors
-/// There is no certificate, or the authorities of clients cannot be read.
+/// There is no certificate, the authorities of clients cannot be read, or `rustls` refuses
+/// the settings.
 pub fn server_config(
     certificates: &[Certificate],
     settings: &Settings,

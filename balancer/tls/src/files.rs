@@ -1,5 +1,5 @@
-//! Certificates in files that are replaced while the process runs, as the kubelet and
-//! certbot do. Decides whether the content of the files is new and complete. It does not
+//! Certificates in files that the kubelet or certbot, for example, replaces while the
+//! process runs. Decides whether the content of the files is new and complete. It does not
 //! decide how often they are read.
 
 use std::fs;
@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use crate::certificate::{Certificate, CertificateError};
 
-/// A longer file is not a certificate chain.
+/// The longest file that is read, in bytes. A longer one is not a certificate chain.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// A chain and its key, as `--tls CERT:KEY` names them.
@@ -67,7 +67,7 @@ pub struct Files {
 }
 
 impl Files {
-    /// No file is read yet.
+    /// Files that have not been read yet.
     pub const fn new(pairs: Vec<Pair>) -> Self {
         Self {
             pairs,
@@ -83,7 +83,8 @@ impl Files {
 
     /// The certificates, if the content of any file has changed since the last success, or
     /// if `anyway` is set. All files are read together: if a key is replaced a moment after
-    /// its certificate, this call finds a mismatch, and the next one finds a change.
+    /// its certificate, a call in between finds a mismatch, and the next call finds a
+    /// change.
     ///
     /// # Errors
     /// A file cannot be read, or two of them cannot be used together.

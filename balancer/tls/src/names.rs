@@ -10,8 +10,8 @@ use rustls::sign::CertifiedKey;
 use crate::certificate::Certificate;
 
 /// Certificates by the names that they are for. An exact name is preferred to a wildcard,
-/// which stands for one label (RFC 9525 section 6.3). A client that names no server, or a
-/// server that no certificate is for, gets the first certificate.
+/// which stands for one label (RFC 9525 section 6.3). A client gets the first certificate
+/// if it names no server, or a server for which there is no certificate.
 #[derive(Debug)]
 pub struct Names {
     exact: BTreeMap<String, Arc<CertifiedKey>>,

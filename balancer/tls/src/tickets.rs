@@ -1,5 +1,6 @@
-//! Session tickets that all balancers of an app can open, although they share no state:
-//! their keys are derived from the private key that all of them have, and from the time.
+//! Session tickets that all balancers of an app can open, although the balancers share no
+//! state: the keys of tickets are derived from the private key, which every balancer has,
+//! and from the time.
 //!
 //! Decides which key seals tickets, which keys open them, and for how long. rustls does not
 //! limit the age of a ticket, so a ticket expires when its key is dropped.

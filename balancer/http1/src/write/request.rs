@@ -32,12 +32,12 @@ pub struct Origin<'a> {
     /// The token that identifies this proxy to the next hop, if the next hop is another
     /// ScaledApp proxy.
     pub token: Option<&'a str>,
-    /// The certificate that the sender has presented over TLS, as the value of
-    /// `Client-Cert` (RFC 9440 section 2.2). A client's own field of that name is never
-    /// passed on. That of a believed proxy is passed on: it describes the client of that
-    /// proxy.
+    /// The certificate that the sender has presented over TLS, as the value of `Client-Cert`
+    /// (RFC 9440 section 2.2). A field of that name is not passed on from a client. From a
+    /// believed proxy it is passed on, and this value is not added: the field describes the
+    /// client of that proxy.
     pub client_certificate: Option<&'a str>,
-    /// A cookie that is for this proxy and not for the servers.
+    /// The name of a cookie that is for this proxy and is not sent upstream.
     pub drops_cookie: Option<&'a str>,
 }
 
@@ -100,7 +100,7 @@ pub fn write_request(
     origin: &Origin<'_>,
     fallback_host: &str,
 ) {
-    // Room for what is added, so that a head costs at most one allocation.
+    // Room for what is added, so that a head usually costs at most one allocation.
     out.reserve(request.head_len + 256);
     put_request_line(out, request);
     let nameless = request.host.is_empty() && request.version == Version::Http10;
@@ -152,8 +152,9 @@ fn put_request_line(out: &mut Vec<u8>, request: &Request<'_>) {
     out.extend_from_slice(b" HTTP/1.1\r\n");
 }
 
-/// The token is for one hop only, and `Connection` says so: a dispatcher that does not know
-/// the field removes it, as it removes every field that `Connection` names.
+/// Writes `Connection` and the token. The token is for one hop only, and `Connection` says so: a
+/// dispatcher that does not know the field removes it, as it removes every field that
+/// `Connection` names.
 fn put_connection(out: &mut Vec<u8>, upgrade: bool, token: Option<&str>) {
     let options: &[u8] = match (upgrade, token) {
         (false, None) => return,
@@ -234,7 +235,8 @@ fn put_origin(out: &mut Vec<u8>, request: &Request<'_>, origin: &Origin<'_>) {
     }
 }
 
-/// Also ends the line. IPv4 clients of a dual-stack socket are written as IPv4 addresses.
+/// Writes an address and ends the line. IPv4 clients of a dual-stack socket are written as IPv4
+/// addresses.
 fn put_address(out: &mut Vec<u8>, address: IpAddr) {
     // Writing into memory cannot fail.
     let _ = write!(Text(out), "{}", address.to_canonical());

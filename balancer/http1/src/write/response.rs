@@ -72,7 +72,7 @@ pub fn write_response(
     out.extend_from_slice(b"\r\n");
 }
 
-/// Adds a field line to a head that is complete and the last thing in `out`.
+/// Adds a field line to the complete head at the end of `out`.
 pub fn append_field(out: &mut Vec<u8>, name: &str, value: &str) {
     out.truncate(out.len().saturating_sub(b"\r\n".len()));
     put_field(out, name.as_bytes(), value.as_bytes());
@@ -91,13 +91,14 @@ pub(crate) fn put_status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// RFC 9110 section 8.6: a 1xx or 204 answer must not have a `Content-Length`.
+/// Whether an answer may have a `Content-Length`: RFC 9110 section 8.6 forbids it for 1xx
+/// and 204.
 const fn may_tell_length(status: u16) -> bool {
     status >= 200 && status != 204
 }
 
-/// 426 names the required protocol (RFC 9110 section 15.5.22), and upgrades are passed
-/// through.
+/// Whether `Upgrade` is passed on: 101 confirms an upgrade, and 426 names the required
+/// protocol (RFC 9110 section 15.5.22).
 const fn tells_upgrade(status: u16) -> bool {
     matches!(status, 101 | 426)
 }
