@@ -51,7 +51,8 @@ pub(crate) struct Seed {
     pub(crate) index: usize,
 }
 
-/// Serves until the last stage is over.
+/// Serves until the last connection has ended after [`Stage::Closed`], or until
+/// [`Stage::Cut`].
 ///
 /// # Errors
 /// The event loop of the thread cannot be created.
@@ -283,8 +284,8 @@ impl Accepting<'_> {
     /// Ends a connection to make room for a new one: the connection that has waited longest
     /// for a request or, if none has waited for long, the connection whose client has not
     /// sent or read for longest. The client of another new connection may be about to send
-    /// its request, so new connections end last. A connection whose request is at an
-    /// endpoint never ends for this reason.
+    /// its request, so new connections end last. A connection that waits for an endpoint
+    /// does not end for this reason.
     fn make_way(&self) {
         let Thread {
             clock,

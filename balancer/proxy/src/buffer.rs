@@ -9,10 +9,10 @@ use tokio::io::ReadBuf;
 
 use crate::transport::Transport;
 
-/// The initial size of a buffer: one read fills it, and most messages fit into it.
+/// The initial size of a buffer: one read can fill it, and most messages fit into it.
 const SMALL_BYTES: usize = 16 << 10;
-/// The size after a read has filled the buffer: more data will follow, and larger reads
-/// take fewer system calls.
+/// The size for a body after a read has filled the buffer: more data probably follows, and
+/// larger reads take fewer system calls.
 const LARGE_BYTES: usize = 64 << 10;
 /// The most spare buffers that a thread keeps for its next connections.
 const MAX_KEPT: usize = 64;
@@ -128,7 +128,7 @@ impl Buffer {
         self.bytes.is_empty() || self.end - self.start < self.bytes.len()
     }
 
-    /// Makes room for up to `most` bytes.
+    /// Doubles the memory, up to `most` bytes.
     pub(crate) fn grow(&mut self, most: usize) {
         let wanted = (self.bytes.len() * 2).clamp(SMALL_BYTES, most.max(SMALL_BYTES));
         if wanted > self.bytes.len() {
@@ -172,7 +172,7 @@ impl Buffer {
         buffers: &Buffers,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        // The buffer is smaller only if it was squeezed.
+        // A buffer that has memory, but less than this, was squeezed.
         if self.is_empty() && self.bytes.len() < SMALL_BYTES {
             self.bytes = buffers.take();
         }

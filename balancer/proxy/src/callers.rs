@@ -33,7 +33,7 @@ pub(crate) struct KnownCallers {
     forwarded_from: Arc<[Network]>,
     /// The current tokens of [`Callers::tokens`].
     tokens: RefCell<Option<Tokens>>,
-    /// How a caller is treated that sends one of the tokens, if tokens are required.
+    /// How a caller is treated if it sends one of the tokens, or if no tokens are required.
     trust: Trust,
     /// Whether a token is sent to the next hop.
     shows_token: bool,
@@ -70,7 +70,7 @@ impl KnownCallers {
         (!self.is_named(peer)).then_some(peer)
     }
 
-    /// How a caller is treated whose request contained the token `shown`.
+    /// How to treat a caller whose request contained the token `shown`.
     pub(crate) fn trust(&self, shown: Option<&[u8]>, is_named: bool) -> Trust {
         let tokens = self.tokens.borrow();
         trust(self.trust, tokens.as_ref(), shown, is_named)
@@ -84,8 +84,8 @@ impl KnownCallers {
     }
 }
 
-/// How a caller is treated. It gets `trust` if it sends one of the `tokens`, or if no token
-/// is required (`None`).
+/// How to treat a caller. If `trust` is [`Trust::Behind`], this applies to a caller that
+/// sends one of the `tokens`, or to every caller if no token is required (`None`).
 fn trust(trust: Trust, tokens: Option<&Tokens>, shown: Option<&[u8]>, is_named: bool) -> Trust {
     let is_ours = || match tokens {
         None => true,

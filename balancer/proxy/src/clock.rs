@@ -4,10 +4,11 @@
 //! A timer for each step of each request would cost more than the step itself. So all
 //! deadlines of a thread are checked together, every [`TICK_INTERVAL`] (every
 //! [`REST_INTERVAL`] while the thread is idle), and take effect up to that much late. They
-//! are in one array, which each check reads from end to end. Idle connections, and
-//! connections whose client does not send or read, are each in an ordered list, so that the
-//! oldest can be ended without a search. A parked connection has no task to wake; instead
-//! its slot is reported. The caller decides what follows when a deadline passes.
+//! are in one array, which each check reads from end to end. Idle connections are in an
+//! ordered list, and so are connections whose client does not send or read, so that the
+//! oldest of each list can be ended without a search. A parked connection has no task to
+//! wake; instead its slot is reported. The caller decides what follows when a deadline
+//! passes.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -231,8 +232,8 @@ impl Clock {
         true
     }
 
-    /// Ends the connection whose client has not sent or read for longest, if that is at
-    /// least `grace`. Returns whether there was one.
+    /// Ends the connection whose client has not sent or read for the longest time, if that
+    /// time is at least `grace`. Returns whether there was one.
     pub(crate) fn end_longest_stalled(&self, grace: Duration) -> bool {
         let Some(slot) = self.oldest(List::Stalled, grace) else {
             return false;
@@ -252,7 +253,8 @@ impl Clock {
         self.oldest(List::Stalled, grace).is_some()
     }
 
-    /// The connection that has been in a list longest, if that is at least `least`.
+    /// The connection that has been in a list for the longest time, if that time is at
+    /// least `least`.
     fn oldest(&self, list: List, least: Duration) -> Option<Slot> {
         let steps = self.steps.borrow();
         let first = steps.order.first(list)?;

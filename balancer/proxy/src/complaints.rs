@@ -17,7 +17,7 @@ use crate::memory::Pressure;
 /// A complaint of one kind is repeated after this time at the earliest.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// See the module documentation.
+/// The complaints of one thread.
 #[derive(Debug)]
 pub(crate) struct Complaints {
     clock: Rc<Clock>,
@@ -71,7 +71,8 @@ impl Complaints {
         tracing::warn!(%error, "{what}: {cure}");
     }
 
-    /// Accepting pauses because every connection has a request in flight.
+    /// Accepting pauses because the limit is reached and no connection can end for a new
+    /// one.
     pub(crate) fn connections_are_full(&self) {
         if self.is_due("connections-full") {
             tracing::warn!(
@@ -157,8 +158,8 @@ impl Complaints {
         );
     }
 
-    /// A client's request is refused. This is a warning only if a flag can help, because
-    /// any client can cause the other refusals.
+    /// A client's request is refused. This is a warning only if a flag can help. Any client
+    /// can cause other refusals, so they are no reason to warn.
     pub(crate) fn request_is_refused(&self, status: u16, reason: &'static str, rule: &str) {
         if !self.is_due(reason) {
             return;

@@ -1,4 +1,4 @@
-//! The settings of the forwarding path, each with the reason for its default.
+//! The settings of the forwarding path, with reasons for the defaults.
 //!
 //! The binaries decide which flags set them.
 
@@ -29,8 +29,8 @@ pub enum UpstreamProtocol {
     Http2,
 }
 
-/// How many things may exist at the same time, and how long each may take. A counter in
-/// [`crate::Metrics`] shows when a limit is reached.
+/// How many things may exist at the same time, and how long each may take. Counters in
+/// [`crate::Metrics`] show when limits are reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Client connections of all threads together. At the limit, a new connection replaces
@@ -87,8 +87,8 @@ pub struct Limits {
     /// Between ScaledApp proxies ([`Trust::Behind`]) it is zero: there a closed side means
     /// that the peer no longer waits.
     pub half_close_time: Duration,
-    /// Limits of request heads; beyond them the answer is 431. Memory beyond the first 16
-    /// KiB is taken only for a head that needs it.
+    /// Limits of request heads; beyond them the answer is 431, or 414 for the target. Memory
+    /// beyond the first 16 KiB is taken only for a head that needs it.
     pub request_head: http1::Limits,
     /// Limits of answer heads; beyond them the answer is 502.
     pub answer_head: http1::Limits,
@@ -308,8 +308,7 @@ impl Default for Limits {
             attempts: 4,
             retry_percent: 20,
             replay_bytes: 64 << 10,
-            // Node closes idle connections after 5 s, earlier than the other common
-            // servers.
+            // Node closes idle connections after 5 s, earlier than most common servers.
             upstream_idle_time: Duration::from_secs(4),
             upstream_idle: 256,
         }

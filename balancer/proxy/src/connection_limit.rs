@@ -1,7 +1,8 @@
 //! How many connections there may be in all threads of a proxy together.
 //!
-//! It is consulted when a connection begins and when it ends, never for a request. Each
-//! thread decides which of its connections ends for a new one (`accept`, `clock`).
+//! The limit is consulted when a connection begins and when it ends, but not for a
+//! request. Each thread decides which of its connections ends for a new one (`accept`,
+//! `clock`).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,7 +15,7 @@ use tokio::sync::Notify;
 /// How far the limit may be exceeded for a moment, while as many old connections end.
 const MAX_BEYOND: u32 = 64;
 
-/// See the module documentation.
+/// The number of connections, and its limits.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimit {
     limit: u32,

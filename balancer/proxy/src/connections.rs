@@ -26,10 +26,10 @@ use crate::metrics::{count, shift};
 use crate::thread::Thread;
 use crate::transport::Transport;
 
-/// After watching the parked connections has failed, it is tried again after this long.
+/// The pause after the parked connections could not be watched, before the next attempt.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// See the module documentation.
+/// The client connections of one thread.
 #[derive(Debug)]
 pub(crate) struct Connections {
     thread: Rc<Thread>,
@@ -268,8 +268,8 @@ impl Connections {
     }
 }
 
-/// Waits for the next byte. It is written by hand, because the compiler's futures store
-/// their arguments twice.
+/// Waits for the next byte of a connection. This future is written by hand, because the
+/// compiler's futures store their arguments twice.
 struct Rest(Option<Connection>);
 
 impl Future for Rest {

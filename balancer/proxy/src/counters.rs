@@ -1,5 +1,5 @@
-//! Counters of answers under one name, such as a worker's slot. They outlive the endpoints
-//! that share the name.
+//! Counters of answers by name, such as the name of a worker's slot. The counters outlive
+//! the endpoints that share the name.
 //!
 //! The owner of the endpoints decides which of them share counters. It must choose names
 //! from a bounded set, because each name becomes a label.

@@ -238,7 +238,7 @@ pub fn preferred(
     }
 }
 
-/// The hash of a client's address for [`Preference::Weight`].
+/// The hash of a client's address, for [`Algorithm::Hash`] and for [`Preference`].
 pub fn client_hash(client: IpAddr) -> u64 {
     let client = match client {
         IpAddr::V4(ip) => u128::from(ip.to_bits()),
