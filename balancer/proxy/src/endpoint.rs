@@ -188,14 +188,15 @@ impl Endpoint {
         self.address
     }
 
-    /// Requests that have been sent there and not been answered.
+    /// Requests that were assigned to this endpoint and are not over, upgraded connections
+    /// included.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// For how long it has owed an answer and sent nothing at all: since its last byte, on
-    /// any request or upgraded connection, or since the arrival of the first request that
-    /// now awaits an answer. `None` if it owes none.
+    /// For how long the endpoint has owed an answer and sent nothing at all: since its last
+    /// byte, on any request or upgraded connection, or since the arrival of the first
+    /// request that now awaits an answer. `None` if it owes none.
     ///
     /// Nothing is owed on upgraded connections. Nothing at all is owed while the client of
     /// any request is expected to send the rest of that request, or to read the answer so

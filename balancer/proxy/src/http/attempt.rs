@@ -37,8 +37,8 @@ enum AnswerRoom {
 }
 
 impl<'t> Attempt<'_, 't> {
-    /// Runs until the upstream is done. It takes a reference, because a future that owned the
-    /// attempt would take the memory of another copy of it at each await.
+    /// Runs until the attempt has ended. It takes a reference, because a future that owned
+    /// the attempt would take the memory of another copy of it at each await.
     pub(super) async fn run(&mut self) -> End {
         poll_fn(|context| self.poll(context)).await
     }

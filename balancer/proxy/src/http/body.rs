@@ -181,7 +181,7 @@ impl Flow {
         }
     }
 
-    /// The output, to add an interim response before the body.
+    /// The output, to which a head or an interim response can be added before the body.
     pub(crate) fn out(&mut self) -> &mut Vec<u8> {
         &mut self.out
     }

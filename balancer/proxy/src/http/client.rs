@@ -31,7 +31,7 @@ use crate::transport::Transport;
 /// buffered as many of its bytes as it may.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// See the module documentation.
+/// The client's side of a connection.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) transport: Transport,
@@ -94,9 +94,10 @@ impl Client {
         input
     }
 
-    /// While an answer is being sent whose end is marked by the end of the connection,
-    /// every other end (a failure, the end of a drain, SIGKILL) must reset the connection:
-    /// the client would take an orderly close for the end of the answer.
+    /// Sets whether the connection is reset when it ends. While an answer is being sent
+    /// whose end is marked by the end of the connection, every other end (a failure, the
+    /// end of a drain, SIGKILL) must reset the connection: the client would take an
+    /// orderly close for the end of the answer.
     pub(super) fn set_resets(&mut self, resets: bool) {
         self.resets = resets;
         self.transport.set_resets(resets);
@@ -133,8 +134,8 @@ impl Client {
         Poll::Ready(Err(Gone::Late))
     }
 
-    /// Reads what it sends in the meantime, within its buffer, and notes the end of its
-    /// side. Returns whether its connection is broken.
+    /// Reads what the client sends in the meantime, as far as its buffer has room, and
+    /// notes the end of its side. Returns whether the connection is broken.
     pub(super) fn poll_gone(&mut self, thread: &Thread, context: &mut Context<'_>) -> bool {
         while !self.finished {
             if !self.input.has_room() {
@@ -147,7 +148,8 @@ impl Client {
         false
     }
 
-    /// Reads what it sends and discards it. Returns whether its connection is broken.
+    /// Reads what the client sends and discards it. Returns whether the connection is
+    /// broken.
     pub(super) fn poll_discard(&mut self, thread: &Thread, context: &mut Context<'_>) -> bool {
         while !self.finished {
             self.input.consume(usize::MAX);
@@ -177,7 +179,7 @@ impl Client {
         None
     }
 
-    /// Whether its connection is broken as far as the event loop knows. This is for a
+    /// Whether the connection is broken, as far as the event loop knows. This is for a
     /// connection that is not read at present. The caller checks again after
     /// [`LOOK_INTERVAL`].
     pub(super) fn looks_gone(&mut self, thread: &Thread) -> bool {

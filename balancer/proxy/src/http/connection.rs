@@ -170,8 +170,9 @@ async fn next(thread: &Thread, client: &mut Client, timeout: Duration) -> Next {
         begin_head(thread, client);
     }
     loop {
-        // A head can be complete, or malformed, only at the end of a line. Its first bytes
-        // already show if it is no head at all: a TLS client would wait for an answer.
+        // A head can be complete only at the end of a line, so it is not parsed between two
+        // line ends. The first bytes are parsed anyway, because they may show that there is no
+        // head at all: a TLS client sends no line end, and would wait for an answer.
         let filled = client.input.filled();
         let is_first = looked == 0 && !filled.is_empty();
         // Each limit is checked once, when it is exceeded.
@@ -327,8 +328,8 @@ fn parse(
     }))
 }
 
-/// The cookie that the servers do not get. A balancer in front of dispatchers, which it shows a
-/// token, leaves it to them.
+/// The cookie that is not sent to the servers. A balancer that sends a token has dispatchers
+/// behind it: it passes the cookie on, and the dispatcher removes it.
 fn own_cookie(thread: &Thread, shows_token: bool) -> Option<&'static str> {
     let is_last = thread.config.role == Role::Dispatcher || !shows_token;
     thread.config.sticky?.cookie().filter(|_| is_last)
@@ -352,7 +353,7 @@ async fn linger(thread: &Thread, client: &mut Client) {
     }
 }
 
-/// 32 hexadecimal digits.
+/// A new request id: 32 random hexadecimal digits.
 fn request_id(random: &mut fastrand::Rng) -> [u8; 32] {
     let bits = random.u128(..);
     std::array::from_fn(|at| b"0123456789abcdef"[(bits >> (4 * at)) as usize & 15])

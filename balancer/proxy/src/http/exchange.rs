@@ -49,7 +49,7 @@ pub(super) async fn forward(
     thread.buffers.put_output(exchange.request.into_out());
     match unsent {
         None => then,
-        // Its server is done, and free for another request.
+        // The server is done, and free for another request.
         Some(unsent) => unsent.send(thread, exchange.client, then).await,
     }
 }
@@ -136,8 +136,8 @@ impl<'a> Exchange<'a> {
         (end, upstream, unsent)
     }
 
-    /// Marks the request as repeated, so that a dispatcher does not count its ended workers
-    /// from zero again.
+    /// Marks the request as repeated, so that the next dispatcher does not begin again at zero
+    /// when it counts the workers that have ended over this request.
     fn tell_repeated(&mut self) {
         let is_told = &mut self.meta.is_repeated;
         if self.past.deaths > 0 && !std::mem::replace(is_told, true) {
@@ -210,7 +210,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// The endpoint has accepted a request of a session of engine.io, so the session is there.
+    /// If the request belongs to a session of engine.io, remembers that the session is at this
+    /// endpoint, which has accepted the request.
     fn learn(&self, endpoint: &Endpoint) {
         let engine_io = self.meta.returning.engine_io;
         if let Some(session) = engine_io.and_then(|it| it.session) {

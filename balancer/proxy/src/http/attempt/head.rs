@@ -1,5 +1,5 @@
-//! Turns the bytes of the upstream into the answer to the client: its head is read and
-//! rewritten, its body passed on.
+//! Turns the bytes of the upstream into the answer to the client: the head is read and
+//! rewritten, and the body is passed on.
 //!
 //! When bytes are read and written is decided in `attempt`.
 
@@ -17,12 +17,14 @@ use crate::metrics::Failure;
 use crate::sticky::Binder;
 
 /// The most interim responses to one request. A server that reports progress with them
-/// (102, RFC 2518) needs hundreds; one that sends more never comes to an end.
+/// (102, RFC 2518) may need hundreds. A server that sends more would probably go on
+/// without end.
 const MAX_INTERIMS: u32 = 1000;
 
-/// An answer with a body of at most this many bytes is held back until it is complete. If
-/// the server is killed between head and body (many servers write each separately), the
-/// request can then still be repeated, and the wait is too short to be noticed.
+/// If the request can be repeated, an answer with a body of at most this many bytes is
+/// held back until it is complete. The repetition then remains possible even if the server
+/// is killed between head and body, which many servers write separately. The wait is
+/// usually too short to be noticed.
 const MAX_HELD_BYTES: u64 = 16 << 10;
 
 impl<'a> Attempt<'a, '_> {
@@ -135,7 +137,7 @@ impl<'a> Attempt<'a, '_> {
             let framing = http1::downstream_framing(response.framing, version);
             downstream.close = framing == Framing::UntilClose
                 || !self.meta.keep_alive
-                // The rest of its request would be mistaken for the next one.
+                // The rest of this request would be mistaken for the next one.
                 || !is_sent
                 || self.thread.activity.is_leaving();
             downstream.keep_alive = version == Version::Http10 && !downstream.close;
@@ -224,7 +226,8 @@ impl<'a> Attempt<'a, '_> {
     }
 }
 
-/// What is known of the answer; `close` and `keep` are the two connections' future.
+/// What is known of the answer. `close`: whether the client's connection ends; `keep`: how
+/// long the upstream's connection is kept.
 fn answered(response: &Response<'_>, close: bool, keep: Option<Duration>) -> Answered {
     Answered {
         status: response.status,

@@ -49,9 +49,9 @@ pub(crate) struct Answered {
     pub(crate) keep: Option<Duration>,
     /// By its status or the method, it has no body.
     pub(crate) bodiless: bool,
-    /// It ends a call of gRPC, whose status may be in a trailer field.
+    /// It answers a gRPC call, whose status may be in a trailer field.
     pub(crate) is_grpc: bool,
-    /// That status is a failure of the server.
+    /// The status of the gRPC call shows a failure of the server.
     pub(crate) has_failed: bool,
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct Attempt<'a, 't> {
     pub(super) begun: Duration,
     /// When a byte last moved in either direction.
     pub(super) moved: Duration,
-    /// The client has sent more of its request in the meantime.
+    /// The client has sent more of its request since the attempt began.
     pub(super) sends: bool,
     /// Since when only the head of the answer is missing.
     pub(super) sent: Option<Duration>,
