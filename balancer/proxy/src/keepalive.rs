@@ -1,5 +1,5 @@
-//! Finds peers that have vanished without closing: on a stream that only waits for events,
-//! nothing is sent whose loss could be noticed.
+//! Finds peers that have vanished without closing their connection: on a stream that only
+//! waits for events, nothing is sent whose loss could be noticed.
 
 use std::io;
 use std::time::Duration;
@@ -22,7 +22,8 @@ const MAX_TIMEOUT: Duration = Duration::from_mins(15);
 /// accepted connections inherit the options, which saves the system calls for each of them.
 ///
 /// `TCP_USER_TIMEOUT` (tcp(7)) also ends connections whose peer keeps its window closed for
-/// that long. So it is at least `stall_time`, which allows such a pause.
+/// that long. So it is at least `stall_time`, which allows such a pause. It is not set if
+/// `stall_time` is longer than [`MAX_TIMEOUT`].
 ///
 /// # Errors
 /// As setsockopt(2).

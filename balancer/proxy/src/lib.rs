@@ -7,8 +7,9 @@
 //! of the [`Table`] decides which endpoints exist and what they report. This crate owns the
 //! sockets and threads, and moves the bytes.
 //!
-//! On the request path, threads share only the endpoints' counters and the queue of waiting
-//! requests: each thread has its own runtime, upstream connections, buffers and clock.
+//! On the request path, threads share little: the endpoints' counters, the queue of waiting
+//! requests, and what is known of suspect requests and of sessions. Each thread has its own
+//! runtime, upstream connections, buffers and clock.
 
 mod accept;
 mod activity;

@@ -7,14 +7,14 @@
 
 use std::time::Duration;
 
-/// A client that sends nothing for this long has read its answer or never will (nginx's
-/// value).
+/// If a client sends nothing for this long, it is assumed to have read its answer, or not
+/// to read it at all (nginx's value).
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
 /// As [`SILENCE_TIMEOUT`], while the proxy shuts down.
 const LEAVING_TIMEOUT: Duration = Duration::from_secs(1);
-/// A client that sends fewer bytes per second is not uploading.
+/// A client that sends fewer bytes per second is assumed not to be uploading.
 const MIN_RATE: u64 = 4 << 10;
-/// The time that every upload has (nginx's value).
+/// The time of an upload before its bytes earn more (nginx's value).
 const BASE_TIME: Duration = Duration::from_secs(30);
 /// This many bytes earn one more second: an upload of 20 MB at half a megabit per second
 /// can finish.
@@ -22,7 +22,7 @@ const EARNING_RATE: u64 = 64 << 10;
 /// The longest time for any upload.
 const MAX_TIME: Duration = Duration::from_mins(10);
 
-/// See the module documentation.
+/// How long one client may continue to send.
 #[derive(Debug)]
 pub(crate) struct Linger {
     since: Duration,

@@ -2,8 +2,9 @@
 
 use scaledapp_http1::Request;
 
-/// What a certificate authority requests before it signs a certificate (RFC 8555 section
-/// 8.3). It does so without encryption, because there is no certificate yet.
+/// The paths that a certificate authority requests before it signs a certificate (RFC
+/// 8555 section 8.3). It requests them without encryption, because there is no
+/// certificate yet.
 const CHALLENGE: &[u8] = b"/.well-known/acme-challenge/";
 
 /// The address of a request's resource at `https` with this port; `None`: the request is

@@ -29,11 +29,11 @@ pub(crate) struct RequestMeta {
     pub(crate) expects_continue: bool,
     /// Its client can use trailer fields of the answer.
     pub(crate) takes_trailers: bool,
-    /// It is a call of gRPC.
+    /// It is a gRPC call.
     pub(crate) is_grpc: bool,
-    /// Until when its client waits, on the clock of the thread, if it has said so.
+    /// Until when its client waits, on the clock of the thread, if the client has said so.
     pub(crate) until: Option<Duration>,
-    /// Where its client belongs.
+    /// What it shows about the endpoint to which its client comes back.
     pub(crate) returning: Returning,
     /// When its head was complete.
     pub(crate) started: Instant,

@@ -7,7 +7,7 @@ use crate::buffer::Buffer;
 use crate::unread::{Link, Sent};
 use scaledapp_http1::Elsewhere;
 
-/// See the module documentation.
+/// An upstream connection with a request on it.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) link: Link,

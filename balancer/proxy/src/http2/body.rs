@@ -136,7 +136,7 @@ pub(super) struct Sending {
     /// How many bytes count as written once that data is sent. They include the framing of
     /// HTTP/1.1, which takes no room in the stream.
     taken: usize,
-    /// Where its messages end, if it belongs to a call of gRPC.
+    /// Where its messages end, if it belongs to a gRPC call.
     messages: Option<Messages>,
 }
 
@@ -194,9 +194,9 @@ impl Sending {
         self.reader.is_done()
     }
 
-    /// Ends a call of gRPC whose answer has broken off with a status that its client may act on,
-    /// rather than with the reset of a stream, for which clients report an internal error. Returns
-    /// `false` if that is not possible: in the middle of a message, or in another protocol.
+    /// Ends a gRPC call whose answer has broken off. The client gets a status on which it may act;
+    /// for a reset of the stream it would report an internal error. Returns `false` if that is not
+    /// possible: in the middle of a message, or in another protocol.
     pub(super) fn end_call(&mut self, status: GrpcStatus, message: &'static str) -> bool {
         let is_between = |messages: &Messages| messages.is_between();
         if !self.unsent.is_empty() || !self.messages.as_ref().is_some_and(is_between) {

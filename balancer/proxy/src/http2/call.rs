@@ -16,7 +16,7 @@ use super::message;
 use super::servers::InUse;
 use super::stream::About;
 
-/// See the module documentation.
+/// One stream to a server.
 #[derive(Debug)]
 pub(crate) struct Call {
     send: SendRequest<Bytes>,
@@ -101,8 +101,9 @@ impl Call {
         Ok(length)
     }
 
-    /// RFC 9113 sections 6.8 and 8.7: what the server's GOAWAY excludes, and what it refuses, it
-    /// has not processed.
+    /// Records that the stream is broken, and whether the server has certainly not processed it.
+    /// That is so for a stream that the server's GOAWAY excludes, and for one that the server
+    /// refuses (RFC 9113 sections 6.8 and 8.7).
     fn fail(&mut self, error: &h2::Error) -> io::Error {
         self.is_broken = true;
         let is_refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);

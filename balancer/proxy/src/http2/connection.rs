@@ -37,8 +37,8 @@ const MAX_RESET_BY_US: usize = 256;
 /// How long a client may take to close a connection after `GOAWAY` was sent.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How old a connection becomes before its client is told to open another one, give or take a
-/// fifth. A client that lives for months, such as one of gRPC, would otherwise never use a balancer
-/// that was added meanwhile.
+/// fifth. A client that lives for months, such as a gRPC client, would otherwise never use a
+/// balancer that was added in the meantime.
 const MAX_AGE: Duration = Duration::from_mins(10);
 
 /// The streams of a connection that are served now.

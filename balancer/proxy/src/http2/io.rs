@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::transport::Transport;
 
-/// See the module documentation.
+/// A transport, with the bytes that were read from it before.
 pub(super) struct Io<T> {
     pub(super) transport: T,
     pub(super) early: Bytes,

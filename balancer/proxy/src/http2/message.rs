@@ -1,9 +1,9 @@
-//! Converts heads of HTTP/2 to heads of HTTP/1.1 and back (RFC 9113 section 8.3, RFC 9110
-//! section 7.6, RFC 8441), for both sides of the proxy, and trailer fields. Pure.
+//! Converts heads of HTTP/2 to heads of HTTP/1.1 and back (RFC 9113 section 8.3, RFC 9110 section
+//! 7.6, RFC 8441), for both sides of the proxy, and trailer fields. There is no I/O.
 //!
 //! Whether a head is well formed is decided by the `h2` crate and then, in HTTP/1.1, by
-//! `scaledapp-http1`. This module decides what neither of them can know, because it exists
-//! in one form only.
+//! `scaledapp-http1`. This module decides what neither of them can know, because it exists in only
+//! one of the two protocols.
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE,
@@ -22,7 +22,7 @@ pub(super) struct Unfit {
 /// What must be known of a request so that its answer can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Asked {
-    /// Its answer has no body.
+    /// It is a `HEAD` request, whose answer has no body.
     pub(super) is_head: bool,
     /// It opens a WebSocket (RFC 8441).
     pub(super) opens_websocket: bool,
@@ -71,7 +71,7 @@ pub(super) fn write_request<B>(
     let fields = request.headers();
     let mut cookies = fields.get_all(COOKIE).iter();
     if let Some(first) = cookies.next() {
-        // RFC 9113 section 8.2.3: outside HTTP/2, the cookies are one list again.
+        // RFC 9113 section 8.2.3: outside HTTP/2, the cookies are joined to one list.
         out.extend_from_slice(b"Cookie: ");
         out.extend_from_slice(first.as_bytes());
         for next in cookies {
@@ -104,8 +104,8 @@ pub(super) fn write_request<B>(
     })
 }
 
-/// Limits that no head exceeds that this proxy has written: it was made from a head whose limits
-/// have been checked.
+/// The limits for a head that this proxy has written itself. No such head exceeds them, because it
+/// was made from a head whose limits have been checked.
 pub(super) fn checked_limits() -> http1::Limits {
     http1::Limits::of(64 << 20, 1 << 20)
 }
@@ -118,9 +118,9 @@ pub(super) fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// `:authority` is the host (RFC 9113 section 8.3.1). A `Host` beside it must be the same.
-/// Otherwise the proxy and the server could take the request for requests to different
-/// sites.
+/// Writes `Host`. `:authority` is the host (RFC 9113 section 8.3.1), and a `Host` beside it must
+/// be the same. Otherwise the proxy and the server could take the request for requests to
+/// different sites.
 fn put_host<B>(out: &mut Vec<u8>, request: &Request<B>) -> Result<(), Unfit> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = hosts.next().map(HeaderValue::as_bytes);
@@ -167,7 +167,8 @@ pub(super) fn response(answer: &http1::Response<'_>, asked: Asked) -> Option<Res
     // RFC 8441 section 5: 200 stands for 101.
     let status = if opens { 200 } else { answer.status };
     *response.status_mut() = StatusCode::from_u16(status).ok()?;
-    // The head was written by `scaledapp-http1`, so no other field of the hop is in it.
+    // The head was written by `scaledapp-http1`, so it contains no field of the hop that `copy`
+    // does not drop.
     copy(answer.fields(), response.headers_mut());
     if opens {
         response.headers_mut().remove("sec-websocket-accept");
@@ -185,7 +186,8 @@ pub(super) fn call(request: &http1::Request<'_>) -> Option<Request<()>> {
     *head.method_mut() = Method::from_bytes(request.method).ok()?;
     *head.uri_mut() = Uri::from_parts(parts).ok()?;
     copy(request.fields(), head.headers_mut());
-    // The proxy passes trailer fields on, if its client takes them. Servers of gRPC require it.
+    // The proxy passes trailer fields on if its client takes them. Servers of gRPC require this
+    // field.
     head.headers_mut()
         .insert(TE, HeaderValue::from_static("trailers"));
     Some(head)
@@ -216,8 +218,8 @@ pub(super) fn write_interim(out: &mut Vec<u8>, answer: &Response<()>) {
 
 /// Writes the head of a server's answer. Returns whether its body is sent in chunks.
 ///
-/// The stream ends with the answer, which `Connection: close` says. An answer to a call of gRPC is
-/// in chunks even if it has a length, because only chunks can have trailer fields.
+/// The stream ends with the answer, which `Connection: close` says. The answer to a gRPC call is
+/// in chunks even if it has a length, because only a body in chunks can have trailer fields.
 pub(super) fn write_answer<B>(
     out: &mut Vec<u8>,
     answer: &Response<B>,

@@ -28,8 +28,8 @@ use crate::metrics::count;
 use crate::thread::Thread;
 use crate::transport::Transport;
 
-/// How long a connection without streams is kept. Its server announces the end of a connection
-/// (GOAWAY), so that it may be kept for longer than one of HTTP/1.1.
+/// How long a connection without streams is kept. The server announces the end of a connection
+/// (GOAWAY), so the connection may be kept for longer than a connection of HTTP/1.1.
 const IDLE_TIME: Duration = Duration::from_mins(1);
 
 /// A connection to a server.
@@ -49,8 +49,8 @@ impl Server {
         self.streams.get() < allowed.min(MAX_STREAMS)
     }
 
-    /// Whether a stream can be opened, as far as is known: its end, or the announcement of that,
-    /// may be on its way.
+    /// Whether a stream can be opened, as far as is known: the end of the connection, or its
+    /// announcement, may be on its way.
     fn is_usable(&self) -> bool {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         let ready = self.send.clone().poll_ready(&mut context);
@@ -83,7 +83,7 @@ struct Opening {
     error: Cell<Option<io::ErrorKind>>,
 }
 
-/// See the module documentation.
+/// The connections of one thread to the endpoints.
 #[derive(Debug, Default)]
 pub(crate) struct Servers {
     /// Keyed by the endpoint's id.
@@ -144,7 +144,8 @@ pub(crate) async fn open(
         }
     };
     let mut send = server.send.clone();
-    // Of the handle that has opened no stream yet, this asks only whether the connection is open.
+    // For a handle that has not opened a stream yet, this shows only whether the connection is
+    // open.
     let ready = poll_fn(|context| send.poll_ready(context)).await;
     ready.map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))?;
     let call = Call::new(InUse::new(server), send);
@@ -169,7 +170,8 @@ async fn wait(opening: &Rc<Opening>, deadline: &Deadline, thread: &Thread) -> io
     .await
 }
 
-/// Tells those that wait for a connection how opening it has ended, even if that is given up.
+/// Wakes, when it is dropped, the requests that wait for a connection, even if opening the
+/// connection was given up.
 struct Announced<'t> {
     thread: &'t Thread,
     endpoint: u64,

@@ -30,7 +30,7 @@ pub(crate) struct About {
     pub(super) tunnels: Cell<u32>,
 }
 
-/// See the module documentation.
+/// One stream of a client.
 #[derive(Debug)]
 pub(crate) struct Stream {
     about: Rc<About>,

@@ -40,7 +40,7 @@ impl Exchange<'_> {
             reused: upstream.reused && cause != Failure::HandedBack,
         };
         if upstream.link.transport.is_unprocessed() {
-            // As with a kept connection that was closed in the meantime.
+            // This is treated like a kept connection that was closed in the meantime.
             failed.written = false;
             failed.reused = true;
         }
@@ -85,7 +85,7 @@ impl Exchange<'_> {
             }
             _ => None,
         };
-        // Clients must not see this field.
+        // Only a ScaledApp proxy may see this report.
         let elsewhere = elsewhere.filter(|_| self.client.trust == Trust::Behind);
         let answer = self.give_up(cause, Some(endpoint), headed, elsewhere);
         Some(answer.await)

@@ -1,8 +1,8 @@
 //! How much of a request's body is read before an endpoint is chosen.
 //!
 //! A client that sends slowly would block a server that does one thing at a time. So a
-//! short body is read completely first. A longer one is passed on as it arrives, and so is
-//! one whose client waits for `100 Continue`.
+//! short body is read completely first. A longer body is passed on as it arrives. So is the
+//! body of an upgrade, of a gRPC call, and of a client that waits for `100 Continue`.
 
 use std::future::poll_fn;
 
@@ -16,7 +16,7 @@ use crate::metrics::Failure;
 
 impl Exchange<'_> {
     /// Reads the part of the body that has arrived, and all of it if it is short. An error
-    /// says what becomes of the connection instead.
+    /// means that the request is over, and says what becomes of the connection.
     pub(super) async fn gather(&mut self) -> Result<(), Then> {
         let most = self.request.pending() + self.replay_bytes;
         // The body's first bytes usually came with the head. A malformed body is refused

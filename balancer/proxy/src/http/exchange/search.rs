@@ -1,5 +1,5 @@
-//! The search of one request for an endpoint: which endpoints have failed it, which may
-//! still serve it, and how long it waits.
+//! The search of one request for an endpoint: at which endpoints the request has failed,
+//! which may still serve it, and how long it waits.
 //!
 //! What a failed attempt means for the next one is decided in `broken`.
 
@@ -30,16 +30,16 @@ pub(super) enum NoEndpoint {
     Suspect,
 }
 
-/// Which endpoints have failed a request, and how long it may still search.
+/// At which endpoints a request has failed, and how long it may still search.
 #[derive(Debug, Default)]
 pub(super) struct Search {
-    /// Endpoints that have failed it since it last waited.
+    /// Endpoints at which it has failed since it last waited.
     tried: Vec<u64>,
-    /// Set when it first has to wait, for all of its waits together.
+    /// Until when it may wait. Set at its first wait, for all of its waits together.
     until: Option<Duration>,
-    /// Until when its client waits at all, if it has said so.
+    /// Until when its client waits, if the client has said so.
     client_waits_until: Option<Duration>,
-    /// Where its client belongs.
+    /// The endpoints that its client prefers, in this order.
     preferences: [Option<Preference>; 3],
     /// It has been sent to an endpoint, or has tried to reach one.
     again: bool,
@@ -106,13 +106,14 @@ impl Search {
         };
         let worker = endpoint.id();
         let first = *self.ended.get_or_insert(worker);
-        // Whether the request was the cause of a kill is known only after a second one.
+        // Whether the request was the cause of a kill is decided only after a second
+        // kill.
         if by == EndedBy::Outside && past.deaths < 2 {
             return;
         }
         count(&thread.counts.fatal);
         let sign = match past.deaths {
-            // Both kills may have had another target, such as all workers.
+            // Both kills may have had another reason, such as a kill of all workers.
             2.. if by == EndedBy::Outside => Sign::Alone,
             2.. => Sign::Twice,
             _ if was_alone => Sign::Alone,
@@ -191,7 +192,8 @@ pub(super) async fn choose<'a>(
                 return Poll::Ready(Err(NoEndpoint::InTime));
             }
             let leaves = client.waits_until(thread, since);
-            // The client's buffer may be full, so that its end goes unnoticed.
+            // The client's buffer may be full. The end of its side is then not noticed by
+            // reading.
             let next = until.min(leaves).min(now + LOOK_INTERVAL);
             client.deadline.set_at(next);
             // The deadline lies ahead, so this only registers the waker.
@@ -204,7 +206,7 @@ pub(super) async fn choose<'a>(
         })
         .await?;
         if waited {
-            // The endpoints that have failed it may be available again.
+            // The endpoints at which the request has failed may be available again.
             search.tried.clear();
         }
         if let Some(entered) =

@@ -12,7 +12,7 @@ use crate::http::client::Client;
 use crate::http::request::RequestMeta;
 use crate::thread::Thread;
 
-/// See the module documentation.
+/// A request while it is carried out.
 pub(super) struct Exchange<'a> {
     pub(super) thread: &'a Thread,
     pub(super) client: &'a mut Client,
@@ -38,7 +38,8 @@ impl<'a> Exchange<'a> {
             .memory
             .replay_bytes(thread.config.limits.replay_bytes);
         let mut request = Flow::new(head, meta.framing, meta.framing, replay_bytes);
-        // A server that speaks HTTP/1.1 might add them to the head that the proxy has checked.
+        // Only a server of HTTP/2 gets trailer fields. A server that speaks HTTP/1.1 might add
+        // them to the head that the proxy has checked.
         if thread.config.upstream == UpstreamProtocol::Http2 {
             request.pass_trailers();
         }
