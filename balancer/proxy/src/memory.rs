@@ -1,10 +1,10 @@
 //! Whether the memory for connections is short, and how many connections it suffices for.
 //! What a thread then gives up is decided in `housekeeping`.
 //!
-//! The sum counts the memory of connections: the proxy's buffers, as the threads report
-//! them, and the kernel's memory for the sockets of the container. It does not count the
-//! resident memory of the process: allocators give memory back late, and connections would
-//! be ended for memory that is free.
+//! What counts is the memory of connections: the proxy's buffers, as the threads report
+//! them, and, if the container belongs to the proxy alone, the kernel's memory for its
+//! sockets. The resident memory of the process does not count: allocators give memory back
+//! late, and connections would be ended for memory that is free.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -24,7 +24,7 @@ const CONNECTION_BYTES: u64 = 4 << 10;
 /// short head in progress; the few that use much memory are ended first when memory is
 /// short.
 const BYTES_PER_CONNECTION: u64 = 24 << 10;
-/// At least this many connections are always allowed.
+/// The limit of connections is not lowered below this number.
 const MIN_CONNECTIONS: u32 = 64;
 /// Descriptors that are needed for purposes other than connections.
 const OTHER_FILES: u64 = 64;
@@ -44,7 +44,7 @@ pub(crate) enum Pressure {
     Scarce,
     /// The connections that hold the most end.
     Critical,
-    /// No new connection is accepted.
+    /// New connections are refused.
     Full,
 }
 

@@ -30,7 +30,7 @@ macro_rules! kinds {
 kinds! {
     /// Why the proxy answered instead of an endpoint, or why there was no answer.
     Failure {
-        /// The client sent an ambiguous request.
+        /// The client sent a request that is malformed, too large or not supported.
         Refused => "refused",
         /// No endpoint served in time.
         NoEndpoint => "no_endpoint",
@@ -52,11 +52,11 @@ kinds! {
         Suspect => "suspect",
         /// The endpoint took too long.
         Timeout => "timeout",
-        /// The endpoint's answer is ambiguous.
+        /// The endpoint's answer is malformed.
         Malformed => "malformed",
         /// The client took too long, to send or to receive.
         ClientTimeout => "client_timeout",
-        /// Memory was short, and the connection used the most.
+        /// Memory was short, and the connection was one of those that held the most.
         Memory => "memory",
         /// The limit of connections was reached, and this client had not sent or read for
         /// longest.
@@ -99,7 +99,7 @@ pub(crate) struct Counts {
     pub(crate) gave_way: AtomicU64,
     pub(crate) stalled_gave_way: AtomicU64,
     pub(crate) address_full: AtomicU64,
-    /// Ended because memory was short.
+    /// Idle connections that were ended because memory was short.
     pub(crate) shed_idle: AtomicU64,
     pub(crate) shed_largest: AtomicU64,
     pub(crate) shed_new: AtomicU64,

@@ -18,12 +18,12 @@ use crate::connection_limit::{AddressFull, ConnectionLimit};
 /// At the limit of connections, a connection may be ended for a new one if its client has
 /// not sent or read for this long. A lost packet is sent again within a second.
 pub(crate) const STALL_GRACE: Duration = Duration::from_secs(2);
-/// With this many tasks or more, a task gives up its connection as soon as the connection
-/// is idle. The connection then costs little memory, and its next request costs some more
+/// With more tasks than this, a task gives up its connection as soon as the connection is
+/// idle. The connection then costs little memory, and its next request costs some more
 /// time.
 const CROWDED_TASKS: u32 = 512;
 
-/// See the module documentation.
+/// The connections and tasks of one thread.
 #[derive(Debug)]
 pub(crate) struct Occupancy {
     clock: Rc<Clock>,

@@ -50,7 +50,7 @@ impl Kept {
 /// it will.
 const REST_TIME: Duration = Duration::from_secs(1);
 
-/// See the module documentation.
+/// The idle upstream connections of one thread, by endpoint.
 #[derive(Debug)]
 pub(crate) struct Pool {
     /// Keyed by the endpoint's id.

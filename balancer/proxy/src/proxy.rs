@@ -22,7 +22,7 @@ use crate::thread::Common;
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Threads that forward from listeners to the endpoints of a table. They run until
-/// [`Proxy::drain`], even if this is dropped.
+/// [`Proxy::drain`], even if this value is dropped.
 #[derive(Debug)]
 pub struct Proxy {
     stage: Arc<watch::Sender<Stage>>,
@@ -183,8 +183,8 @@ impl Proxy {
     }
 
     /// Calls `tell` with a sentence for each path that keeps ending workers, such as `GET
-    /// /throw ended 3 workers in 10 s`. It is called on a forwarding thread, from time to
-    /// time. Only the first `tell` is kept.
+    /// /throw ended 3 workers in 10 s`. `tell` is called on a forwarding thread, from time
+    /// to time. Only the first `tell` is kept.
     pub fn on_fatal_path(&self, tell: impl Fn(&str) + Send + Sync + 'static) {
         self.suspects.tell(Box::new(tell));
     }

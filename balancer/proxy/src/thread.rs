@@ -1,7 +1,7 @@
 //! What the connections of one forwarding thread share.
 //!
 //! Each part makes its own decisions, and a file uses only the parts that it needs. Threads
-//! share only what is in [`Common`].
+//! share what is in [`Common`], and the endpoints of the table.
 
 use std::cell::RefCell;
 use std::io;
@@ -48,8 +48,8 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    /// Shared state for `threads` threads. Fewer connections than `config` says are allowed
-    /// if memory or descriptors do not suffice.
+    /// Shared state for `threads` threads. If memory or descriptors do not suffice, fewer
+    /// connections than `config` says are allowed, unless `config` forbids that.
     pub(crate) fn new(mut config: Config, threads: usize, metrics: &Metrics) -> Self {
         let memory = Memory::new(
             config.memory,
@@ -87,7 +87,7 @@ impl Common {
     }
 }
 
-/// See the module documentation.
+/// The state of one forwarding thread.
 #[derive(Debug)]
 pub(crate) struct Thread {
     pub(crate) config: Config,

@@ -1,8 +1,8 @@
 //! The bytes of a connection to a client or to an endpoint, whatever carries them.
 //!
-//! All operations on sockets are here, so that an exchange knows no socket. Each operation
-//! matches the variant in place; plain TCP is not boxed. Where a connection comes from is
-//! decided in `accept` and `connect`; the meaning of its bytes, by its protocol.
+//! The operations on the sockets of connections are here, so that an exchange knows no socket.
+//! Each operation matches the variant in place; plain TCP is not boxed. Where a connection
+//! comes from is decided in `accept` and `connect`; the meaning of its bytes, by its protocol.
 
 mod secured;
 
@@ -26,7 +26,7 @@ pub(crate) use self::secured::Secured;
 use crate::http2::AsConnection;
 use crate::security::Session;
 
-/// See the module documentation.
+/// A connection, or a stream in the form of one.
 #[derive(Debug)]
 pub(crate) enum Transport {
     /// TCP without encryption.
@@ -135,7 +135,8 @@ impl Transport {
     }
 
     /// Writes as much as a new connection accepts immediately. It does not wait for the
-    /// reactor to report room, because the send buffer is empty.
+    /// reactor to report room, because the send buffer is empty. Nothing is written if the
+    /// connection needs a TLS handshake first.
     pub(crate) fn send_now(&self, bytes: &[u8]) {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         match self {
@@ -276,8 +277,7 @@ impl Transport {
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// As [`Self::seems_silent`], but by a system call, so that the answer is never
-    /// outdated.
+    /// As [`Self::seems_silent`], but by a system call, so that the answer is up to date.
     pub(crate) fn is_silent(&self) -> bool {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         self.tcp().is_some_and(|tcp| {

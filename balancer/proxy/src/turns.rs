@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// How many computations run in one turn of a thread's event loop.
 const STEPS: usize = 2;
 
-/// See the module documentation.
+/// The turns of one thread.
 #[derive(Debug)]
 pub(crate) struct Turns(Semaphore);
 

@@ -1,8 +1,8 @@
 //! Which paths have been answered recently. Many workers have requests for a busy path when
 //! they end, although the path is not the cause. The memory is bounded, and cheap enough to
 //! be updated with each answer: a hash, and a check of one word that changes once a second.
-//! If two paths share an entry, the later one overwrites the earlier one. A path that was
-//! not answered is mistaken for an answered one only with a chance of one in 2^31.
+//! If two paths share an entry, the later one overwrites the earlier one. The chance that a
+//! path is mistaken for the path of its entry is one in 2^40.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -13,11 +13,11 @@ use std::time::Duration;
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
 /// The number of paths that can be remembered.
 const PLACES: usize = 1024;
-/// The lower bits of an entry contain the second of the answer, and the upper bits identify
-/// the path.
+/// The bits of an entry that contain the second of the answer. The other bits identify the
+/// path.
 const SECONDS: u64 = (1 << 24) - 1;
 
-/// See the module documentation.
+/// The paths that have been answered recently.
 #[derive(Debug)]
 pub(super) struct Recent {
     /// The hasher has a random seed, so that clients cannot choose paths that share an

@@ -17,7 +17,7 @@ use crate::security::{Session, SessionError, Settled};
 /// How many plain bytes are encrypted and written at a time: two records.
 const WRITE_BYTES: usize = 32 << 10;
 
-/// See the module documentation.
+/// A socket with a TLS session on it.
 #[derive(Debug)]
 pub(crate) struct Secured {
     pub(super) socket: TcpStream,
