@@ -1,5 +1,5 @@
-//! The command line of `scaledapp-balancer`: flags, their `SCALEDAPP_*`
-//! variables, and the keys of the `--config` file, which are the flags' names.
+//! The command line of `scaledapp-balancer`: flags, their `SCALEDAPP_*` variables, and the keys of
+//! the `--config` file, which are the flags' names in camelCase.
 //!
 //! Precedence and valid combinations are decided in [`crate::settings`].
 

@@ -80,8 +80,8 @@ impl Fleet {
         })
     }
 
-    /// Whether each backend with an admin port has answered there. A supervisor that cannot
-    /// be reached has not.
+    /// Whether each backend with an admin port has answered there and has not fallen silent
+    /// since.
     pub(crate) fn is_heard(&self) -> bool {
         let unheard = [Standing::Suspect, Standing::Unknown];
         self.targets()

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The ScaledApp supervisor sets this variable for each of its workers.
+/// The variable that the ScaledApp supervisor sets for each of its workers.
 const SLOT: &str = "SCALEDAPP_SLOT";
 
 /// The address cannot be listened on.

@@ -1,6 +1,6 @@
 //! What the admin port shows about the balancer: `/livez /readyz /metrics /status`.
 //!
-//! All values are looked up at each request, and nothing here changes anything.
+//! All values are looked up at each request, and a request changes nothing.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The endpoints as one forwarding thread sees them, and what it keeps for requests to
-//! them: idle connections, the retry budget, the queue, suspect paths.
+//! The endpoints as one forwarding thread sees them, and what the thread keeps for requests to
+//! them: idle connections, the retry budget, the queue, suspect paths and sessions.
 //!
 //! The rules of `scaledapp-select` decide which endpoint is chosen; `http::exchange`
 //! decides how long a request waits for one.
@@ -21,7 +21,7 @@ use crate::sticky::Sessions;
 use crate::suspects::Suspects;
 use crate::unread::Witness;
 
-/// See the module documentation.
+/// The endpoints, and what one thread keeps for requests to them.
 #[derive(Debug)]
 pub(crate) struct Upstreams {
     clock: Rc<Clock>,
@@ -32,7 +32,7 @@ pub(crate) struct Upstreams {
     pub(crate) pool: RefCell<Pool>,
     pub(crate) servers: RefCell<Servers>,
     pub(crate) budget: RefCell<Budget>,
-    /// Shared by all threads of the proxy, like the next two.
+    /// Shared by all threads of the proxy, like the next three fields.
     pub(crate) queue: Arc<Queue>,
     pub(crate) suspects: Arc<Suspects>,
     pub(crate) witness: Arc<Witness>,

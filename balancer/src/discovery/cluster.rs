@@ -1,9 +1,9 @@
-//! The pods behind a Service as a source of backends: watches its `EndpointSlice`s and
-//! publishes the list that [`super::slices`] reads from them.
+//! The pods behind a Service as a source of backends: watches the `EndpointSlice`s of the
+//! Service and publishes the list that [`super::slices`] reads from them.
 //!
-//! It needs only `list` and `watch` of `endpointslices` in the namespace. While the API
-//! server is away, the last list stays in force, and [`crate::peers::watch`] still receives
-//! reports from the pods themselves.
+//! The balancer needs only `list` and `watch` of `endpointslices` in the namespace. While
+//! the API server is away, the last list stays in force, and [`crate::peers::watch`] still
+//! receives reports from the pods themselves.
 
 use std::fmt;
 use std::str::FromStr;

@@ -10,7 +10,7 @@ use scaledapp_wire as wire;
 
 use super::backend::{Backend, check_target};
 
-/// Far more endpoints than one balancer serves, so a longer list is a mistake.
+/// The most endpoints. One balancer serves far fewer, so a longer list is a mistake.
 const MAX_ENDPOINTS: usize = 4096;
 /// The longest name, in bytes: that of a DNS name, which also bounds names of pods.
 const MAX_NAME_BYTES: usize = 253;

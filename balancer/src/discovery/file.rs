@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 /// How often the file is checked.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// The largest file, in bytes. The longest list with the longest names would fit into it
-/// several times.
+/// twice.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// The endpoints file as a source.

@@ -23,8 +23,8 @@ struct Source {
 }
 
 impl Listing {
-    /// All backends. If two sources name the same address, the later source wins, because
-    /// it knows more than a flag can say.
+    /// All backends. If two sources name the same address, the source that was added later
+    /// wins: flags are the first source, and the others know more than a flag can say.
     pub(crate) fn backends(&self) -> Vec<Backend> {
         let mut backends: Vec<Backend> = Vec::new();
         for backend in self

@@ -4,7 +4,7 @@
 //! Readiness as the kubelet reports it is seconds old, so it decides only about pods that
 //! cannot be watched directly. A pod with an admin port is always listed, and its
 //! supervisor's `/watch` reports whether it serves. If some pods have admin ports, a pod
-//! without one belongs to another app.
+//! without one is taken for a pod of another app.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +14,7 @@ use scaledapp_crds::words::port;
 
 use super::backend::{Backend, check_target};
 
-/// Far more endpoints than one balancer serves, as for the endpoints file.
+/// The most endpoints: far more than one balancer serves, as for the endpoints file.
 const MAX_ENDPOINTS: usize = 4096;
 
 /// What was read from the slices.
@@ -62,8 +62,8 @@ pub(crate) fn read<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> R
             let Some(backend) = backend(endpoint, http, admin) else {
                 continue;
             };
-            // A pod is listed twice while it moves between slices; the entry with more data
-            // wins.
+            // A pod may be listed twice while it moves between slices; the entry with more
+            // data wins.
             let known: &mut Backend = found
                 .entry(backend.address)
                 .or_insert_with(|| backend.clone());
@@ -75,7 +75,7 @@ pub(crate) fn read<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> R
     let found = if v4.is_empty() { v6 } else { v4 };
     let mut backends: Vec<Backend> = found.into_values().collect();
     if backends.iter().any(|backend| backend.admin.is_some()) {
-        // A pod without the port that the others have belongs to another app.
+        // A pod without the port that others have is taken for a pod of another app.
         backends.retain(|backend| backend.admin.is_some());
     }
     backends.sort_by(|a, b| (&a.name, a.address).cmp(&(&b.name, b.address)));
@@ -98,8 +98,9 @@ fn port_of(slice: &EndpointSlice, name: &str) -> Option<u16> {
         .and_then(|port| u16::try_from(port.port?).ok())
 }
 
-/// With publishNotReadyAddresses all endpoints are `ready`; then `serving` is the real
-/// state.
+/// Whether a pod without an admin port is listed. A pod that terminates is not `ready`,
+/// but may still be `serving`. With publishNotReadyAddresses all endpoints are `ready`,
+/// and then all are listed.
 fn is_serving(conditions: Option<&EndpointConditions>) -> bool {
     conditions.is_none_or(|conditions| {
         conditions.serving != Some(false) || conditions.ready == Some(true)

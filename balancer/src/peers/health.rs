@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use scaledapp_proxy::{Report, Standing};
 use scaledapp_wire::{Dispatch, Snapshot};
 
-/// Three heartbeats of 250 ms. A node that has vanished sends nothing, not even the end of
-/// its connections.
+/// A backend that is silent for this long is suspect. It is the time of three heartbeats
+/// (250 ms each). A node that has vanished sends nothing, not even the end of its
+/// connections.
 const SILENCE_TIMEOUT: Duration = Duration::from_millis(750);
 
 /// Reads a line of `/watch`; `None` if it is not a snapshot.
@@ -19,8 +20,8 @@ pub(crate) fn parse(line: &[u8]) -> Option<Snapshot> {
 }
 
 /// Whether a dispatcher answers there, which may hand requests back. Under Connection
-/// dispatch the app answers, and an app must not decide what is repeated. Supervisors of
-/// older versions do not report which of the two answers.
+/// dispatch the app answers, and an app must not decide what is repeated. A supervisor of
+/// an older version does not report which of the two answers, and counts as a dispatcher.
 pub(crate) fn hands_back(snapshot: Snapshot) -> bool {
     matches!(snapshot.dispatch, None | Some(Dispatch::Request))
 }
@@ -38,7 +39,7 @@ pub(crate) fn report(snapshot: Snapshot) -> Report {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Health {
     heard: Heard,
-    /// It should be sending lines and is silent.
+    /// It should be sending lines and is silent, or its connection was lost.
     suspect: bool,
     /// It was found by a label, and no supervisor has answered there: it may belong to
     /// another app.

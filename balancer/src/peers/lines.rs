@@ -1,9 +1,9 @@
 //! Reads the bytes of a `/watch` answer: its status, then lines of bounded length.
 //!
-//! It accepts input in pieces of any size. It reads the HTTP/1 answers that ScaledApp's
-//! admin ports and other servers send (RFC 9112, chunked or until the connection closes)
-//! and refuses everything else. [`super::watch`] decides what the status and the lines
-//! mean.
+//! The decoder accepts input in pieces of any size. It reads the HTTP/1 answers that
+//! ScaledApp's admin ports and other servers send (RFC 9112, chunked or until the
+//! connection closes) and refuses everything else. [`super::watch`] decides what the
+//! status and the lines mean.
 
 use scaledapp_runtime::{Chunked, ChunkedDecoder};
 
