@@ -1,6 +1,6 @@
 //! The balancer from start to end: bind, learn the endpoints, forward, drain.
 //!
-//! One thread does all of this. Requests are forwarded on other threads
+//! One thread controls all of this. Requests are forwarded on other threads
 //! (`scaledapp-proxy`), which only see the table that this thread publishes.
 
 use std::net::{SocketAddr, TcpListener};
@@ -199,7 +199,8 @@ fn callers(forwarded_from: Vec<Network>, token_file: Option<PathBuf>) -> Callers
     }
 }
 
-/// Sets up the sources. When this returns, each has been read once.
+/// Sets up the flags and the endpoints file as sources. When this returns, each has been
+/// read once.
 fn discover(
     discovery: &Discovery,
     upstreams: Vec<Backend>,
@@ -290,7 +291,7 @@ impl Balancer {
         }
     }
 
-    /// Returns `Ok` after a signal has stopped it.
+    /// Runs until a signal stops the balancer.
     async fn run(
         mut self,
         proxy: &Proxy,

@@ -12,12 +12,14 @@ use scaledapp_tls::Pair;
 use crate::cli::{AlgorithmArg, ClientMode, Options, ProtocolArg, RunArgs, Time, TlsVersion};
 use crate::discovery::cluster::ServiceName;
 
-/// Services and resolvers learn seconds late that a balancer shuts down.
+/// How long a balancer that shuts down accepts connections at least: Services and
+/// resolvers learn seconds late that it shuts down.
 const DRAIN_MIN: Duration = Duration::from_secs(10);
-/// After this long without a new connection, all clients have learned that the balancer
-/// shuts down.
+/// After this long without a new connection, all clients are assumed to know that the
+/// balancer shuts down.
 const DRAIN_QUIET: Duration = Duration::from_secs(2);
-/// The time between SIGTERM and SIGKILL in Kubernetes.
+/// How long requests in flight may continue: the default time between SIGTERM and SIGKILL
+/// in Kubernetes.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the balancer runs with.

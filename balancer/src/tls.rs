@@ -29,7 +29,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The largest file of authorities, in bytes.
 const AUTHORITY_FILE_BYTES: u64 = 4 << 20;
 
-/// A listener's TLS. The certificates change while it is in use.
+/// The TLS of a listener, whose certificates may change while it is in use.
 #[derive(Debug)]
 pub(crate) struct Certificates {
     config: ArcSwap<ServerConfig>,

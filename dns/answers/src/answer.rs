@@ -91,7 +91,7 @@ impl Rcode {
     }
 }
 
-/// The type that was asked for, as a closed set for metrics.
+/// The type of a query, as a closed set for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum QueryKind {
     /// IPv4 addresses.
@@ -152,7 +152,7 @@ impl Dropped {
 pub struct Reply {
     /// The response code.
     pub rcode: Rcode,
-    /// The type that was asked for.
+    /// The type of the query.
     pub kind: QueryKind,
     /// Whether records did not fit (TC).
     pub truncated: bool,

@@ -75,7 +75,8 @@ pub(crate) struct Query<'a> {
     pub(crate) edns: Option<Edns>,
 }
 
-/// The message deserves FORMERR. Contains the question if at least the question could be read.
+/// The message is malformed and gets FORMERR. Contains the question if at least the question
+/// could be read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Malformed<'a> {
     /// Name, type and class as they were sent.

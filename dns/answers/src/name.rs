@@ -12,7 +12,7 @@ pub(crate) const MAX_LABEL: usize = 63;
 
 /// A domain name below the root, in lower case.
 ///
-/// It is kept in wire form (length-prefixed labels, closed by the root label), so that the name
+/// It is kept in wire form (length-prefixed labels, ended by the root label), so that the name
 /// of a query can be looked up without converting it to text.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Box<[u8]>);
@@ -40,7 +40,7 @@ pub enum NameError {
 }
 
 impl Name {
-    /// The labels in wire form, closed by the root label's zero byte.
+    /// The labels in wire form, ended by the root label's zero byte.
     pub fn as_wire(&self) -> &[u8] {
         &self.0
     }

@@ -21,7 +21,7 @@ pub(crate) enum Section {
     Additional = 10,
 }
 
-/// The closing OPT record.
+/// The OPT record at the end of an answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Opt {
     pub(crate) dnssec_ok: bool,

@@ -44,7 +44,7 @@ pub struct Authority {
 /// Why a zone cannot be made, or why a name cannot be added to it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ZoneError {
-    /// No server named.
+    /// No name server is given.
     #[error("the zone {0} needs at least one name server")]
     NoNameServer(Name),
     /// The SOA's mailbox would be longer than a name may be.
@@ -53,7 +53,7 @@ pub enum ZoneError {
     /// A server outside the zone was given an address, which only its own zone may publish.
     #[error("the name server {0} is outside the zone {1}: its addresses belong to its own zone")]
     ForeignGlue(Name, Name),
-    /// A server named twice.
+    /// One name server is named twice.
     #[error("the name server {0} is named twice")]
     NameServerTwice(Name),
     /// The name does not lie in the zone.
