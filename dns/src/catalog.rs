@@ -1,5 +1,5 @@
-//! The present content of the zone: the records joined with the health of their addresses.
-//! It has no I/O; other modules probe, read files and watch the cluster.
+//! The present content of the zone: the records joined with the health of their addresses. This
+//! module has no I/O; other modules probe, read files and watch the cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -17,12 +17,13 @@ pub(crate) struct Catalog {
     entries: Vec<Entry>,
     /// The addresses published last for each name; kept while none is healthy.
     published: BTreeMap<Name, Records>,
-    /// Names whose addresses no probe reaches. They are published because the operator reports that
-    /// they serve.
+    /// Names of which no probe reaches an address. Their addresses are published because the
+    /// operator reports that these addresses serve.
     unreached: BTreeSet<Name>,
     health: BTreeMap<SocketAddr, Health>,
     loaded: bool,
-    /// Whether every address has been probed since the first load.
+    /// Whether all names could be answered at some time since the first load (see
+    /// [`Catalog::is_settled`]).
     settled: bool,
 }
 
@@ -142,9 +143,9 @@ impl Catalog {
         self.settled |= self.loaded && self.entries.iter().all(|entry| self.is_settled(entry));
     }
 
-    /// Whether the name can be answered: every address has been probed, and if none is
-    /// healthy, it is known whether any is reachable. An answer before that would deny the
-    /// name, and resolvers would cache the denial.
+    /// Whether the name can be answered: every address has been probed and, if the operator
+    /// reports that addresses serve and none is healthy, it is known whether any is reachable.
+    /// An answer before that would deny the addresses, and resolvers would cache the denial.
     fn is_settled(&self, entry: &Entry) -> bool {
         let health: Vec<(Health, bool)> = targets_of(entry)
             .map(|target| {
@@ -170,7 +171,8 @@ impl Catalog {
         self.health.keys().copied()
     }
 
-    /// Whether records were loaded and all their addresses have been probed since.
+    /// Whether queries are answered from the records. This begins when records are loaded and
+    /// the probes have shown enough about their addresses; it does not end with later loads.
     pub(crate) fn is_ready(&self) -> bool {
         self.settled
     }

@@ -1,12 +1,12 @@
-//! Decides from its probes whether an address is healthy: two failures in a row make it
-//! unhealthy, one success makes it healthy.
+//! Decides from the probes of an address whether the address is healthy: two failures in a row
+//! make a healthy address unhealthy, and one success makes any address healthy.
 
 use scaledapp_wire::ProbeState;
 
 /// Failures in a row that make a healthy address unhealthy. One lost SYN must not.
 const FAILURES: u32 = 2;
-/// Failures in a row (six seconds) after which a balancer cannot still be starting. Either it is
-/// dead, which the operator knows by now, or this server cannot reach it.
+/// After this many failures in a row (six seconds), a balancer is assumed not to be starting any
+/// more. Either it is dead, which the operator knows by now, or this server cannot reach it.
 const OUT_OF_REACH: u32 = 12;
 
 /// The health of one probed address.

@@ -1,9 +1,9 @@
 //! Joins the records of the two origins, a records file and a cluster, into one set,
 //! without I/O.
 //!
-//! An origin's last good set stays in force until the origin delivers another set. Nothing is
-//! answered before every origin has delivered one, because a name that is merely not loaded yet
-//! must not be denied.
+//! An origin's last good set stays in force until the origin delivers another set. No query is
+//! answered from the records before every configured origin has delivered a set, because a name
+//! that is merely not loaded yet must not be denied.
 
 use std::collections::BTreeSet;
 
@@ -50,8 +50,8 @@ pub(crate) struct Joined {
 }
 
 impl Origins {
-    /// `None` until every origin has delivered a set. For a name in both, the file wins, because
-    /// it was written for this server.
+    /// The records of both origins; `None` until every configured origin has delivered a set.
+    /// For a name in both, the file wins, because it was written for this server.
     pub(crate) fn join(&self) -> Option<Joined> {
         let mut joined = Joined {
             records: RecordSet::default(),

@@ -1,5 +1,5 @@
 //! The records file: its format and its checks. A file with a mistake is refused as a whole, so
-//! that no part of the mistake takes effect.
+//! that no part of it takes effect.
 //!
 //! `{"NAME.": {"ttl": 30, "addresses": ["…"], "probe": "tcp:80"}}`.
 
@@ -24,7 +24,7 @@ pub(crate) struct Entry {
     pub(crate) addresses: Vec<IpAddr>,
     /// Addresses reported as not serving. They are not published, except as the last known ones.
     pub(crate) withdrawn: BTreeSet<IpAddr>,
-    /// Port on which an address must accept TCP. Without one, the address is always healthy.
+    /// Port on which an address must accept TCP. Without a port, the address counts as healthy.
     pub(crate) probe: Option<u16>,
     /// Whether the operator reports that all addresses except the withdrawn ones serve. Used if no
     /// probe reaches any of them.

@@ -23,7 +23,7 @@ const MAX_FAILURES: u32 = 3;
 /// The outcome of reading the Service so far.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct State {
-    /// Its addresses when it was last read. They are kept while reading fails.
+    /// The addresses that the Service last had. They are kept while a read gives none.
     pub(crate) addresses: Vec<IpAddr>,
     /// Why the last read gave no addresses.
     pub(crate) problem: Option<String>,

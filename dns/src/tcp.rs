@@ -1,7 +1,9 @@
 //! DNS over TCP (RFC 7766): length-prefixed, pipelined messages, answered in order of arrival.
 //!
-//! A new connection is always accepted. At a limit, the connection that has been idle longest is
-//! closed (RFC 7766 section 6.2.3), so that idle connections lock no client out.
+//! A new connection is always accepted. At a limit, an idle connection is closed for it (RFC 7766
+//! section 6.2.3), so that idle connections lock no client out. It is the longest idle one of the
+//! client that has reached its limit or, at the total limit, of the client with the most
+//! connections.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -98,7 +98,7 @@ fn pod(name: &str, http: SocketAddr, admin: SocketAddr) -> Value {
     slice
 }
 
-/// Any pod can carry the labels.
+/// Any pod can carry the app's labels, so labels do not show that a pod belongs to the app.
 #[test]
 fn a_pod_without_a_supervisor_gets_nothing_once_another_pods_supervisor_has_answered() {
     const SERVING: &str =

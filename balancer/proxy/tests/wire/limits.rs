@@ -1,4 +1,4 @@
-//! Every limit of the forwarding path over real sockets, and what happens when it is
+//! The limits of the forwarding path over real sockets, and what happens when they are
 //! reached.
 //!
 //! Malformed messages and misbehaving upstreams are tested with the built balancer

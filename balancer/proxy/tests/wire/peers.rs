@@ -13,7 +13,7 @@ use scaledapp_proxy::{
 };
 use tokio::sync::watch;
 
-/// A short time compared with the limits of these tests.
+/// A short time, for limits that a test waits for.
 pub(crate) const MOMENT: Duration = Duration::from_millis(150);
 pub(crate) const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 

@@ -1,4 +1,5 @@
-//! Kept connections that their server closes at the worst moment.
+//! Kept connections that their server closes at the moment when a request is sent on
+//! them.
 
 use std::io::Write;
 use std::net::TcpStream;

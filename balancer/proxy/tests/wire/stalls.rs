@@ -1,6 +1,6 @@
 //! The limit of connections is reached, and each connection waits for its client. The
-//! connections whose clients have not sent or read for longest are ended; one whose request
-//! a server works on never is.
+//! connections whose clients have not sent or read for the longest time are ended; a
+//! connection whose request a server works on is not.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -82,7 +82,7 @@ fn no_request_follows_an_answer_whose_body_may_still_arrive() {
     }
 }
 
-/// A connection that needs no such care is used again immediately.
+/// After an answer with a body, the connection is used again immediately.
 #[test]
 fn other_answers_cost_no_connection() {
     let running = start(vec![upstream(OK, Duration::ZERO)], Limits::default());

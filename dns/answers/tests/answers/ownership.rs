@@ -139,7 +139,8 @@ fn an_invalid_binding_is_refused() {
     assert!(message.contains("bound twice"), "{message}");
 }
 
-/// Names of up to four labels from a small set, so that they often contain each other.
+/// Names of up to three labels below the zone, from a small set, so that they often contain
+/// each other.
 fn name() -> impl Strategy<Value = String> {
     let label = prop_oneof![Just("a"), Just("b"), Just("ns")];
     proptest::collection::vec(label, 0..4).prop_map(|labels| {
@@ -160,7 +161,8 @@ fn written(name: String) -> impl Strategy<Value = String> {
     })
 }
 
-/// All names that the generator can make: up to four labels below the zone.
+/// All names of up to four labels below the zone: those that the generator can make, and
+/// those below them.
 fn universe() -> Vec<String> {
     let mut all = vec!["apps.example".to_owned()];
     let mut last = all.clone();
