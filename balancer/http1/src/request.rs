@@ -67,10 +67,9 @@ impl<'b> Request<'b> {
         )
     }
 
-    /// Whether another ScaledApp proxy reports that a server has already ended while it
-    /// executed this request (`Scaledapp-Repeated: 1`, see [`REPEATED`]). The field counts
-    /// only if the sender is known to be such a proxy; heads that are passed on never
-    /// contain it.
+    /// Whether another ScaledApp proxy reports that a server has already ended while it executed
+    /// this request (`Scaledapp-Repeated: 1`, see [`REPEATED`]). The field counts only if the
+    /// sender is known to be such a proxy, and it is not passed on.
     pub fn is_repeated(&self) -> bool {
         self.section.first(Known::Repeated) == Some(b"1")
     }

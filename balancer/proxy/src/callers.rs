@@ -21,9 +21,9 @@ pub struct Callers {
     /// Networks of proxies that are believed.
     pub forwarded_from: Arc<[Network]>,
     /// The tokens that callers must send if [`crate::Config::trust`] is [`Trust::Behind`],
-    /// and the token that a balancer sends to pods. `None`: no token is sent, and every
-    /// caller is treated as `trust` says. While the list of tokens is empty, no caller is
-    /// treated as a ScaledApp proxy.
+    /// and the token that a balancer sends to pods. `None`: no token is sent, and callers
+    /// are treated as `trust` and [`Self::forwarded_from`] say. While the list of tokens is
+    /// empty, no caller is treated as a ScaledApp proxy.
     pub tokens: Option<watch::Receiver<Tokens>>,
 }
 

@@ -206,7 +206,7 @@ pub(crate) fn grown(limits: http1::Limits) -> http1::Limits {
 
 impl Config {
     /// The same settings with more room in heads: balancers add fields to the requests that
-    /// they let pass, so a dispatcher behind them needs it.
+    /// they let pass, so a dispatcher behind them needs more room.
     #[must_use]
     pub(crate) fn with_room_for_added(mut self) -> Self {
         if self.role == Role::Dispatcher && self.trust == Trust::Behind {

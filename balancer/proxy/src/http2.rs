@@ -54,8 +54,9 @@ const MAX_STREAMS: u32 = 100;
 /// connections with few streams would not do: the peer may use it on many streams before it
 /// receives a smaller one.
 const STREAM_WINDOW: u32 = 64 << 10;
-/// The same for all streams of a connection. Bodies that stall on all other streams must leave
-/// room for the last one (RFC 9113 section 5.2.2), so this is the sum of the windows.
+/// How many unused bytes all streams of a connection together may have received. Bodies that stall
+/// on all other streams must leave room for the last one (RFC 9113 section 5.2.2), so this is the
+/// sum of the windows.
 const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
 /// How many bytes of one message may wait for a peer that reads slowly.
 const SEND_BYTES: usize = 64 << 10;

@@ -23,9 +23,9 @@ const MAX_EJECTION: Duration = Duration::from_mins(1);
 /// How a request at an endpoint turned out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was answered with a status below 500.
+    /// It was answered, and the answer shows no failure of the server.
     Answered,
-    /// It was answered with a status of 500 or more.
+    /// The answer shows a failure of the server, such as a status of 500 or more.
     Error,
     /// No process listens there.
     Refused,

@@ -2,9 +2,9 @@
 //! the slices are watched.
 //!
 //! Readiness as the kubelet reports it is seconds old, so it decides only about pods that
-//! cannot be watched directly. A pod with an admin port is always listed, and its
-//! supervisor's `/watch` reports whether it serves. If some pods have admin ports, a pod
-//! without one is taken for a pod of another app.
+//! cannot be watched directly. A pod with an admin port is listed whether or not it is
+//! ready, and its supervisor's `/watch` reports whether it serves. If some pods have admin
+//! ports, a pod without one is taken for a pod of another app.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

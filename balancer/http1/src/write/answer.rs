@@ -38,7 +38,8 @@ pub fn write_answer(
     out.extend_from_slice(b"Content-Type: text/plain\r\n");
     put_length(out, text.len() as u64 + 1);
     if status == 405 {
-        // RFC 9110 section 15.5.6 requires it. Every method except CONNECT is passed on.
+        // RFC 9110 section 15.5.6 requires `Allow`. These are the common methods; of known
+        // methods only CONNECT is refused.
         out.extend_from_slice(b"Allow: GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE\r\n");
     }
     if let Some(seconds) = retry_after {

@@ -1,4 +1,4 @@
-//! The parts that every head is made of: a field line, a length, a number.
+//! The parts of which heads are made: a field line, a length, a number.
 //!
 //! Which fields a head has is decided by the modules that use these.
 

@@ -138,8 +138,8 @@ mod tests {
         }
     }
 
-    /// After how many seconds a client is given up that moves `bytes` in each interval of
-    /// `every`.
+    /// The seconds after which a client that moves `bytes` in each interval of `every` is
+    /// given up.
     fn ends(mut allowance: Allowance, bytes: usize, every: Duration) -> Option<u64> {
         let mut now = Duration::ZERO;
         while now < SECOND * 100_000 {

@@ -123,7 +123,8 @@ impl<'a> Attempt<'a, '_> {
             if self.interims > MAX_INTERIMS {
                 return Err(too_many_interims(complaints, endpoint));
             }
-            // It shows that the server is working on the answer (102, 103).
+            // An interim response shows that the server is working on the answer (102,
+            // 103).
             self.sent = None;
             // An HTTP/1.0 client does not know interim responses (RFC 9110 section 15.2).
             if version == Version::Http11 {
