@@ -48,7 +48,7 @@ impl GrpcStatus {
     pub const DEADLINE_EXCEEDED: Self = Self(4);
     /// A head or a body was too large. An app may also send this status while it is busy.
     pub const RESOURCE_EXHAUSTED: Self = Self(8);
-    /// Something else failed, such as a rule of the protocol that was broken.
+    /// Any other failure, such as a violation of the protocol.
     pub const INTERNAL: Self = Self(13);
     /// No server can be reached. The client may repeat the call later.
     pub const UNAVAILABLE: Self = Self(14);

@@ -284,8 +284,8 @@ impl Accepting<'_> {
     /// Ends a connection to make room for a new one: the connection that has waited longest
     /// for a request or, if none has waited for long, the connection whose client has not
     /// sent or read for longest. The client of another new connection may be about to send
-    /// its request, so new connections end last. A connection that waits for an endpoint
-    /// does not end for this reason.
+    /// its request, so new connections end last. A connection whose request waits for an
+    /// endpoint, or for its answer, does not end for this reason.
     fn make_way(&self) {
         let Thread {
             clock,

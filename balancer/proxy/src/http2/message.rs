@@ -1,5 +1,5 @@
 //! Converts heads of HTTP/2 to heads of HTTP/1.1 and back (RFC 9113 section 8.3, RFC 9110 section
-//! 7.6, RFC 8441), for both sides of the proxy, and trailer fields. There is no I/O.
+//! 7.6, RFC 8441), for both sides of the proxy, and trailer fields. This module has no I/O.
 //!
 //! Whether a head is well formed is decided by the `h2` crate and then, in HTTP/1.1, by
 //! `scaledapp-http1`. This module decides what neither of them can know, because it exists in only
