@@ -3,9 +3,9 @@
 //! (`kubernetes`). Every label, annotation, port name, condition and reason is in
 //! [`words`].
 //!
-//! This package only checks types. `operator/plan` decides which values are valid together and what
-//! absent fields mean. Only fields that work today are accepted: a planned field is refused with an
-//! error that names it.
+//! Reading checks only types. `operator/plan` decides which values are valid together and what
+//! absent fields mean. Only fields that work today are accepted: a planned field is refused with
+//! an error that names it.
 
 mod duration;
 #[cfg(feature = "kubernetes")]

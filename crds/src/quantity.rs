@@ -1,7 +1,7 @@
 //! Amounts of a resource, such as `500m` of CPU or `512Mi` of memory.
 //!
-//! The grammar is that of Kubernetes (`resource.Quantity`): a decimal number
-//! with a binary suffix, a decimal suffix or a decimal exponent.
+//! The grammar is that of Kubernetes (`resource.Quantity`) without signs: a decimal number,
+//! optionally followed by a binary suffix, a decimal suffix or a decimal exponent.
 
 use std::fmt;
 use std::str::FromStr;
@@ -66,7 +66,7 @@ impl Quantity {
             other => (0, other.get(1..).unwrap_or("0").parse::<i32>().unwrap_or(0)),
         };
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        // Further digits are less than one unit of any resource.
+        // Further digits are dropped. With any suffix, they are worth less than two units.
         let fraction = fraction.get(..18).unwrap_or(fraction);
         let digits: u128 = format!("0{whole}{fraction}").parse().ok()?;
         let exponent = decimal - i32::try_from(fraction.len()).ok()?;

@@ -41,13 +41,13 @@ struct Header {
 }
 
 impl Header {
-    /// Whether it is clearly an object of another kind, not a misspelt `ScaledApp`.
+    /// Whether the object is clearly of another kind, not a misspelt `ScaledApp`.
     fn is_other(&self) -> bool {
         !self.kind.is_empty() && !self.api_version.is_empty() && self.kind != KIND
     }
 }
 
-/// Fields and values that are not supported yet, and what to do instead.
+/// Fields and values that a user may expect but that are refused, each with what to do instead.
 const NOT_YET: [(&str, &str); 7] = [
     (
         "issuerRef",
@@ -70,8 +70,8 @@ const NOT_YET: [(&str, &str); 7] = [
 /// Reads one object.
 ///
 /// # Errors
-/// The first of: invalid YAML, another kind of object, several objects, an unknown field, a
-/// value of the wrong type.
+/// The first of: invalid YAML, another kind of object, several objects, an unknown or missing
+/// field, a value of the wrong type.
 pub fn read(text: &str) -> Result<ScaledApp, ReadError> {
     let header: Header = deserialize(text)?;
     if header.kind != KIND || header.api_version != API_VERSION {
@@ -90,7 +90,8 @@ pub fn read(text: &str) -> Result<ScaledApp, ReadError> {
 /// The objects of a text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Objects {
-    /// At least one app, in the order of the text.
+    /// The apps, in the order of the text. There is at least one, unless the text consists of
+    /// empty lists.
     pub apps: Vec<ScaledApp>,
     /// Descriptions of the other objects, such as `a Service of v1`.
     pub others: Vec<String>,
@@ -101,7 +102,7 @@ pub struct Objects {
 /// errors are those of the whole text.
 ///
 /// # Errors
-/// Those of [`read`] for each document; no `ScaledApp` at all; a `List` that contains
+/// Those of [`read`] for each document; only objects of other kinds; a `List` that contains
 /// another kind.
 pub fn read_all(text: &str) -> Result<Objects, ReadError> {
     let documents = documents(text);
@@ -166,7 +167,7 @@ fn documents(text: &str) -> Vec<String> {
     let mut documents = Vec::new();
     let mut document = String::new();
     for line in text.split_inclusive('\n') {
-        // In the first column this is always a marker, even inside a block scalar.
+        // In the first column, `---` and `...` are always markers, even inside a block scalar.
         let marker = ["---", "..."]
             .into_iter()
             .find_map(|marker| line.strip_prefix(marker));

@@ -1,9 +1,9 @@
 //! The fields of a `ScaledApp`, version `v1alpha1`, and their schema.
 //!
-//! The API server checks the bounds and rules here. `operator/plan` checks the same with
-//! the same messages, for use without an API server. An absent member of a union
-//! (`replicas`, `workers`) stays absent: a stored default of one member would contradict
-//! the other member if that is applied later. `operator/plan` decides what absence means.
+//! The API server enforces the bounds and rules in this file. `operator/plan` enforces the same
+//! ones with the same messages, for use without an API server. An absent member of a union
+//! (`replicas`, `workers`) stays absent: a stored default of one member would contradict the
+//! other member if that is applied later. `operator/plan` decides what absence means.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ mod variables;
 
 pub use variables::{EnvFrom, EnvVar, FieldRef, KeyRef, ObjectRef, ValueFrom};
 
-/// One HTTP or TCP app that runs on every core behind several balancers.
+/// One app: one command, run as many workers in many pods.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ScaledApp {

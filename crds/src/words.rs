@@ -52,7 +52,7 @@ pub mod annotation {
     /// On the `ConfigMap` of an app: when its number of workers last changed.
     pub const WORKERS_SINCE: &str = "scaledapp.io/workers-since";
     /// On the `ConfigMap` of an app: when its reload token last changed. On a pod: when the
-    /// operator wrote it.
+    /// operator wrote the token into the pod's desired state.
     pub const RELOAD_SINCE: &str = "scaledapp.io/reload-since";
     /// On a slot's Service: the time when the slot was retired. Since then the Service exists only
     /// for clients whose resolvers still return its address.
@@ -139,7 +139,8 @@ reasons! {
     NotObserved,
     /// A field has an invalid value.
     InvalidSpec,
-    /// `spec.podTemplate` cannot be merged over the operator's pod template.
+    /// A pod template of the user (`spec.podTemplate` or `spec.balancers.podTemplate`) is
+    /// invalid.
     InvalidPodTemplate,
     /// An object with a name that the app needs exists already and does not belong to the app.
     NameConflict,
@@ -157,9 +158,9 @@ reasons! {
     RightsDiffer,
     /// An earlier app's objects cannot become the app's own.
     NotOwned,
-    /// A `HorizontalPodAutoscaler` names the app and cannot scale it.
+    /// A `HorizontalPodAutoscaler` names the app or one of its Deployments and cannot scale it.
     AutoscalerCannotScale,
-    /// The API server refused or did not answer.
+    /// The API server refused a request or did not answer.
     ApplyFailed,
     /// `spec.paused` is true.
     Paused,
@@ -185,7 +186,7 @@ reasons! {
     ContainerConfigError,
     /// The image cannot be pulled.
     ImagePullError,
-    /// The kubelet cannot start the pod: a volume or the network is missing.
+    /// The kubelet cannot start the pod, for example because a volume or the network is missing.
     PodCannotStart,
     /// The app listens on another port than `spec.port`.
     WrongPort,

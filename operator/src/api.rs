@@ -1,5 +1,5 @@
-//! Makes calls to the API server: bounded in time, counted, and writes only while this
-//! replica leads. [`crate::call`] defines a call and its errors.
+//! Makes calls to the API server. Each call has a timeout and is counted, and writes are made
+//! only while this replica leads. [`crate::call`] defines a call and its errors.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use crate::call::{CALL_TIMEOUT, Call, CallError};
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
 
-/// The field manager of every write. It must never change: the operator could not remove
-/// fields of another manager.
+/// The field manager of the operator's writes, except those to events and to the Lease. It must
+/// never change: the operator could no longer remove the fields that it set under the old name.
 pub const FIELD_MANAGER: &str = scaledapp_crds::words::MANAGER;
 
 /// Makes calls to the API server.

@@ -1,12 +1,14 @@
 //! Sends events about an app. Events are for people: an event that cannot be sent is logged, and
 //! the pass continues.
 //!
-//! The name of an event about a condition contains the time at which the condition changed.
-//! So if a restarted operator or the next leader sends it again, the event exists already.
+//! The name of an event about a condition contains a hash of, among others, the time at which the
+//! condition changed. So if a restarted operator or the next leader sends the event again, the
+//! API server answers that it exists already.
 //!
-//! Other events become a series when they are repeated (events.k8s.io/v1). kube's own recorder is
-//! not used, because it treats events with different notes as one event and keeps the first note.
-//! Of two slots, it would always name the first.
+//! An event with the same reason and note as an earlier one of the same app becomes part of a
+//! series (events.k8s.io/v1) if it follows within six minutes and does not report the same
+//! change. kube's own recorder is not used, because it treats events with different notes as one
+//! event and keeps the first note: of events about two slots, only the first slot would be named.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -35,7 +37,7 @@ pub struct Sent {
     /// The name of this replica.
     instance: String,
     series: Mutex<HashMap<Key, Series>>,
-    /// Apps whose events this replica has sent, by uid.
+    /// Apps for which [`Self::is_first_look`] was called, by uid.
     looked: Mutex<HashSet<String>>,
 }
 
@@ -62,7 +64,7 @@ enum Next {
     Create,
     /// The event repeats an event of this series.
     Again(Series),
-    /// The event was sent already.
+    /// This replica has sent the event already.
     Nothing,
 }
 
@@ -76,7 +78,7 @@ impl Sent {
         }
     }
 
-    /// Whether this replica sends events of the app for the first time.
+    /// Whether this is the first call for the app since this replica started. Records the call.
     pub(crate) fn is_first_look(&self, object: &ScaledApp) -> bool {
         let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
         looked.insert(object.uid().unwrap_or_default())

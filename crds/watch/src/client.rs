@@ -12,10 +12,11 @@ use tower::{BoxError, ServiceBuilder};
 
 use crate::follow::WATCH_SECONDS;
 
-/// How long one attempt to connect may take. In a cluster it takes milliseconds, and another
-/// attempt follows a failed one.
+/// How long one attempt to connect may take. In a cluster, connecting takes milliseconds, and
+/// another attempt follows a failed one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection without a byte for longer than a watch lasts is dead.
+/// A connection on which no byte moves for this long counts as dead. The time is longer than a
+/// watch lasts.
 const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 10);
 
 /// Why no client can be made.

@@ -14,8 +14,8 @@ use tokio::time::sleep;
 use crate::client::chain;
 use crate::objects::Objects;
 
-/// How long one watch lasts, in seconds. A server that vanished silently is noticed when the watch
-/// should have ended. One request a minute is no load for the API server.
+/// How long one watch lasts, in seconds. A server that vanished silently is noticed shortly after
+/// the watch should have ended. One request a minute is no load for the API server.
 pub(crate) const WATCH_SECONDS: u32 = 60;
 
 /// Pauses between attempts after a request to the API server has failed.
@@ -163,7 +163,7 @@ mod tests {
         server.delete_unseen("default", "b");
         server.expire();
         assert_eq!(next(&mut news).await, "");
-        // The end of a connection is not reported, and no change is lost by it.
+        // The end of a connection may be reported as a problem, but no change is lost by it.
         server.cut();
         server.put(object("c"));
         loop {

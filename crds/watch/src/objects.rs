@@ -33,8 +33,9 @@ impl<K> Objects<K> {
         self.all.iter()
     }
 
-    /// The newest resource version of any object seen, including deleted ones. Two processes with
-    /// the same version have the same objects (versions are ordered since Kubernetes 1.35).
+    /// The newest resource version of any object seen, including deleted ones. Of two processes,
+    /// the one with the higher version has newer objects (versions are ordered since Kubernetes
+    /// 1.35).
     pub fn version(&self) -> u64 {
         self.version
     }
@@ -68,7 +69,7 @@ impl<K: Resource> Objects<K> {
 
     fn look(&mut self, mut object: K) -> (Key, K) {
         let meta = object.meta_mut();
-        // As large as the rest of the object, and not needed.
+        // Managed fields can be as large as the rest of the object and are not needed.
         meta.managed_fields = None;
         let version = meta.resource_version.as_deref().unwrap_or_default();
         self.version = self.version.max(version.parse().unwrap_or(0));

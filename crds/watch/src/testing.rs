@@ -100,7 +100,8 @@ impl ApiServer {
         Path::join(self.directory.path(), "kubeconfig")
     }
 
-    /// Adds the object, or replaces the one with the same namespace and name, of any kind.
+    /// Adds the object. An object with the same namespace and name is replaced, even one of
+    /// another kind.
     pub fn put(&self, mut object: Value) {
         self.shared.change(|state| {
             state.version += 1;
@@ -117,7 +118,7 @@ impl ApiServer {
         });
     }
 
-    /// Removes the object of that namespace and name.
+    /// Removes the object with this namespace and name.
     pub fn delete(&self, namespace: &str, name: &str) {
         self.shared.change(|state| {
             state.version += 1;
@@ -132,7 +133,7 @@ impl ApiServer {
         });
     }
 
-    /// Removes the object without an event, so that only a new list shows it.
+    /// Removes the object without an event, so that only a new list shows that it is missing.
     pub fn delete_unseen(&self, namespace: &str, name: &str) {
         self.shared.change(|state| {
             state.version += 1;

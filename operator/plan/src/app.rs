@@ -9,10 +9,10 @@ use scaledapp_http1::Network;
 
 use crate::Hostname;
 
-/// The app with all of its values.
+/// An app with all of its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValidatedApp {
-    /// Its name, an RFC 1123 label.
+    /// The app's name, an RFC 1123 label.
     pub name: String,
     /// The container image.
     pub image: String,
@@ -43,14 +43,14 @@ pub struct ValidatedApp {
     pub forwarded_from: Vec<Network>,
     /// Whether the object requests or limits CPU or memory.
     pub has_resources: bool,
-    /// Its name in DNS.
+    /// The app's name in DNS.
     pub dns: Dns,
 }
 
 /// TLS at the balancers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
-    /// Secrets with a certificate and its key; the first one is the default.
+    /// Secrets, each with a certificate and its key. The first certificate is the default.
     pub secrets: Vec<String>,
     /// Whether TLS 1.2 is off.
     pub is_13_only: bool,
@@ -65,9 +65,9 @@ pub struct Tls {
 /// Certificates that clients must show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificates {
-    /// The Secret with their authorities.
+    /// The Secret with the authorities that sign clients' certificates.
     pub secret: String,
-    /// Whether a client may show none.
+    /// Whether a client may connect without a certificate.
     pub is_optional: bool,
 }
 
@@ -98,7 +98,7 @@ pub type Environment = Vec<(String, String)>;
 /// The protocol of an app, with the settings that only this protocol has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1, through the balancers.
+    /// HTTP, through the balancers.
     Http(Balancers),
     /// Any protocol over TCP. Balancers cannot forward it yet, so DNS names the pods.
     Tcp,
@@ -137,7 +137,7 @@ pub struct Workers {
     pub stop_grace: Option<Duration>,
     /// When the supervisor replaces a worker.
     pub limits: Limits,
-    /// Further ports that all of them serve.
+    /// Further ports that all workers serve.
     pub share: Vec<NonZeroU16>,
     /// Path of the workers' metrics, with a port if it is not the app's: `/metrics`,
     /// `9464/metrics`.
@@ -152,18 +152,19 @@ pub struct Workers {
     pub instance_env: String,
 }
 
-/// When the supervisor replaces a worker by itself; `None`: never.
+/// The limits of a worker. The supervisor replaces a worker that exceeds one of them, except
+/// `in_flight`. `None`: no limit, except for `silence`, where the supervisor's default applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
-    /// Memory that it may use, in bytes.
+    /// Memory that a worker may use, in bytes.
     pub memory: Option<u64>,
-    /// Requests that it may answer.
+    /// Requests that a worker may answer.
     pub requests: Option<u64>,
-    /// How long it may serve.
+    /// How long a worker may serve.
     pub age: Option<Duration>,
-    /// How long it may make no progress before it counts as hung; zero: without limit.
+    /// How long a worker may make no progress before it counts as hung; zero: without limit.
     pub silence: Option<Duration>,
-    /// Requests that it may have in flight at the same time.
+    /// Requests that a worker may have in flight at the same time.
     pub in_flight: Option<NonZeroU32>,
 }
 
@@ -266,7 +267,7 @@ pub struct Balancers {
     pub slots: NonZeroU32,
     /// Which pod gets a request.
     pub algorithm: Algorithm,
-    /// Their timeouts.
+    /// The balancers' timeouts.
     pub times: Times,
     /// Most client connections of one balancer.
     pub connections: Option<NonZeroU32>,

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A host name of two labels or more (RFC 1123 section 2.1, lower case), so
-/// that it has a zone to be served from.
+/// A host name (RFC 1123 section 2.1, lower case). It has at least two labels, because a DNS
+/// server serves it from the zone that follows the first label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hostname(String);
 
@@ -16,10 +16,11 @@ pub enum HostnameError {
         "{0:?} is not a DNS name: use labels of a-z, 0-9 and -, each at most 63 long, separated by dots, such as hello.apps.local"
     )]
     NotAName(String),
-    /// The limit of RFC 1035 section 2.3.4, minus the length bytes of the wire format.
+    /// The name is longer than 253 characters. RFC 1035 section 2.3.4 allows 255 bytes, two of
+    /// which are length bytes of the wire format.
     #[error("the name is longer than 253 characters")]
     TooLong,
-    /// It has only one label, so no zone.
+    /// The name has only one label, so it is in no zone.
     #[error("{0:?} has only one label: add a zone, such as {0}.apps.local")]
     NoZone(String),
 }
@@ -43,7 +44,7 @@ impl FromStr for Hostname {
 }
 
 impl Hostname {
-    /// The name without a closing dot.
+    /// The name without a trailing dot.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ProbeState {
-    /// It accepts connections.
+    /// The address accepts connections.
     Healthy,
-    /// It has failed several times in a row.
+    /// The address has failed several probes in a row.
     Unhealthy,
-    /// It has not been probed yet.
+    /// The address has not been probed yet.
     Unknown,
-    /// It has no probe and counts as healthy.
+    /// The address has no probe and counts as healthy.
     Unprobed,
     /// A value that only a newer server knows, or none.
     #[default]
@@ -40,28 +40,28 @@ impl ProbeState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DnsStatus {
-    /// Whether it is about to end.
+    /// Whether the server is about to end.
     #[serde(default)]
     pub draining: bool,
-    /// The address at which it answers.
+    /// The address at which the server answers.
     #[serde(default)]
     pub listen: Option<SocketAddr>,
-    /// The zone's servers: each name, with a closing dot, and its addresses.
+    /// The zone's servers: each name, with a trailing dot, and its addresses.
     #[serde(default)]
     pub name_servers: BTreeMap<String, Vec<IpAddr>>,
-    /// The names of the apps, with a closing dot. This is the one field without which the JSON is
-    /// not the status of a DNS server.
+    /// The names of the apps, with a trailing dot. This is the one field without which the JSON
+    /// is not the status of a DNS server.
     pub names: BTreeMap<String, NameStatus>,
     /// Why some or all records, or the servers' addresses, are not up to date.
     #[serde(default)]
     pub problem: Option<String>,
-    /// Whether it has records and has probed their addresses, and is not about to end.
+    /// Whether the server has records and has probed their addresses, and is not about to end.
     #[serde(default)]
     pub ready: bool,
     /// Seconds since the records in use were last known to match their source.
     #[serde(default)]
     pub records_age_seconds: u64,
-    /// The zone for which it answers.
+    /// The zone for which the server answers.
     #[serde(default)]
     pub zone: String,
 }
@@ -70,17 +70,17 @@ pub struct DnsStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NameStatus {
-    /// All of its addresses, published or not.
+    /// All addresses of the name, published or not.
     pub addresses: Vec<AddressStatus>,
-    /// Whether no probe reaches its addresses, which are published because the operator reports
-    /// that they serve.
+    /// Whether no probe reaches the name's addresses, which are published because the operator
+    /// reports that they serve.
     #[serde(skip_serializing_if = "is_false")]
     pub out_of_reach: bool,
     /// The addresses in answers.
     pub published: Vec<IpAddr>,
     /// Whether unhealthy addresses are published because no address of their family is healthy.
     pub stale: bool,
-    /// The time to live of its addresses while they are healthy, in seconds.
+    /// The time to live of the name's addresses while they are healthy, in seconds.
     pub ttl: u64,
 }
 

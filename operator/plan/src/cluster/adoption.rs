@@ -1,14 +1,15 @@
 //! Finds objects of an earlier app that this app uses without owning them, and says how to set
 //! their owner.
 //!
-//! Objects that remain from an earlier app of the same name (after
-//! `kubectl delete --cascade=orphan`, or from a restored backup) become this app's own. Roles and
-//! `RoleBindings` are never changed ([`super::rights`] has the reason): they follow the balancers'
-//! `ServiceAccount`, which is their second owner. Where the admission plugin
-//! `OwnerReferencesPermissionEnforcement` is on, setting an owner needs the right to delete the
-//! object. The operator does not have that right for `ConfigMaps` and `ServiceAccounts`, because
-//! RBAC rules cannot select a prefix of names. So a person has to set the owner of these objects,
-//! and of Roles that an older operator created with the app as their only owner.
+//! Objects that remain from an earlier app of the same name (after `kubectl delete
+//! --cascade=orphan`, or from a restored backup) become this app's own, if the operator may set
+//! their owner. Roles and `RoleBindings` are never changed ([`super::rights`] has the reason):
+//! they follow the balancers' `ServiceAccount`, which is their second owner. Where the admission
+//! plugin `OwnerReferencesPermissionEnforcement` is on, setting an owner needs the right to
+//! delete the object. The operator does not have that right for `ConfigMaps` and
+//! `ServiceAccounts`, because RBAC rules cannot select a prefix of names. So a person has to set
+//! the owner of these objects, and of Roles that an older operator created with the app as their
+//! only owner.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use scaledapp_crds::kubernetes::ScaledApp;
@@ -21,9 +22,9 @@ use super::{ObjectKey, Objects, Observed};
 /// The path of the field that the API server did not accept.
 const OWNERS: &str = "metadata.ownerReferences";
 
-/// Names the objects that the app uses without owning them, and the command that sets their owner;
-/// `None` if there are none. `told` says whether the status reports them already: only from the
-/// status can a new leader know that the API server refused an owner.
+/// Names the objects that the app uses without owning them, and the command that sets their
+/// owner; `None` if there are no such objects. `told` says whether the status reports them
+/// already: a new leader can know only from the status that the API server refused an owner.
 pub(super) fn unowned(
     object: &ScaledApp,
     observed: &Observed,
@@ -45,7 +46,8 @@ pub(super) fn unowned(
     (!left.is_empty()).then(|| sentence(&owner, &left))
 }
 
-/// Whether a live account owns the object, so that it is deleted together with the account.
+/// Whether a live `ServiceAccount` owns the object, so that the object is deleted together with
+/// it.
 fn follows_account(meta: &ObjectMeta, live: &Objects) -> bool {
     let mut owners = meta.owner_references.iter().flatten();
     owners.any(|owner| {

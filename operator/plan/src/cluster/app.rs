@@ -25,7 +25,8 @@ pub const TOKEN_BYTES: usize = 128;
 /// The settings with which the operator was started.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// Image of `scaledapp-sidecar`, pinned per app until its inputs change.
+    /// Image of `scaledapp-sidecar`. Each app keeps the image until the user's input for its pods
+    /// changes.
     pub sidecar_image: String,
     /// Image of `scaledapp-balancer`.
     pub balancer_image: String,
@@ -54,18 +55,18 @@ impl Settings {
     }
 }
 
-/// The app with all of its values. Only [`validate`] creates values of this type.
+/// An app with all of its values. Only [`validate`] creates values of this type.
 #[derive(Debug, Clone, PartialEq)]
 pub struct App {
     /// The part of the app that is the same on every platform. References in its `command` and
     /// `env` are resolved. Pods get [`App::command`] and [`App::env`] instead, because in a pod the
     /// kubelet resolves references.
     pub app: ValidatedApp,
-    /// Its namespace.
+    /// The app's namespace.
     pub namespace: String,
-    /// Its uid, for owner references.
+    /// The app's uid, for owner references.
     pub uid: String,
-    /// Generation of the object that this was made from.
+    /// Generation of the `ScaledApp` from which this value was made.
     pub generation: i64,
     /// Program and arguments as written.
     pub command: Vec<String>,
@@ -267,7 +268,7 @@ fn variables(from: &v1alpha1::EnvFrom) -> EnvFromSource {
     }
 }
 
-/// Refuses requests above limits, because the API server refuses such pods.
+/// Refuses a request above its limit, because the API server would refuse the pods.
 fn amounts(check: &mut Check, root: &str, resources: Option<&v1alpha1::Resources>) {
     let Some(resources) = resources else { return };
     for (name, request) in &resources.requests {

@@ -1,4 +1,5 @@
-//! The objects of the balancers: one balancer per slot, and the few rights that it needs.
+//! The balancers' Deployments, one per slot, and the few rights that a balancer needs; also the
+//! service accounts and disruption budgets of the app and of its balancers.
 
 use std::collections::BTreeMap;
 
@@ -97,7 +98,7 @@ fn pod(app: &App, settings: &Settings) -> PodSpec {
             ..Affinity::default()
         }),
         containers: vec![container(app, settings)],
-        // A Service called `scaledapp` would set SCALEDAPP_PORT.
+        // Otherwise a Service called `scaledapp` would set the variable SCALEDAPP_PORT.
         enable_service_links: Some(false),
         image_pull_secrets: Some(secrets).filter(|secrets| !secrets.is_empty()),
         node_selector: Some(linux()),
@@ -254,8 +255,8 @@ pub(super) fn accounts(app: &App) -> Vec<ServiceAccount> {
     ]
 }
 
-/// The right to read where the app's pods are. It covers all slices of the namespace: the control
-/// plane generates the names of slices, so a rule cannot name them.
+/// The right to read where the app's pods are. It covers all `EndpointSlice`s of the namespace:
+/// the control plane generates their names, so a rule cannot name them.
 pub(super) fn role(app: &App) -> Role {
     let owner = app.owner();
     Role {
@@ -271,8 +272,9 @@ pub(super) fn role(app: &App) -> Role {
 
 /// Metadata of the Role and its binding. Their second owner is the balancers' `ServiceAccount`.
 /// After `kubectl delete --cascade=orphan` they have lost the app, and the operator has no right
-/// to change them; but the account becomes the next app's, so they are deleted with that app.
-/// The uid is empty: the account may be created in the same pass.
+/// to change them; but the account becomes the next app's, so they are deleted with that app. The
+/// account's uid is empty here, because the account may be created in the same pass; the operator
+/// fills it in when it creates the object.
 fn owned_by_account(owner: &Owner<'_>) -> ObjectMeta {
     let mut meta = owner.meta(owner.balancers(), component::BALANCER);
     meta.owner_references

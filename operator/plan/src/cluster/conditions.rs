@@ -1,9 +1,10 @@
-//! What the facts mean: six conditions, each with a reason and one sentence that names the
-//! cure.
+//! Derives the six conditions of an app from the facts. Each condition has a reason and a
+//! message; if something is wrong, the message names the cure.
 //!
-//! `Ready`: requests are served. The first time, it becomes true once everything is
-//! complete; after that, it stays true while one pod and one address serve, and `Degraded`
-//! reports the rest. `Reconciling` and `Stalled` are the conditions that kstatus reads.
+//! `Ready` means that requests are served. It becomes true for the first time once everything is
+//! complete. After that, it stays true while at least one pod and one address serve, and
+//! `Degraded` reports what is missing. `Reconciling` and `Stalled` are the conditions that
+//! kstatus reads.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -18,7 +19,7 @@ use super::facts::{Facts, Outcome};
 use super::meta::cut;
 use super::rights;
 
-/// Reasons of `Progressing` that mean that the app has never been complete.
+/// Reasons of `Progressing` that do not show that the app has ever been complete.
 const NOT_STARTED: [Reason; 7] = [
     Reason::Starting,
     Reason::Paused,
@@ -265,7 +266,7 @@ impl Judge<'_> {
         if facts.serves() && (self.started || facts.complete()) {
             return verdict(true, Reason::AsWanted, "requests are served");
         }
-        // The reason why nothing exists at all is the most useful one.
+        // The reason of a stalled app comes first, because it explains why the rest is missing.
         if stalled.holds {
             return verdict(false, stalled.reason, stalled.message.clone());
         }
@@ -375,7 +376,7 @@ impl Judge<'_> {
         if let Some(refused) = self.refused_first() {
             return refused;
         }
-        // This also covers a release whose old pods still serve.
+        // A failure is also reported during a release whose old pods still serve.
         let coming = fewer || facts.changing;
         if let Some(failure) = facts.failure.as_ref().filter(|_| coming) {
             return verdict(true, failure.reason, failure_message(failure, Of::App));

@@ -12,7 +12,8 @@ pub(super) enum Of {
     Balancer,
 }
 
-/// One line: the object, the cause in the words of the component that reported it, and the cure.
+/// One line: the part that failed, unless it is the app's main container; the message of the
+/// failure; and the cure, if the reason has one.
 pub(super) fn failure_message(failure: &PodFailure, of: Of) -> String {
     let PodFailure {
         reason,
@@ -92,7 +93,8 @@ fn of_node(message: &str, of: Of) -> String {
     if is("no scheduler named") {
         return format!("start that scheduler, or change {root}.schedulerName");
     }
-    // For a claim that exists the scheduler says `unbound … PersistentVolumeClaims. not found`.
+    // If the claim exists but has no volume, the scheduler's message has another form: `unbound …
+    // PersistentVolumeClaims. not found`.
     if is("persistentvolumeclaim \"") && is("not found") {
         return format!(
             "create that PersistentVolumeClaim in the app's namespace, or change {root}.volumes"
@@ -259,7 +261,8 @@ fn of_refusal(message: &str, of: Of) -> String {
     if is("ValidatingAdmissionPolicy") || is("admission webhook") {
         return format!("change {template}, or that policy");
     }
-    // The last text occurs if the container has no limit of its own and the range sets one.
+    // The last of these texts occurs if the container has no limit of its own and the LimitRange
+    // sets one.
     let by_range = [
         " per Container",
         " per Pod",

@@ -7,9 +7,9 @@
 //!
 //! Admission may change a field that the operator writes (a registry mirror, a policy's default).
 //! Writing it again in each pass would have the same result each time. So the operator remembers
-//! how admission changed a written object ([`Admitted`]), and writes an object again only if the
-//! live object differs from that result, too. In this way, the operator still undoes a change by a
-//! person.
+//! how admission changed a written object ([`Admitted`]). Until the plan changes, the operator
+//! writes the object again only if the live object differs from that result, too. In this way,
+//! the operator still undoes a change by a person.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +21,8 @@ use serde_json::Value;
 
 use super::meta::annotation as annotated;
 
-/// Whether applying `planned` would change nothing in `live`: the last plan applied to it had the
-/// same bytes, and nobody has changed its fields since.
+/// Whether applying `planned` would change nothing in `live`: the plan that was applied last had
+/// the same bytes, and nobody has changed these fields since.
 pub fn is_applied<T: Serialize + Metadata<Ty = ObjectMeta>>(live: &T, planned: &T) -> bool {
     applied(planned).is_some() && applied(live) == applied(planned) && carries(live, planned)
 }
@@ -49,8 +49,8 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    /// `stored` is the API server's answer to the write of `planned`; `None` if admission
-    /// changed nothing.
+    /// Compares `stored`, which is the API server's answer to the write of `planned`, with
+    /// `planned`. `None` if admission changed nothing.
     pub fn of<T: Serialize + Metadata<Ty = ObjectMeta>>(stored: &T, planned: &T) -> Option<Self> {
         let differences = differences(stored, planned)?;
         let hash = applied(planned)?;
@@ -85,7 +85,7 @@ impl Admitted {
     }
 }
 
-/// `None` if a value cannot be written as JSON.
+/// How `live` differs from `planned`; `None` if a value cannot be written as JSON.
 fn differences<T: Serialize>(live: &T, planned: &T) -> Option<Differences> {
     let (live, planned) = (
         serde_json::to_value(live).ok()?,

@@ -68,9 +68,9 @@ pub(super) struct Facts {
     pub(super) resume_cure: Option<String>,
     /// The Deployment has exceeded its progress deadline.
     pub(super) stuck: bool,
-    /// The most useful reason why a pod of the app does not run.
+    /// Why pods of the app do not run, as [`failures`] chooses it.
     pub(super) failure: Option<PodFailure>,
-    /// The same for a balancer.
+    /// Why pods of the balancers do not run, as [`failures`] chooses it.
     pub(super) balancer_failure: Option<PodFailure>,
     /// All pods that are not ready and all slots without a balancer are new.
     pub(super) young: bool,
@@ -225,7 +225,7 @@ fn resume_cure(live: &Deployment) -> Option<String> {
     (live.spec.paused == Some(true)).then(cure)
 }
 
-/// When the last pod or slot stops being new.
+/// How long it takes until the next pod or slot stops being new.
 pub(super) fn young_until(observed: &Observed) -> Option<Duration> {
     let pods = observed
         .pods
@@ -243,7 +243,7 @@ pub(super) fn young_until(observed: &Observed) -> Option<Duration> {
     left.filter(|left| !left.is_zero()).min()
 }
 
-/// The slots whose own balancer does not serve.
+/// The slots that do not serve, or not through their own balancer.
 fn lacking(slots: &[SlotStatus], own: impl Fn(&SlotStatus) -> bool) -> Vec<u32> {
     let slots = slots.iter().filter(|slot| !own(slot) || !slot.serving);
     slots
@@ -251,8 +251,9 @@ fn lacking(slots: &[SlotStatus], own: impl Fn(&SlotStatus) -> bool) -> Vec<u32> 
         .collect()
 }
 
-/// Whether everything that is not ready is new: pods, and slots that lack a balancer. The
-/// time is bounded, so that something that never becomes ready is reported.
+/// Whether everything that is not ready is new: pods, and slots that lack a balancer. The time is
+/// bounded, so that something that never becomes ready is reported. A pod for which Kubernetes
+/// reports a failure does not count as new.
 fn young(observed: &Observed, lacking: &[u32]) -> bool {
     let is_young = |created: Timestamp| observed.now.duration_since(created) < NEW_FOR;
     let waits = |pod: &&Pod| !pod.deleting && !pod.ready;

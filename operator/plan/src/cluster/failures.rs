@@ -1,5 +1,6 @@
-//! Why pods do not run. Of several failures it chooses the one to report, in the words of the
-//! component that reported it; the text does not change while the cause is the same.
+//! Chooses which of several failures to report as the reason why pods do not run. If Kubernetes
+//! or a pod gives a message, that message is used; the operator words the others itself. The text
+//! does not change while the cause is the same.
 
 use std::time::Duration;
 
@@ -14,12 +15,14 @@ use super::{Answer, Observed, Pod, Trouble};
 const BALANCER_TIMEOUT: SignedDuration = SignedDuration::from_secs(60);
 
 /// A pod that the scheduler refuses is reported only after this time. Many refusals are
-/// temporary: a drained node leaves a pod without a node, and a moment later fewer pods are
-/// wanted.
+/// temporary: a drained node leaves a pod without a node, and a moment later the operator asks
+/// for fewer pods.
 const REFUSED_FOR: SignedDuration = SignedDuration::from_secs(5);
-/// A running scheduler has reported something about a new pod within this time.
+/// If nothing has been reported about a new pod after this time, its scheduler is assumed not to
+/// run.
 const SCHEDULER_TIMEOUT: SignedDuration = SignedDuration::from_secs(10);
-/// A volume that a cloud has to create exists within this time.
+/// A pod that still waits for a volume after this time is reported. Clouds create volumes within
+/// less.
 const VOLUME_TIMEOUT: SignedDuration = SignedDuration::from_secs(60);
 
 /// Why the app's pods do not run. Pods that may not be created come first, then pods that
@@ -29,7 +32,7 @@ pub(super) fn of_app(observed: &Observed, live: Option<&Deployment>) -> Option<P
         .or_else(|| of_pods(observed, component::APP))
 }
 
-/// The same for the balancers.
+/// Why the balancers' pods do not run, in the same order.
 pub(super) fn of_balancers(observed: &Observed, app: &str) -> Option<PodFailure> {
     let live = observed.live.deployments.iter();
     let mut balancers = live.filter(|it| it.metadata.name.as_deref() != Some(app));
@@ -52,7 +55,8 @@ fn of_pods(observed: &Observed, component: &str) -> Option<PodFailure> {
     })
 }
 
-/// What Kubernetes reports, otherwise what the supervisor or the balancer reports.
+/// The failure that Kubernetes reports for a pod, otherwise the one that its supervisor or
+/// balancer reports.
 fn of_pod(pod: &Pod, observed: &Observed) -> Option<PodFailure> {
     of_kubernetes(pod, observed.now).or_else(|| match &pod.answer {
         Answer::Supervisor(answer) if answer.ready == 0 => {
@@ -91,7 +95,8 @@ pub(super) fn of_kubernetes(pod: &Pod, now: Timestamp) -> Option<PodFailure> {
     })
 }
 
-/// How long it takes until the failure of a pod is reported.
+/// How long it takes until the failure of a pod is reported; `None` if it is reported now or
+/// there is none.
 fn reported_in(pod: &Pod, now: Timestamp) -> Option<Duration> {
     let (since, least) = match (&pod.failure, &pod.waits_for) {
         (Some(failure), _) if failure.reason == Reason::Unschedulable => {
@@ -144,8 +149,8 @@ fn refused(live: &Deployment) -> Option<PodFailure> {
     })
 }
 
-/// Removes what differs between attempts: the pod's name (`pods "hello-7f66-abcde" is
-/// forbidden: …`) and the local port of a call to a webhook (`read tcp 10.0.0.1:40312->…`).
+/// Removes what differs between attempts: the pod's name (`pods "hello-7f66-abcde" is forbidden:
+/// …`) and the local address and port of a call to a webhook (`read tcp 10.0.0.1:40312->…`).
 fn without_names(message: &str) -> String {
     let mut message = message.to_owned();
     for (end, word) in [

@@ -1,6 +1,6 @@
-//! The operator's part of a pod: names, the fields that a user writes elsewhere, and the operating
-//! system that the supervisor and the balancer need. `overlay` decides how a user's template is
-//! merged over it.
+//! The operator's part of a pod: names, the fields that a user writes elsewhere, and the
+//! operating system that the supervisor and the balancer need. `overlay` decides how a user's
+//! template is merged over the operator's part.
 
 use std::collections::BTreeMap;
 
@@ -29,9 +29,9 @@ pub(super) struct Frame {
     pub(super) root: &'static str,
     /// The name of the main container.
     pub(super) container: &'static str,
-    /// Fields of that container that are set elsewhere, with the cure.
+    /// Fields of that container that a user sets outside the template, each with the cure.
     pub(super) elsewhere: &'static [(&'static str, &'static str)],
-    /// Fields of the pod that only the operator sets, with the reason.
+    /// Fields of the pod that only the operator sets, each with the reason.
     pub(super) ours: &'static [(&'static str, &'static str)],
 }
 

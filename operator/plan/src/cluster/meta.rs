@@ -10,8 +10,8 @@ use scaledapp_crds::{API_VERSION, KIND};
 use scaledapp_units::Fnv1a;
 use serde::Serialize;
 
-/// How long an app's name may be: with the longest suffix (`-desired`) it must fit into a DNS
-/// label.
+/// The longest app name that is not cut before a suffix is added: with the longest suffix
+/// (`-desired`), the result must fit into a DNS label.
 const BASE: usize = 63 - "-desired".len();
 
 /// The kind of the account that owns a Role and its binding.
@@ -36,17 +36,17 @@ impl Owner<'_> {
         format!("{kept}-{}-{suffix}", &hash[..8])
     }
 
-    /// Name of everything that belongs to one slot.
+    /// Name of the objects that belong to one slot.
     pub(super) fn slot(&self, slot: u32) -> String {
         self.named(&format!("lb-{slot}"))
     }
 
-    /// The headless Service that lists the app's pods.
+    /// Name of the headless Service that lists the app's pods.
     pub(super) fn pods(&self) -> String {
         self.named("pods")
     }
 
-    /// The `ConfigMap` with the desired state, which containers read at their start.
+    /// Name of the `ConfigMap` with the desired state, which containers read at their start.
     pub(super) fn desired(&self) -> String {
         self.named("desired")
     }
@@ -67,7 +67,7 @@ impl Owner<'_> {
         map([(label::INSTANCE, self.name), (label::COMPONENT, component)])
     }
 
-    /// All labels.
+    /// The labels of each object that the operator creates; [`Self::slot_meta`] adds one more.
     pub(super) fn labels(&self, component: &str) -> BTreeMap<String, String> {
         let mut labels = self.selector(component);
         labels.extend(map([
@@ -158,7 +158,7 @@ pub(super) fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("invariant: these types have text keys only")
 }
 
-/// FNV-1a (64 bit). It detects changes; it is no cryptographic hash.
+/// The FNV-1a hash (64 bit) of `bytes`. It detects changes and is not cryptographic.
 pub fn hash(bytes: &[u8]) -> String {
     Fnv1a::default().with(bytes.iter().copied()).to_string()
 }

@@ -7,10 +7,11 @@
 //!
 //! A pending pod makes a cluster autoscaler add a node. The new node would then count for another
 //! pod, and so on without end. So the operator never asks for a pod that only a new node could
-//! take. A node counts for no more pods than fit on it. If the scheduler refuses a pod although it
-//! should fit, the operator remembers the nodes that lack a pod, together with their properties. It
-//! counts a node again when the node's properties change. The operator always asks for at least one
-//! pod, so that a cluster without nodes can add one.
+//! take. A node counts for no more pods than fit on it. If the scheduler refuses a pod although
+//! it should fit, the operator remembers the nodes that lack a pod, together with their
+//! properties. It counts a node again when the node's properties change. The only exception is
+//! the first pod: the operator always asks for at least one, so that a cluster without nodes can
+//! add a node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -30,15 +31,16 @@ use super::{Node, Observed, Pod, Resources};
 /// How long pods stay on nodes that no longer count. A cordon is often the beginning of a
 /// drain, and an eviction respects disruption budgets, which a deletion does not.
 pub(super) const LEAVING_TIMEOUT: Duration = Duration::from_mins(1);
-/// A refusal counts once it is this old: a scheduler may see a new node a moment later than the
-/// operator does.
+/// A refusal counts once the refused pod is this old: a scheduler may see a new node a moment
+/// later than the operator does.
 const REFUSED_AFTER: Duration = Duration::from_secs(1);
-/// The scheduler retries a refused pod with growing pauses, even if a node has room in the
-/// meantime. This time is longer than the longest pause.
+/// A refusal counts as lasting once the refused pod is this old. The scheduler retries a refused
+/// pod with growing pauses, even if a node gets room in the meantime; this time is longer than
+/// the longest pause.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often the operator checks whether a full node has room again.
 const ROOM_INTERVAL: Duration = Duration::from_secs(15);
-/// Most nodes that are remembered: an annotation holds 256 KiB.
+/// Most nodes that are remembered: the annotations of an object may have 256 KiB together.
 const MAX_REMEMBERED: usize = 8192;
 
 /// How many pods there should be, and what the operator has to remember for that.
@@ -54,7 +56,7 @@ pub(super) struct Count {
     pub(super) fewer_since: Option<Timestamp>,
     /// When to count again.
     pub(super) wake: Option<Duration>,
-    /// The template's selectors and tolerations fit no node.
+    /// No node takes the pod, whether it has room or not.
     pub(super) none: bool,
 }
 
@@ -125,7 +127,8 @@ pub(super) fn count(
     let timeout = SignedDuration::try_from(LEAVING_TIMEOUT).unwrap_or_default();
     let left = Duration::try_from(timeout - now.duration_since(since)).unwrap_or_default();
     let waits = leaving > 0 && !left.is_zero();
-    // After the timeout, these pods are kept only until their successors run elsewhere.
+    // After the timeout, pods on nodes that no longer count are kept only until their successors
+    // run elsewhere.
     pods = pods.saturating_add(if waits { leaving } else { leaving.min(missing) });
     let wakes = [
         waits.then_some(left),
@@ -157,7 +160,7 @@ fn why_full(known: Option<Full>, room: Option<u32>, refused: &Refused) -> Option
 
 /// What the scheduler reports about pending pods.
 struct Refused {
-    /// The scheduler refuses a pod, and has checked every node for it.
+    /// The scheduler refuses a pod, and a late watch no longer explains the refusal.
     now: bool,
     /// The scheduler has refused a pod for so long that neither a late watch nor a retry pause
     /// explains it.
@@ -205,7 +208,7 @@ fn free_for(node: &Node, observed: &Observed, pod: &PodSpec) -> Option<u32> {
         return None;
     }
     let fits = node.offers.fits(used.unwrap_or_default(), pod);
-    // The pod would not fit onto this node even if it were empty.
+    // If `fits` is 0 although `used` is unknown, the pod would not even fit onto the empty node.
     (used.is_some() || fits == 0).then_some(fits)
 }
 
@@ -253,7 +256,8 @@ fn remembered<'a>(text: &'a str) -> BTreeMap<&'a str, Full> {
 }
 
 /// A hash of the lasting properties that decide whether a node takes a pod: name, labels, taints
-/// and resources. What runs there is not included, nor whether the node is ready or cordoned.
+/// and resources. The hash does not cover what runs on the node, nor whether the node is ready or
+/// cordoned.
 fn fingerprint(node: &Node) -> String {
     let Node {
         name,

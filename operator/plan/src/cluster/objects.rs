@@ -85,17 +85,17 @@ pub struct ObjectKey {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
-    /// Objects to apply. One for which [`super::is_applied`] is true needs no request.
+    /// Objects to apply. An object for which [`super::is_applied`] is true needs no request.
     pub apply: Objects,
-    /// To be deleted after that: live objects of this app that it no longer needs.
+    /// Live objects that the app no longer needs. They are deleted after the others were applied.
     pub delete: Vec<ObjectKey>,
     /// Annotations to be set on pods, after everything else.
     pub touch: Vec<PodAnnotations>,
-    /// To be sent once the changes that they report have been written.
+    /// Events to be sent once the changes that they report have been written.
     pub events: Vec<Event>,
     /// When the next pass is due, even if nothing changes.
     pub wake: Option<Duration>,
-    /// Why the plan contains slots only.
+    /// Why the plan contains only the slots' `EndpointSlice`s.
     pub stalled: Option<Stalled>,
 }
 

@@ -25,7 +25,7 @@ pub struct Observed {
     /// The objects labelled as this app's (`instance` and `managed-by`), in its
     /// namespace.
     pub live: Objects,
-    /// The pods labelled as this app's, of both components.
+    /// The pods labelled as this app's: those that run the app, and those of the balancers.
     pub pods: Vec<Pod>,
     /// What admission changed in objects that were written recently.
     pub admitted: BTreeMap<ObjectKey, Admitted>,
@@ -82,7 +82,8 @@ pub enum Target {
 }
 
 impl Autoscaler {
-    /// `None` if it names an object of another kind.
+    /// Reads what the operator needs of an autoscaler; `None` if it names an object of another
+    /// kind.
     pub fn of(autoscaler: &HorizontalPodAutoscaler) -> Option<Self> {
         let target = &autoscaler.spec.scale_target_ref;
         let group = |version: &str| Some(version.split_once('/')?.0.to_owned());
@@ -179,9 +180,9 @@ impl Answer {
 /// The part of a balancer's answer that the operator uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Balancer {
-    /// `/readyz` answers 200: it accepts connections.
+    /// `/readyz` answers 200: the balancer accepts connections.
     pub serving: bool,
-    /// Why it does not accept connections, as it reports itself.
+    /// Why the balancer does not accept connections, as it reports itself.
     pub why: Option<String>,
     /// It has not reached any pod's admin port for some time.
     pub blind: bool,
@@ -207,9 +208,9 @@ pub struct Supervisor {
 /// What keeps all workers of a pod from being ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
-    /// They listen on this port instead of the app's.
+    /// The workers listen on this port instead of the app's.
     ListensOn(u16),
-    /// How one of them ended, as the supervisor reports it.
+    /// How one of the workers ended, as the supervisor reports it.
     Ended(String),
 }
 

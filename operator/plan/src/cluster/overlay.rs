@@ -53,7 +53,7 @@ pub(super) fn merge(
         serde_json::to_value(&parsed).map_err(|failure| error(root, failure.to_string()))?;
     check::check(overlay, &understood, &parsed, &template, frame)?;
     if let Some(spec) = &mut parsed.spec {
-        // It is `Always` if it is given, because a Deployment allows nothing else.
+        // The policy is `Always` if it is given: `check` refuses any other.
         spec.restart_policy = None;
         let selector = selector(&template);
         if let Some(ours) = &mut template.spec {
@@ -63,7 +63,7 @@ pub(super) fn merge(
     join_evictable(&template, &mut parsed);
     template.merge_from(parsed);
     if let Some(spec) = &mut template.spec {
-        // The app's container comes first: `kubectl logs` and `exec` use the first one.
+        // The main container comes first: `kubectl logs` and `exec` use the first one.
         spec.containers
             .sort_by_key(|container| container.name != frame.container);
     }
@@ -188,7 +188,8 @@ fn has_action(probe: &Probe) -> bool {
     exec.is_some() || grpc.is_some() || http_get.is_some() || tcp_socket.is_some()
 }
 
-/// Joins two comma-separated lists: the user may have named more volumes.
+/// Joins the operator's and the user's comma-separated lists of volumes that do not keep a node
+/// from being removed.
 fn join_evictable(ours: &PodTemplateSpec, theirs: &mut PodTemplateSpec) {
     let name = annotation::EVICTABLE_VOLUMES;
     let ours = ours.metadata.as_ref().and_then(|meta| {

@@ -17,8 +17,9 @@ use super::meta::{hash, json, time};
 /// are those of the operator at commit 9ff87d4; `tests/cluster/older.rs` contains what that
 /// operator stored.
 ///
-/// It contains neither the numbers of pods and workers, nor balancers or DNS, nor anything that
-/// comes from the operator. A field that is added later must be absent if the user does not set it.
+/// This input contains neither the numbers of pods and workers, nor balancers or DNS, nor
+/// anything that comes from the operator. A field that is added later must be absent if the user
+/// does not set it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct InputsV1<'a> {

@@ -15,13 +15,13 @@ const DEFAULT_SCHEDULER: &str = "default-scheduler";
 /// Longest quotation of an app's last output, in bytes.
 const MAX_WORDS: usize = 300;
 
-/// Why the scheduler has not reported anything about a pod.
+/// What a pod probably waits for while no scheduler has reported anything about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WaitsFor {
-    /// No scheduler of this name runs.
+    /// The scheduler of this name, which perhaps does not run.
     Scheduler(String),
-    /// Either the scheduler has chosen a node and waits until this claim has a volume
-    /// there, or the scheduler does not run.
+    /// The volume of this claim. Either the scheduler has chosen a node and waits until the claim
+    /// has a volume there, or the scheduler does not run.
     Claim(String),
 }
 
@@ -30,9 +30,10 @@ pub enum WaitsFor {
 pub struct PodFailure {
     /// Why, in one word.
     pub reason: Reason,
-    /// What Kubernetes or the supervisor reported.
+    /// What Kubernetes, the supervisor or the balancer reported, or the operator's own
+    /// description.
     pub message: String,
-    /// Which part of the pod it is about.
+    /// Which part of the pod the failure is about.
     pub part: Part,
 }
 
@@ -157,7 +158,7 @@ fn stuck(container: &ContainerStatus) -> Option<(Reason, String)> {
             | "RegistryUnavailable"
             | "SignatureValidationFailed",
         ) => Reason::ImagePullError,
-        // Such as ContainerCreating.
+        // A state that passes, such as ContainerCreating.
         Some(other) if other != "CrashLoopBackOff" => return None,
         _ => {
             let ended = ended(state).or_else(|| ended(container.last_state.as_ref()?))?;
@@ -206,8 +207,9 @@ fn ending(ended: &ContainerStateTerminated) -> String {
         .to_owned()
 }
 
-/// The line of the last output that explains the end: a line with an error's name,
-/// otherwise the app's last line, otherwise the supervisor's last line.
+/// The line of the last output that most likely explains the end: the app's last line with an
+/// error's name, otherwise its last line outside a stack trace, otherwise the supervisor's last
+/// line.
 pub(super) fn last_words(output: &str) -> &str {
     let lines = || {
         output
@@ -234,7 +236,8 @@ pub(super) fn last_words(output: &str) -> &str {
     cut(found.trim(), MAX_WORDS)
 }
 
-/// `scaledapp-sidecar 2026-11-29T14:17:34.415959Z  WARN what happened`.
+/// Removes name, time and level from a line such as `scaledapp-sidecar
+/// 2026-11-29T14:17:34.415959Z WARN what happened`.
 fn without_time(line: &str) -> &str {
     let mut words = line.splitn(3, ' ');
     let (Some(_), Some(time), Some(rest)) = (words.next(), words.next(), words.next()) else {

@@ -1,9 +1,9 @@
-//! Translates a path that the API server refuses in a Deployment to the field that the user wrote:
-//! `spec.template.spec.containers[1].resources` is `spec.podTemplate.spec.containers[0].…` or
-//! `spec.resources.…` of the object.
+//! Translates a path that the API server refuses in a Deployment to the field that the user wrote
+//! in the `ScaledApp`: `spec.template.spec.containers[1].resources` becomes
+//! `spec.podTemplate.spec.containers[0].…` or `spec.resources.…`.
 //!
-//! The API server names a path in the Deployment that the operator made. A path that comes
-//! from no field of the object is not handled here.
+//! The API server names a path in the Deployment that the operator made. A path that comes from
+//! no field of the `ScaledApp` is not handled here.
 
 use scaledapp_crds::v1alpha1::Delivery;
 use scaledapp_crds::words::Reason;
@@ -17,7 +17,7 @@ use super::{App, Plan, Stalled};
 /// One thing that is wrong with a Deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
-    /// Where in the Deployment.
+    /// The path in the Deployment.
     pub field: String,
     /// What is wrong, in the API server's words.
     pub message: String,
@@ -126,7 +126,8 @@ fn text(parts: &[Part<'_>]) -> String {
     parts.iter().map(one).collect()
 }
 
-/// The member of a list that an index means: a number, or `name="x"`.
+/// The member of a list that `index` refers to. An index is a number, or a key and its value such
+/// as `name="x"`.
 fn member<'a>(list: &'a Value, index: &str) -> Option<&'a Value> {
     if let Ok(number) = index.parse::<usize>() {
         return list.get(number);
@@ -165,8 +166,9 @@ impl Translation<'_> {
         let mut theirs = self.overlay?;
         let mut path = self.frame.root.to_owned();
         for (depth, part) in parts.iter().enumerate() {
-            // In the operator's own containers, a field counts only if the user's template sets
-            // this very field.
+            // In one of the operator's own containers, the user's template is the origin only if
+            // it sets the container's field in question, such as `resources`. What lies below
+            // that field may be missing.
             let is_ours = [self.frame.container, INSTALL].map(Value::from);
             let is_enough = depth
                 > if is_ours.contains(&theirs["name"]) {
@@ -195,7 +197,7 @@ impl Translation<'_> {
         Some(path)
     }
 
-    /// The field of the object outside the user's template.
+    /// The field of the `ScaledApp` outside the user's template.
     fn in_spec(&self, parts: &[Part<'_>]) -> Option<String> {
         let (root, list) = (parts.first()?, parts.get(1)?);
         if root.name != "spec" {

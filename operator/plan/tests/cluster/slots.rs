@@ -107,7 +107,7 @@ fn if_no_balancer_answers_the_kubelets_readiness_counts() {
     observed.pods[0].answer = serves(true);
     let only = expected(&[("hello-lb-0", &["10.0.1.0"]), ("hello-lb-1", &["10.0.1.0"])]);
     assert_eq!(leads(&plan(&app, &observed, &settings())), only);
-    // A balancer whose kubelet does not report it ready does not count.
+    // A balancer that the kubelet reports as not ready does not count.
     observed.pods[0].answer = unreachable;
     observed.pods[1].ready = false;
     assert_eq!(leads(&plan(&app, &observed, &settings())), only);
