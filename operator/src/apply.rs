@@ -4,10 +4,10 @@
 //! Roles and `RoleBinding`s are only created, never changed. `scaledapp_plan` documents the reason,
 //! and reports a changed Role or `RoleBinding` in a condition.
 //!
-//! Objects to which pods refer come before the pods (a Deployment whose `ServiceAccount` is missing
-//! creates no pods), and endpoint slices come before Deployments, because requests depend on them
-//! immediately. If the API server refuses an object, the others are still written; if it does not
-//! answer, the pass ends. In both cases nothing is deleted.
+//! Objects to which pods refer come before the pods (a Deployment whose `ServiceAccount` is
+//! missing creates no pods), and endpoint slices come before Deployments, because requests depend
+//! on them immediately. If the API server refuses an object, the others are still written. After
+//! any other error, the rest of the plan is not carried out. In both cases nothing is deleted.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -131,7 +131,7 @@ impl Applied {
                 sentence = error.to_string();
                 let failed = Failed {
                     why: &sentence,
-                    // A conflict: the next attempt may succeed.
+                    // A conflict is not a refusal: the next attempt may succeed.
                     refused: error.is_about_this_object() && error.code() != Some(409),
                 };
                 Outcome::Failed(app, &self.plan, failed)
@@ -224,7 +224,7 @@ async fn carry_out(
     Ok(())
 }
 
-/// The uid of each live account.
+/// The uid of each live `ServiceAccount`, by name.
 fn accounts(live: &Objects) -> BTreeMap<String, String> {
     let metas = live.service_accounts.iter().map(Metadata::metadata);
     metas
@@ -239,7 +239,7 @@ fn key<K: Planned>(kind: Kind, object: &K) -> ObjectKey {
     }
 }
 
-/// The hash of an object that the plan annotated.
+/// The hash with which the plan has annotated an object.
 fn hash<K: Planned>(object: &K) -> &str {
     let annotations = Metadata::metadata(object).annotations.as_ref();
     let hash = annotations.and_then(|annotations| annotations.get(annotation::APPLIED));

@@ -12,7 +12,7 @@ use scaledapp_units::{Backoff, jitter};
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause. A repaired API server is noticed within this time.
 const MAX_PAUSE: Duration = Duration::from_mins(1);
-/// The pause after a conflict. The other writer finishes within this time.
+/// The pause after a conflict, in which the other writer can finish.
 const CONFLICT: Duration = Duration::from_millis(300);
 
 /// The pauses of each object whose last pass failed.

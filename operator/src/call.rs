@@ -6,8 +6,9 @@ use std::time::Duration;
 use kube::core::Status;
 use scaledapp_plan::cluster::{Cause, ObjectKey};
 
-/// A call that takes longer counts as failed. This is less than the Lease's grace, so that a hung
-/// write ends before another replica writes.
+/// How long a call may take; after that, it counts as failed. Together with
+/// [`crate::lease::GRACE`] this is less than [`crate::lease::DURATION`], so that a hung write
+/// ends before another replica writes.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The name of a call, for errors and metrics.
@@ -59,7 +60,7 @@ pub enum CallError {
     /// An object of an earlier app of the same name is still being removed.
     #[error("a {:?} named {} belongs to an earlier ScaledApp of this name and is being removed: wait a moment", .0.kind, .0.name)]
     Leaving(ObjectKey),
-    /// Another replica has become the leader.
+    /// This replica is not the leader.
     #[error("another replica has become the leader")]
     NotLeading,
 }
@@ -96,7 +97,8 @@ impl CallError {
         }
     }
 
-    /// A copy of a refusal, for an object that is not written again for a while.
+    /// A copy of a refusal, for an object that is not written again for a while; `None` if
+    /// another attempt may succeed.
     pub fn repeated(&self) -> Option<Self> {
         match self {
             Self::Refused {

@@ -19,7 +19,7 @@ pub struct Health {
 
 #[derive(Debug)]
 struct Watch {
-    /// The watch has delivered a list once.
+    /// The watch has delivered a list once, or is optional and has failed.
     synced: bool,
     /// Passes do not wait for this watch once it has failed.
     optional: bool,
@@ -104,7 +104,7 @@ impl Health {
         concerned.all(|(_, watch)| watch.synced)
     }
 
-    /// Why no app can have a pass yet.
+    /// What the operator still waits for before it is ready; `None` if it waits for no list.
     pub fn unsynced(&self) -> Option<String> {
         let watches = self.watches();
         let namespaces: BTreeSet<&String> = watches
@@ -124,7 +124,7 @@ impl Health {
         unsynced.first().map(|(key, watch)| reason(key, watch))
     }
 
-    /// The named namespaces.
+    /// The namespaces that are watched by name, each with its state.
     pub(crate) fn namespaces(&self) -> Vec<(String, State)> {
         let watches = self.watches();
         let names: BTreeSet<&String> = watches

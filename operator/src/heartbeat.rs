@@ -31,7 +31,8 @@ use crate::triggers::Triggers;
 const BALANCER_INTERVAL: Duration = Duration::from_millis(500);
 /// After a miss, the next probe starts this long after the one that missed.
 const AFTER_MISS: Duration = Duration::from_millis(300);
-/// A balancer on a busy node answers within this time; a dead balancer never answers.
+/// How long a balancer may take to answer. On a busy node it takes less; a dead balancer never
+/// answers.
 const BALANCER_TIMEOUT: Duration = Duration::from_millis(300);
 /// How often a balancer's `/status` is queried for what it knows of its pods.
 const BALANCER_STATUS_INTERVAL: Duration = Duration::from_secs(2);
@@ -64,7 +65,8 @@ struct Target {
 }
 
 impl Target {
-    /// `None` for a pod that has no address yet or will never answer again.
+    /// Reads a target from a pod; `None` if the pod has no address yet, will never answer again,
+    /// or is not labelled as a pod of an app.
     fn of(pod: &Pod) -> Option<Self> {
         let labels = pod.metadata.labels.as_ref()?;
         let status = pod.status.as_ref()?;
@@ -263,7 +265,7 @@ async fn balancer(address: SocketAddr, sight: &mut Sight) -> Result<Answer, Prob
     let serving = match answer.status {
         OK => true,
         UNAVAILABLE => false,
-        // This is no balancer's admin port: the address may belong to another pod in the meantime.
+        // This is no balancer's admin port: the address may belong to another pod by now.
         other => return Err(ProbeError::Foreign(other)),
     };
     if serving {

@@ -1,4 +1,4 @@
-//! Which app gets a hostname: the oldest of those that want it and may have it.
+//! Which app gets a hostname: the oldest of the apps that want it and may have it.
 //!
 //! `scaledapp_answers` decides which apps may have it, for the operator and the DNS server alike.
 
@@ -32,7 +32,7 @@ pub fn refused(app: &ScaledApp, ownership: &Ownership) -> Option<Stalled> {
     })
 }
 
-/// `None` for an app that wants no hostname.
+/// Whether the app's namespace may have the hostname; `None` for an app that wants no hostname.
 fn check(app: &ScaledApp, ownership: &Ownership) -> Option<Result<(), Refusal>> {
     let namespace = app.metadata.namespace.as_deref().unwrap_or_default();
     Some(ownership.check(&hostname(app)?, namespace))

@@ -1,9 +1,10 @@
 //! Which replica writes: the one that holds the Lease.
 //!
 //! [`decide`] is pure. Clocks of different machines are never compared: a Lease has expired when,
-//! by the replica's own monotonic clock, it has not changed for its duration. A leader that cannot
-//! renew stops writing after [`GRACE`] and becomes a follower; another replica may lead only after
-//! [`DURATION`], which is longer. Losing the Lease does not end a replica.
+//! by the replica's own monotonic clock, it has not changed for its duration. A leader that
+//! cannot renew stops writing after [`GRACE`] and becomes a follower; unless the Lease is
+//! released, another replica may lead only after [`DURATION`], which is longer. Losing the Lease
+//! does not end a replica.
 
 use std::time::Duration;
 
@@ -44,13 +45,13 @@ pub struct LeaseContent {
 /// What to do about the Lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// It does not exist: create it.
+    /// The Lease does not exist: create it.
     Create,
-    /// It is free or expired: take it.
+    /// The Lease is free or expired: take it.
     Acquire,
-    /// This replica holds it: renew it.
+    /// This replica holds the Lease: renew it.
     Renew,
-    /// Another replica holds it: follow.
+    /// Another replica holds the Lease: follow.
     Follow,
 }
 
@@ -100,8 +101,9 @@ impl Leadership {
         self.holder.borrow().clone()
     }
 
-    /// Waits until this replica becomes the leader. Each time that this happens, one call returns.
-    /// A call never returns if the [`Elector`] is dropped. Cancel safe.
+    /// Waits until this replica becomes the leader; returns immediately if it has become the
+    /// leader since the previous call. Never returns once the [`Elector`] is dropped. Cancel
+    /// safe.
     pub async fn gained(&mut self) {
         if self.terms.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -178,10 +180,12 @@ impl Elector {
         self.until.borrow().is_some_and(|until| now < until)
     }
 
-    /// Reads the Lease once, and takes or renews it if it should.
+    /// Reads the Lease, unless this replica already holds it. Then creates, takes or renews the
+    /// Lease if [`decide`] says so.
     ///
     /// # Errors
-    /// The API server did not answer or refused. Leadership then expires.
+    /// The API server did not answer or refused. Unless a later step succeeds, leadership
+    /// expires.
     pub async fn step(&mut self, now: Instant) -> Result<(), LeaseError> {
         let stepped = self.look(now).await;
         if stepped.is_err() {

@@ -1,8 +1,8 @@
-//! The I/O around `operator/plan`: watches, reads, applies, reports.
+//! The I/O around `operator/plan`: watching, reading, applying, reporting.
 //!
-//! A pass over one app: [`observe`] reads, `scaledapp_plan::cluster` decides, [`apply`]
-//! writes what differs, [`status`] always reports the outcome, [`events`] report changes.
-//! [`controller`] decides when a pass runs, [`lease`] whether this replica writes,
+//! A pass over one app: [`observe`] reads, `scaledapp_plan::cluster` decides, [`apply`] writes
+//! what differs, [`status`] reports the outcome in any case, and [`events`] reports changes.
+//! [`controller`] decides when a pass runs, and [`lease`] decides whether this replica writes.
 //! [`heartbeat`] finds out which balancers serve.
 
 pub mod admissions;

@@ -1,12 +1,12 @@
 //! Merges the lists of one kind from several namespaces into one, without waiting for
 //! namespaces that cannot be read.
 //!
-//! Each namespace has its own watch, which lists, reports changes, and lists again whenever
-//! it was interrupted. A list of one namespace says nothing about the others: it adds the
-//! objects that it names, and removes those of its namespace that it no longer names. The
-//! merged list is complete once each namespace has delivered a list or failed, and at least
-//! one has delivered one. With a single watch for all namespaces, it is complete once that
-//! watch has delivered its list.
+//! Each namespace has its own watch, which lists, reports changes, and lists again whenever it
+//! was interrupted. A list of one namespace says nothing about the others: it adds the objects
+//! that it names, and removes those of its namespace that it no longer names. The merged list is
+//! complete once the watch of each namespace has delivered a list or failed, and at least one
+//! watch has delivered a list. With a single watch for all namespaces, the merged list is
+//! complete once that watch has delivered its list.
 //!
 //! Only keys are kept here: the objects are in the store.
 

@@ -15,8 +15,8 @@ use prometheus_client::registry::Registry;
 use crate::call::Call;
 use crate::health::State;
 
-/// A pass without writes takes well under a millisecond. A pass during which the API server hangs
-/// takes several seconds.
+/// Upper bounds of the histogram of passes, in seconds. A pass without writes takes well under a
+/// millisecond. A pass during which the API server hangs takes several seconds.
 const SECONDS: [f64; 8] = [0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -47,7 +47,7 @@ struct ProbeResult {
     result: &'static str,
 }
 
-/// The counters of one operator.
+/// The metrics of one operator.
 #[derive(Debug)]
 pub struct Metrics {
     passes: Family<PassResult, Counter>,

@@ -1,6 +1,5 @@
-//! What runs on the nodes that lack a pod. The operator asks the API server before it plans
-//! a pod there; a watch of all pods of the cluster would take more memory than everything
-//! else.
+//! What runs on the nodes that lack a pod. The operator asks the API server before it plans a pod
+//! there; a watch of all pods of the cluster would take a lot of memory.
 //!
 //! Without an answer the free resources are unknown, and the scheduler decides.
 
@@ -17,8 +16,8 @@ use tokio::time::Instant;
 use crate::api::Caller;
 use crate::call::{Call, CallError};
 
-/// How long an answer is valid. It is not used if the number of the app's own pods on the node has
-/// changed.
+/// How long an answer is valid. After a change of the number of the app's own pods on the node,
+/// the answer is not used either.
 const FRESH: Duration = Duration::from_secs(10);
 /// Most nodes for which one pass makes a request; for the others the scheduler decides.
 const MAX_NODES: usize = 50;

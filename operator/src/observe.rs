@@ -1,5 +1,6 @@
-//! Reads everything that a decision about one app needs, once. Most of it is in the stores. Only
-//! the API server knows whether a planned name belongs to another owner.
+//! Reads what a decision about one app needs, once in a pass. Most of it is in the stores. The
+//! API server is asked whether a planned name belongs to another owner, because the stores do not
+//! contain such objects.
 
 use std::fmt::Debug;
 
@@ -19,7 +20,7 @@ use crate::call::{Call, CallError};
 use crate::context::Context;
 use crate::hostnames;
 
-/// Reads everything except [`Observed::foreign`]; does not wait.
+/// Reads everything except [`Observed::foreign`] and [`Observed::used`]. Makes no request.
 pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
     let stores = &context.stores;
     let whose = Whose {
@@ -138,12 +139,13 @@ impl<'a> Of<'a> {
     }
 }
 
-/// Returns the planned names that belong to other owners. It requests each planned object that the
-/// stores do not contain from the API server, because the stores contain no object without the
-/// operator's labels. It makes no request if the stores contain every planned object.
+/// Returns the planned names that belong to other owners. A planned object that is not in the
+/// stores is requested from the API server, because the stores contain no object without the
+/// operator's labels. No request is made if the stores contain every planned object.
 ///
 /// # Errors
-/// The API server refused, or did not answer.
+/// The API server refused or did not answer, or an object of an earlier app of this name is still
+/// being removed.
 pub async fn foreign(
     context: &Context,
     of: Of<'_>,

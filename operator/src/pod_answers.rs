@@ -29,7 +29,7 @@ fn trouble(status: &Status) -> Option<Trouble> {
     Some(Trouble::Ended(bounded(&exit.text)))
 }
 
-/// The number of slots whose first worker has neither been ready nor ended.
+/// The number of slots whose first worker is starting or about to start.
 fn booting(status: &Status) -> u32 {
     let in_state = |state| {
         let workers = status.workers.iter();

@@ -20,7 +20,7 @@ const UNREACHABLE_AFTER: Duration = Duration::from_secs(6);
 struct PodHealth {
     answer: Answer,
     misses: u32,
-    /// Since when it has not answered.
+    /// The time since which the pod has not answered.
     since: Option<Instant>,
 }
 

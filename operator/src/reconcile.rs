@@ -1,4 +1,4 @@
-//! One pass over one app: observe, validate, plan, apply, and always the status.
+//! One pass over one app: observe, validate, plan, apply, and in any case write the status.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use crate::observe::{self, Of};
 use crate::stores::Guarded;
 use crate::{events, node_usage, pod_events, status};
 
-/// How often each app gets a pass even if nothing changed, in case a watch missed
-/// something. A pass over an unchanged app makes no request.
+/// How often each app gets a pass even if nothing changed, in case a watch missed something. A
+/// pass over an unchanged app normally makes no request.
 const RESYNC: Duration = Duration::from_mins(5);
 /// How often a stalled app gets a pass. The cause may be something that is not watched, such as an
 /// object of another owner.
@@ -31,7 +31,7 @@ pub enum Error {
     /// Something could not be read or written; the status reports it.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// Everything but the status was written.
+    /// Only the status could not be written.
     #[error("the status could not be written: {0}")]
     Status(#[source] CallError),
 }

@@ -19,7 +19,7 @@ use crate::cli::RenderArgs;
 /// The `CustomResourceDefinition` as YAML.
 ///
 /// # Errors
-/// It cannot be written as YAML.
+/// The definition cannot be written as YAML.
 pub fn definition() -> anyhow::Result<String> {
     Ok(serde_saphyr::to_string(&kubernetes::definition())?)
 }
@@ -27,7 +27,7 @@ pub fn definition() -> anyhow::Result<String> {
 /// The objects that the `ScaledApp` of a file becomes, as YAML documents.
 ///
 /// # Errors
-/// The file cannot be read, contains something else, or is invalid.
+/// The file cannot be read or does not contain one `ScaledApp`, or that `ScaledApp` is invalid.
 pub fn file(args: &RenderArgs) -> anyhow::Result<String> {
     let name = args.file.display();
     let text = read(&args.file).with_context(|| format!("cannot read {name}"))?;

@@ -59,7 +59,7 @@ impl Report {
         self.view().unready = Some(reason);
     }
 
-    /// From now on, only the first lists are missing.
+    /// Records that the watches have started: from now on, only the first lists are missing.
     pub fn watches(&self, context: Arc<Context>) {
         let mut view = self.view();
         view.context = Some(context);

@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 
 /// Timeout of each step of the exchange.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Largest part of an answer that is read.
+/// Largest part of an answer that is read, in bytes.
 const ANSWER_BYTES: u64 = 64 << 10;
 
 /// Sends `GET` and returns the body of a 2xx answer.

@@ -43,10 +43,11 @@ const DEFINITION_INTERVAL: Duration = Duration::from_secs(2);
 
 const INSTALL: &str = "the ScaledApp definition is not installed: `scaledapp-operator crd | kubectl apply --server-side -f -` (the chart does so); waiting for it";
 
-/// Runs the operator until a signal stops it. An error means that the operator could not start.
+/// Runs the operator until a signal stops it.
 ///
 /// # Errors
-/// The admin port is taken, or no cluster is configured.
+/// The operator could not start, for example because the admin port is taken or no cluster is
+/// configured.
 pub fn run(settings: Settings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -140,7 +141,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Never ends.
+    /// Starts the watches and reconciles. Ends only if a watch ends.
     async fn run(
         self,
         writers: Writers,

@@ -1,5 +1,5 @@
-//! Writes the status of an app if it has changed: a write without a change would trigger
-//! another pass, and so on without end.
+//! Writes the status of an app if it has changed. A write in each pass would cost a request, and
+//! each write that changes the object triggers another pass.
 
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};

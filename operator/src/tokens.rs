@@ -12,7 +12,8 @@ use std::time::Duration;
 use scaledapp_plan::cluster::is_rotation;
 use tokio::time::Instant;
 
-/// An app without a pass for this long no longer exists and is forgotten.
+/// An app that had no pass for this long is forgotten: it no longer exists, or another replica
+/// leads.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
 
 /// The tokens in force by the app's uid, and when they were last read.
@@ -20,9 +21,9 @@ const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
 pub struct Tokens(Mutex<HashMap<String, (String, Instant)>>);
 
 impl Tokens {
-    /// The tokens in force of an app: the stored tokens; or the previous ones, if the stored ones
-    /// have no token in common with them; or a new token, if the app has none. `None` if the kernel
-    /// provides no random bytes.
+    /// The tokens in force of an app: the stored tokens; or the previous ones, if no tokens are
+    /// stored or the stored ones have no token in common with them; or a new token, if the app
+    /// has none. `None` if the kernel provides no random bytes.
     pub fn of(&self, uid: &str, stored: Option<&str>) -> Option<String> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, (_, asked)| asked.elapsed() < FORGOTTEN_AFTER);

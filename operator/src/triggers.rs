@@ -13,7 +13,8 @@ pub struct Triggers {
 }
 
 impl Triggers {
-    /// The queue may be unbounded, because the controller immediately moves its entries into a set.
+    /// Creates the queue of apps that need a pass. The queue may be unbounded, because the
+    /// controller immediately moves its entries into a set.
     pub fn new(apps: Store<Guarded>) -> (Self, mpsc::UnboundedReceiver<ObjectRef<Guarded>>) {
         let (queue, asked) = mpsc::unbounded();
         (Self { queue, apps }, asked)
@@ -33,7 +34,7 @@ impl Triggers {
 
     /// Asks for a pass over the app of this reference.
     pub(crate) fn send(&self, app: ObjectRef<Guarded>) {
-        // Closed only when the program ends.
+        // The queue is closed only when the program ends.
         let _closed = self.queue.unbounded_send(app);
     }
 }

@@ -1,8 +1,7 @@
 //! The watches: they fill the stores and trigger passes over the apps that a change concerns.
 //!
 //! Each kind has one watch, or one per watched namespace ([`crate::merged`] merges their lists).
-//! The watches of pods and of objects that the operator creates have a label selector. Each change
-//! triggers passes over the `ScaledApp`s that it concerns.
+//! The watches of pods and of objects that the operator creates have a label selector.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -148,8 +147,8 @@ impl Watches {
         self.follow("Nodes", sources, writer, |_| true, changed);
     }
 
-    /// The status of an autoscaler changes every few seconds. Only a change of the object
-    /// that it names triggers a pass.
+    /// The status of an autoscaler changes every few seconds. A pass is triggered only if the
+    /// autoscaler names another object than before.
     fn autoscalers(&self, writer: Writer<HorizontalPodAutoscaler>, deployments: Store<Deployment>) {
         const KIND: &str = "HorizontalPodAutoscalers";
         let mut known: HashMap<ObjectRef<HorizontalPodAutoscaler>, Autoscaler> = HashMap::new();
@@ -276,7 +275,8 @@ where
                 let Some(event) = self.of_ours(event) else {
                     return;
                 };
-                // `managedFields` take half of an object's memory, and nothing here needs them.
+                // `managedFields` often take half of an object's memory, and nothing here needs
+                // them.
                 let event = event.modify(|object| object.meta_mut().managed_fields = None);
                 let change = self.merged.on(source, event, ObjectRef::from_obj);
                 self.health

@@ -33,8 +33,8 @@ impl<K> Objects<K> {
         self.all.iter()
     }
 
-    /// The newest resource version of any object seen, including deleted ones. Of two processes,
-    /// the one with the higher version has newer objects (versions are ordered since Kubernetes
+    /// The newest resource version of any object seen, including deleted ones. Two processes that
+    /// have seen the same changes report the same version (versions are ordered since Kubernetes
     /// 1.35).
     pub fn version(&self) -> u64 {
         self.version

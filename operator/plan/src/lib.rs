@@ -1,5 +1,6 @@
-//! What a `ScaledApp` means: which objects are valid ([`validate`]), and what one becomes
-//! on this machine ([`local`]) or, with the feature `kubernetes`, in a cluster (`cluster`).
+//! What a `ScaledApp` means: which objects are valid ([`validate`]), and what a valid object
+//! becomes on one machine ([`local`]) or, with the feature `kubernetes`, in a cluster
+//! (`cluster`).
 //!
 //! Pure: no files, sockets, clock or processes. The same input gives the same
 //! plan, byte for byte.

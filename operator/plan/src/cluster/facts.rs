@@ -80,7 +80,7 @@ pub(super) struct Facts {
     /// A slot's address is a host name.
     pub(super) named_slot: bool,
     pub(super) workers: WorkersStatus,
-    /// Workers that start for the first time in pods where another worker is ready.
+    /// Workers that start for the first time, in all pods together.
     pub(super) booting: i32,
     /// Which component cannot reach which port.
     pub(super) unreachable: Option<String>,

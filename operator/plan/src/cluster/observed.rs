@@ -199,7 +199,7 @@ pub struct Supervisor {
     pub reloaded: Option<String>,
     /// Why the reload with the token of the pod's annotation failed.
     pub reload_failed: Option<String>,
-    /// Workers that are starting: they have neither been ready nor ended.
+    /// Workers that start for the first time.
     pub booting: u32,
     /// Why no worker is ready.
     pub trouble: Option<Trouble>,

@@ -32,18 +32,18 @@ use super::pin::inputs;
 use super::{App, Observed, Settings, Stalled, nodes};
 use crate::Pods;
 
-/// Where the init container puts the supervisor, and its name there.
+/// The directory of the supervisor's program in the app's container.
 const BINARIES: &str = "/.scaledapp";
 /// Path of the supervisor in its image, for the delivery as an image volume.
 const IN_IMAGE: &str = "usr/local/bin/scaledapp-sidecar";
-/// The file that `scaledapp-sidecar install` makes.
+/// The file that `scaledapp-sidecar install` creates in this directory.
 const INSTALLED: &str = "sidecar";
 const DESIRED: &str = "/.scaledapp-desired";
 const DESIRED_FILE: &str = "desired.json";
 /// Keys of the `ConfigMap`. A container reads the number of workers when it starts.
 pub(super) const WORKERS_KEY: &str = "workers";
 pub(super) const RELOAD_KEY: &str = "reload";
-/// Key of the forwarding token. It is mounted as a file because it may be replaced.
+/// Key of the forwarding token. The token is mounted as a file because it may be replaced.
 pub(super) const TOKEN_KEY: &str = "token";
 const TRUST: &str = "/.scaledapp-trust";
 const VOLUME_TRUST: &str = "scaledapp-trust";
@@ -51,7 +51,8 @@ const VOLUME_DESIRED: &str = "scaledapp-desired";
 /// How long a stop takes in addition to the workers' drain timeout and stop grace: the supervisor
 /// accepts connections until 2 s have passed without a new one, and each step takes a moment.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
-/// After this time, a pending pod no longer insists on a node without another pod of the app.
+/// If a pod finds no node of its own within this time, the template for pods per node is no
+/// longer kept for a total, so that pods may share nodes.
 const NO_NODE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Largest template that is kept: all annotations of an object together hold 256 KiB.
 const MAX_PINNED_BYTES: usize = 128 * 1024;
@@ -61,7 +62,7 @@ const MAX_PINNED_BYTES: usize = 128 * 1024;
 pub(super) struct Pinned {
     pub(super) template: PodTemplateSpec,
     pub(super) inputs: String,
-    /// Its text for an annotation; `None` if it is too large for one.
+    /// The template's text for an annotation; `None` if it is too large for one.
     pub(super) kept: Option<String>,
     /// The total for which the template of the former pods per node stays in force.
     pub(super) kept_total: Option<i32>,
@@ -205,7 +206,7 @@ fn ours(app: &App, settings: &Settings) -> PodTemplateSpec {
         spec: Some(PodSpec {
             automount_service_account_token: Some(false),
             containers: vec![container(app)],
-            // A Service called `scaledapp` would set SCALEDAPP_PORT.
+            // Otherwise a Service called `scaledapp` would set the variable SCALEDAPP_PORT.
             enable_service_links: Some(false),
             image_pull_secrets: Some(secrets).filter(|secrets| !secrets.is_empty()),
             init_containers: installs.then(|| vec![install(settings)]),
@@ -349,7 +350,7 @@ fn environment(app: &App) -> Vec<EnvVar> {
                 config_map_key_ref: Some(ConfigMapKeySelector {
                     name: app.owner().desired(),
                     key: WORKERS_KEY.to_owned(),
-                    // Without it: one worker per core.
+                    // If the key is missing, the supervisor starts one worker per core.
                     optional: Some(true),
                 }),
                 ..EnvVarSource::default()
@@ -406,8 +407,8 @@ fn volumes(app: &App, settings: &Settings) -> Vec<Volume> {
     volumes
 }
 
-/// The file with the forwarding token, for pods and balancers. Both can start without it,
-/// because an older operator removes the key.
+/// The file with the forwarding token, for pods and balancers. Both can start without the file,
+/// because an older operator removes the key from the `ConfigMap`.
 pub(super) fn token_file() -> String {
     format!("{TRUST}/{TOKEN_KEY}")
 }
@@ -438,9 +439,9 @@ pub(super) fn token_volume(app: &App) -> Volume {
     }
 }
 
-/// How pods are spread over nodes. Pods of a total may share a node if no other node has room. With
-/// pods per node, a node may not get more pods than its own. A full node gets no pod, and this must
-/// not keep the other nodes from getting theirs.
+/// How pods are spread over nodes. Pods of a total may share a node if no other node has room.
+/// With pods per node, a node may not get more pods than that number. A full node gets no pod,
+/// and this must not keep the other nodes from getting theirs.
 fn spread(app: &App) -> Vec<TopologySpreadConstraint> {
     match app.app.pods {
         Pods::PerNode(per_node) if per_node.get() > 1 => {
@@ -486,7 +487,7 @@ pub(super) fn probe(path: &str, period: i32, failures: i32, timeout: i32) -> Pro
     }
 }
 
-/// As Pod Security `restricted` demands.
+/// The security context of a pod, as Pod Security `restricted` demands it.
 pub(super) fn pod_security() -> PodSecurityContext {
     PodSecurityContext {
         run_as_non_root: Some(true),

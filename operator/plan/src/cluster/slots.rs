@@ -1,8 +1,9 @@
 //! Slots: addresses that outlive balancers.
 //!
-//! Each slot is a Service without a selector. Its `EndpointSlice` lists the slot's own balancer if
-//! that balancer serves, otherwise every serving balancer. If no balancer serves, the slice keeps
-//! its last endpoints: the operator never writes a slice without endpoints.
+//! Each slot is a Service without a selector. Its `EndpointSlice` lists the slot's own balancer
+//! if that balancer serves, otherwise all serving balancers of one address family. If no balancer
+//! serves, the slice keeps its last endpoints: the operator never writes a slice without
+//! endpoints.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,7 +28,7 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 /// How long a new slot's balancer may take to start before other balancers are reported as
 /// its substitute.
 const NEW_FOR: SignedDuration = SignedDuration::from_secs(60);
-/// Common resolvers keep an answer 30 s longer than its TTL.
+/// How much longer than its TTL an answer may be in use: common resolvers keep it for 30 s more.
 const RESOLVER_CACHE: Duration = Duration::from_secs(35);
 
 /// A slot that should exist. A retired slot is kept for some time, for clients that still know its
@@ -38,7 +39,8 @@ pub(super) struct Slot {
     pub(super) retired: Option<Timestamp>,
 }
 
-/// The slots of the object, and the retired ones whose addresses DNS clients may still have.
+/// The slots of the object and the retired ones whose addresses DNS clients may still have; and
+/// how long it takes until the next retired slot is removed.
 pub(super) fn slots(app: &App, observed: &Observed) -> (Vec<Slot>, Option<Duration>) {
     let owner = app.owner();
     let wanted = app.balancers.slots.get();
@@ -153,8 +155,8 @@ pub(super) fn serving(pods: &[Pod]) -> impl Iterator<Item = &Pod> {
     })
 }
 
-/// The balancers that answer at a slot's address: its own, otherwise all others; empty if none
-/// serves.
+/// The balancers that answer at a slot's address: its own, otherwise the others, of one address
+/// family; empty if none serves.
 pub(super) fn targets(slot: u32, pods: &[Pod]) -> Vec<&Pod> {
     let own: Vec<&Pod> = serving(pods).filter(|pod| pod.slot == Some(slot)).collect();
     let mut targets = if own.is_empty() {

@@ -1,7 +1,7 @@
 //! The status of an app: the facts, and what they mean according to [`super::conditions`].
 //!
-//! Numbers have their own fields and never occur in messages, so that the same state has
-//! the same text.
+//! Counts have their own fields and do not occur in the operator's messages, so that the same
+//! state has the same text.
 
 use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::kubernetes::{ScaledApp, ScaledAppStatus};
@@ -68,7 +68,7 @@ fn selector(object: &ScaledApp, observed: &Observed, outcome: Outcome<'_>) -> St
     selection::text(&labels.unwrap_or_else(|| owner.selector(component::APP)))
 }
 
-/// The events for a change of status: one for each changed condition on which people act.
+/// The events for a change of status: at most one for each changed condition on which people act.
 pub fn events(before: Option<&ScaledAppStatus>, after: &ScaledAppStatus) -> Vec<Event> {
     let kinds = [
         (condition::READY, "True"),
@@ -110,7 +110,7 @@ pub fn events(before: Option<&ScaledAppStatus>, after: &ScaledAppStatus) -> Vec<
         if now.status == then && !is_other_cause || now.status == "Unknown" {
             continue;
         }
-        // A newer operator sends the events for the conditions that it writes.
+        // An unknown reason was written by a newer operator, which sends the event itself.
         let Some(reason) = Reason::of(&now.reason) else {
             continue;
         };

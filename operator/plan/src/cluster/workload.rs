@@ -125,7 +125,7 @@ pub(super) fn deployment(app: &App, pinned: Pinned, scale: &Scale) -> Deployment
     }
 }
 
-/// Lists the app's pods for the balancers, with their admin ports.
+/// The headless Service that lists the app's pods for the balancers, with their admin ports.
 pub(super) fn pods_service(app: &App, pods: &BTreeMap<String, String>) -> Service {
     let owner = app.owner();
     let named = |name: &str, number: u16| ServicePort {
