@@ -2,9 +2,9 @@
 //! client, has too many. The decision needs neither sockets nor time, only the order in which
 //! connections arrived or last sent something.
 //!
-//! A new connection is always accepted. To make room, the oldest connection of the source with the
-//! most connections is closed, so that a source that floods the port loses only its own
-//! connections. Of one source, the oldest connection without a request is closed first, then the
+//! A new connection is always accepted. To make room, a connection of the source with the most
+//! connections is closed, so that a source that floods the port costs no other source a
+//! connection. Of one source, the oldest connection without a request is closed first, then the
 //! oldest one whose answer is being sent, and a `/watch` stream last.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -50,9 +50,9 @@ pub struct Id(u64);
 /// Why a connection cannot have a `/watch` stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TooMany {
-    /// There are too many in total.
+    /// There are too many streams in total.
     InAll,
-    /// There are too many of its source.
+    /// There are too many streams of the connection's source.
     OfSource,
 }
 
@@ -77,7 +77,7 @@ impl<H> Places<H> {
         }
     }
 
-    /// The id of the next connection.
+    /// Returns an id for a new connection.
     pub fn name(&mut self) -> Id {
         self.next += 1;
         Id(self.next)

@@ -24,7 +24,8 @@ const COARSE: Duration = Duration::from_secs(2);
 pub enum Look {
     /// The same content or the same error as at the last poll.
     Same,
-    /// Different content, or the same content after an error.
+    /// Different content, the same content with another modification time, or the same content
+    /// after an error.
     Content(Content),
     /// The file cannot be read, for a reason that was not reported before.
     Error(io::Error),
@@ -48,7 +49,7 @@ pub struct PolledFile {
 }
 
 impl PolledFile {
-    /// Nothing has been read yet. A file of more than `most` bytes is an error.
+    /// Starts with nothing read. A file of more than `most` bytes is an error.
     pub fn new(path: PathBuf, most: u64) -> Self {
         Self {
             path,
@@ -105,7 +106,7 @@ struct Known {
     /// `None`: the next poll reads the file, whatever `stat` reports.
     stamp: Option<Stamp>,
     content: Option<Content>,
-    /// The last reported error; each is reported once.
+    /// The error that was reported last, so that it is not reported again.
     error: Option<String>,
 }
 
@@ -170,7 +171,7 @@ impl Stamp {
     }
 }
 
-/// A time before 1970 counts as 1970.
+/// Converts a time stamp of `stat`. A time before 1970 counts as 1970.
 fn time(seconds: i64, nanoseconds: i64) -> SystemTime {
     let seconds = u64::try_from(seconds).unwrap_or(0);
     SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds as u32)

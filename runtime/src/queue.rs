@@ -2,7 +2,7 @@
 //! text.
 //!
 //! Putting a piece in never waits. When the queue is full, further pieces are dropped and
-//! counted, and the count is written as soon as there is room again.
+//! counted, and the count is written as soon as all pieces before them are written.
 
 use std::collections::VecDeque;
 use std::io;

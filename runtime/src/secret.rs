@@ -8,7 +8,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 /// Returns 64 hexadecimal digits from the kernel's random generator (getrandom(2)).
 ///
 /// # Errors
-/// The kernel returns no random bytes, which happens only in sandboxes.
+/// The kernel returns no random bytes, for example because a sandbox forbids the call.
 pub fn secret() -> io::Result<String> {
     let mut bytes = [0; 32];
     // Up to 256 bytes are returned by one call.

@@ -33,8 +33,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::places::{Bounds, Id, Places, TooMany};
 use crate::routes::{Page, Probe, Routes};
 
-/// An admin port serves a kubelet, a scraper, and one subscriber for each balancer and operator. A
-/// slow or hostile client uses up only the connections of its own address.
+/// The limits of an admin port. It serves a kubelet, a scraper, and one subscriber for each
+/// balancer and operator. A slow or hostile client uses up only the connections of its own
+/// address.
 const LIMITS: Bounds = Bounds {
     all: 256,
     source: 128,
@@ -67,7 +68,7 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 const BACKLOG: u32 = 4096;
 /// After this many accepted connections, the runtime serves the connections whose requests have
 /// arrived. The number is smaller than the limit of one source, so a connection whose request
-/// arrived before the accept is always answered before it could be closed.
+/// arrived before the accept is answered before it could be closed.
 const BATCH: usize = 32;
 /// The size of hyper's buffers for one connection; the smallest that it allows.
 const BUFFER_BYTES: usize = 8 << 10;
@@ -129,7 +130,7 @@ impl Admin {
         Ok(Self { listener, address })
     }
 
-    /// The address at which it listens, with the actual port.
+    /// The address at which the admin port listens, with the actual port number.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }

@@ -15,7 +15,7 @@ pub use scaledapp_sys::signals::reset;
 
 /// `SIGPWR` of Linux, by which LXC stops a container.
 const POWER: i32 = 30;
-/// `SIGRTMIN+3` in the numbering that everything except C libraries uses: systemd's signal
+/// `SIGRTMIN+3`, where `SIGRTMIN` is 34 as in glibc and in container runtimes: systemd's signal
 /// to halt.
 const HALT: i32 = 37;
 
@@ -30,14 +30,14 @@ pub enum Signal {
     Hangup,
 }
 
-/// `SIGTERM`, `SIGINT`, `SIGHUP` and other signals that ask for a stop, as they arrive: `SIGQUIT`
+/// The stream of `SIGTERM`, `SIGINT`, `SIGHUP` and other signals that ask for a stop: `SIGQUIT`
 /// (images of nginx and php-fpm), `SIGPWR`, `SIGRTMIN+3`, and, without a controlling terminal,
 /// `SIGWINCH` (images of httpd). With a terminal, `SIGWINCH` means that the window's size has
 /// changed, and is ignored.
 ///
-/// Once this is created, these signals no longer end the process, for the rest of its life
-/// (tokio never restores the default). Several signals of one kind that arrive before they
-/// are read count as one.
+/// Once this stream exists, these signals no longer end the process, for the rest of its life
+/// (tokio never restores the default). Several signals of one kind that arrive before they are
+/// read count as one.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Stream,

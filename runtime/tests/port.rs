@@ -1,4 +1,4 @@
-//! The admin port over real sockets.
+//! Tests of the admin port over real sockets.
 
 #![expect(
     clippy::unwrap_used,

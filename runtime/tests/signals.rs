@@ -1,4 +1,4 @@
-//! Signals sent to this very process; a separate test target, so that no other test's
+//! A test that sends signals to its own process. It is a separate target, so that no other test's
 //! process receives them.
 
 use std::process::Command;

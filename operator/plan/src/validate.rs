@@ -1,7 +1,8 @@
 //! Which `ScaledApp`s are valid, and what absent fields mean.
 //!
 //! All violations are reported together, and each message names the cure. The schema and the CEL
-//! rules of the CRD express the same rules, so that `kubectl apply` refuses the same objects.
+//! rules of the CRD express most of these rules, so that `kubectl apply` refuses most invalid
+//! objects already.
 
 mod balancers;
 
@@ -22,7 +23,7 @@ use crate::{
 const DEFAULT_PORT: NonZeroU16 = NonZeroU16::new(3000).expect("invariant: 3000 is not 0");
 const ONE: NonZeroU32 = NonZeroU32::MIN;
 const TWO: NonZeroU32 = NonZeroU32::new(2).expect("invariant: 2 is not 0");
-/// The same limit as the supervisor's: a higher number is a typing error.
+/// The same limit as the supervisor's: a higher number counts as a typing error.
 const MAX_WORKERS: i32 = 1024;
 const MAX_PODS: i32 = 5000;
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
@@ -31,7 +32,8 @@ const DEFAULT_TTL: Duration = Duration::from_secs(30);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
-/// Even the smallest runtimes need a few mebibytes for a worker.
+/// The smallest memory limit of a worker, in bytes: even the smallest runtimes need several
+/// mebibytes.
 const MIN_MEMORY: u64 = 16 << 20;
 /// Signals that can ask a process to end. KILL cannot be handled, and STOP does not end a process.
 const STOP_SIGNALS: [&str; 7] = ["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH"];
@@ -54,7 +56,7 @@ impl fmt::Display for Violation {
 /// Checks an object and gives its absent fields their meaning.
 ///
 /// # Errors
-/// Everything that is wrong, in the order of the fields.
+/// Everything that is wrong.
 pub fn validate(app: &ScaledApp) -> Result<ValidatedApp, Vec<Violation>> {
     let mut check = Check::default();
     check.no_cluster(&app.spec);

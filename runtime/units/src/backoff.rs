@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Exponential backoff: each pause is twice as long as the one before.
+/// Exponential backoff: each pause is twice as long as the one before, up to a longest pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     first: Duration,

@@ -8,15 +8,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Standing {
-    /// It takes requests.
+    /// The endpoint takes requests.
     Serving,
-    /// It has sent no recent report, although it should.
+    /// The endpoint has sent no recent report, although it should.
     Suspect,
-    /// It is about to end.
+    /// The endpoint is about to end.
     Draining,
-    /// It reports that none of its workers is ready.
+    /// The endpoint reports that none of its workers is ready.
     Unready,
-    /// It was found by its labels, and no supervisor has ever answered there.
+    /// The endpoint was found by its labels, and no supervisor has ever answered at its admin
+    /// port.
     Unknown,
     /// A value that only a newer balancer knows, or none.
     #[default]
@@ -45,11 +46,11 @@ pub struct BalancerStatus {
     /// Connections of clients.
     #[serde(default)]
     pub connections: u32,
-    /// Whether it is about to end.
+    /// Whether the balancer is about to end.
     #[serde(default)]
     pub draining: bool,
-    /// The endpoints to which it can send requests. This is the one field without which the
-    /// JSON is not the status of a balancer.
+    /// The endpoints to which the balancer can send requests. This is the one field without which
+    /// the JSON is not the status of a balancer.
     pub endpoints: Vec<EndpointStatus>,
     /// Requests in flight.
     #[serde(default)]
@@ -57,13 +58,13 @@ pub struct BalancerStatus {
     /// The address at which it serves.
     #[serde(default)]
     pub listen: Option<SocketAddr>,
-    /// Why some of its sources of endpoints cannot be read.
+    /// Why some of the balancer's sources of endpoints cannot be read.
     #[serde(default)]
     pub problems: Vec<String>,
     /// Requests that wait for an endpoint.
     #[serde(default)]
     pub queued: u32,
-    /// Whether it has a list of endpoints and is not about to end.
+    /// Whether the balancer has a list of endpoints and is not about to end.
     #[serde(default)]
     pub ready: bool,
 }
@@ -74,12 +75,12 @@ pub struct BalancerStatus {
 pub struct EndpointStatus {
     /// The address at which it serves.
     pub address: Option<SocketAddr>,
-    /// Whether it has failed several times in a row and is ejected for a while.
+    /// Whether the endpoint has failed several times in a row and is ejected for a while.
     pub ejected: bool,
-    /// Requests of this balancer in flight there.
+    /// Requests of this balancer that are in flight at the endpoint.
     pub in_flight: u32,
-    /// Its name in its source.
+    /// The endpoint's name in the source that lists it.
     pub name: String,
-    /// Its state, as far as the balancer knows.
+    /// The endpoint's state, as far as the balancer knows.
     pub standing: Standing,
 }

@@ -11,7 +11,7 @@ use crate::{Dispatch, Event, LastExit, Mechanism, SlotState, Worker};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "lowercase")]
 pub enum Request {
-    /// Answered with a [`crate::Status`].
+    /// The state of the supervisor and its workers; answered with a [`crate::Status`].
     Status,
     /// Sets the number of workers; answered when that many are ready.
     Scale {
@@ -53,7 +53,7 @@ pub enum Request {
 /// counts as a typing error.
 pub const MAX_WORKERS: u32 = 1024;
 
-/// `N`, `+K` or `-K`.
+/// A number of workers, absolute or relative: `N`, `+K` or `-K`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkerCount {
@@ -118,7 +118,7 @@ pub struct Description {
     pub desired: u32,
     /// How work reaches the workers.
     pub dispatch: Dispatch,
-    /// The number of the latest load of the app.
+    /// The number of the latest generation.
     pub generation: u32,
     /// How workers get their sockets.
     pub mechanism: Mechanism,

@@ -47,7 +47,7 @@ fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backend {
-    /// The address at which it serves.
+    /// The address at which the backend serves.
     pub address: SocketAddr,
     /// Its admin port, if it has one.
     #[serde(default)]

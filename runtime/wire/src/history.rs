@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 pub struct LastExit {
     /// The exit code as a shell reports it: 128+n after signal n.
     pub code: i32,
-    /// The load of the app for which it was started; `None` if no process was started.
+    /// The worker's generation; `None` if no process was started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<u32>,
-    /// The pid of its process, if one was started.
+    /// The worker's pid, if a process was started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     /// The cause in one word.
     pub reason: String,
-    /// The signal that ended it, such as `SIGKILL`.
+    /// The signal that ended the worker, such as `SIGKILL`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
     /// A text such as `exit code 3`.
@@ -28,9 +28,9 @@ pub struct LastExit {
 /// Whether an event is a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum EventKind {
-    /// It is not a failure.
+    /// The event is not a failure.
     Normal,
-    /// It is a failure.
+    /// The event is a failure.
     Warning,
     /// A value that only a newer supervisor knows, or none.
     #[default]
@@ -61,7 +61,7 @@ pub struct Event {
     pub text: String,
     /// The time (RFC 3339).
     pub time: String,
-    /// Whether it is a failure.
+    /// Whether the event is a failure.
     #[serde(rename = "type")]
     pub kind: EventKind,
 }

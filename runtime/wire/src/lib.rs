@@ -5,8 +5,9 @@
 //! The crate defines only data, no transport and no decisions. The JSON of each type is a
 //! contract with users' scripts and with older and newer versions, so two rules hold:
 //!
-//! - Fields are declared in alphabetical order, because that is the order in which they have always
-//!   been written. The files in `tests/golden` contain the exact bytes.
+//! - Fields of the JSON types are declared in the alphabetical order of their JSON names, because
+//!   that is the order in which they have always been written. The files in `tests/golden`
+//!   contain the exact bytes.
 //! - A reader of an answer ignores fields that it does not know, and accepts that older
 //!   versions leave fields out. Files that people write by hand are read strictly instead:
 //!   there an unknown field is a typing error.

@@ -8,22 +8,22 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OperatorStatus {
-    /// The number of `ScaledApp`s that it knows.
+    /// The number of `ScaledApp`s that the replica knows.
     pub apps: usize,
-    /// Its name in the Lease.
+    /// The replica's name in the Lease.
     pub identity: String,
     /// The replica that holds the Lease, if known.
     pub leader: Option<String>,
-    /// Whether it may write.
+    /// Whether the replica may write.
     pub leads: bool,
     /// The state of each watched namespace; `None` if all namespaces are watched.
     pub namespaces: Option<BTreeMap<String, String>>,
     /// The number of pods by what is known of their admin port; empty while the operator starts.
     pub pods: BTreeMap<String, usize>,
-    /// Whether its lists are complete, so that it can lead.
+    /// Whether the replica's lists are complete, so that it can lead.
     pub ready: bool,
-    /// Its release.
+    /// The operator's release.
     pub version: String,
-    /// Why it is not ready.
+    /// Why the replica is not ready.
     pub waits_for: Option<String>,
 }

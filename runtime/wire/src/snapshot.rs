@@ -34,13 +34,13 @@ impl Dispatch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Snapshot {
-    /// How many requests it can process at the same time.
+    /// How many requests the pod can process at the same time.
     #[serde(default)]
     pub capacity: u32,
-    /// How requests reach the workers there. Older supervisors do not send it.
+    /// How requests reach the workers of the pod. Older supervisors do not send this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dispatch: Option<Dispatch>,
-    /// Whether it is about to end and takes no new work.
+    /// Whether the pod is about to end and takes no new work.
     #[serde(default)]
     pub draining: bool,
     /// Requests in flight; under Connection dispatch, open connections.

@@ -102,7 +102,7 @@ pub struct Status {
     pub dispatch: Dispatch,
     /// Whether the supervisor is about to end.
     pub draining: bool,
-    /// The number of the latest load of the app.
+    /// The number of the latest generation.
     pub generation: u32,
     /// How workers get their sockets.
     pub mechanism: Mechanism,
@@ -117,7 +117,7 @@ pub struct Status {
     /// Slots without a process.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<WaitingSlot>,
-    /// Sorted by slot, then by generation.
+    /// The workers, sorted by slot, then by generation.
     pub workers: Vec<Worker>,
 }
 
@@ -125,14 +125,14 @@ pub struct Status {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Worker {
-    /// Where it is reached, for people; sent only in a description.
+    /// Where the worker is reached, for people to read; sent only in a [`crate::Description`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// CPU time that it and its children have used, in seconds. `None` if the kernel does
     /// not report it, and from older supervisors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_seconds: Option<f64>,
-    /// The load of the app for which it was started.
+    /// The worker's generation.
     pub generation: u32,
     /// Requests or connections in flight.
     pub in_flight: u32,

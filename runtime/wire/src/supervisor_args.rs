@@ -19,7 +19,7 @@ pub struct SupervisorArgs {
     pub host: Option<IpAddr>,
     /// The app's port.
     pub port: Option<u16>,
-    /// `request` or `connection`.
+    /// How requests reach the workers: `request` or `connection`.
     pub dispatch: Option<Dispatch>,
     /// The admin port.
     pub admin: Option<SocketAddr>,

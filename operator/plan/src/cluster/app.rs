@@ -109,7 +109,7 @@ impl App {
 /// Checks an object and gives its absent fields their meaning in a cluster.
 ///
 /// # Errors
-/// Everything that is wrong, in the order of the fields.
+/// Everything that is wrong.
 pub fn validate(object: &ScaledApp) -> Result<App, Vec<Violation>> {
     let mut check = Check::default();
     let spec = &object.spec;

@@ -11,7 +11,7 @@ use super::{Check, DAY, SECOND, TWO};
 use crate::names::is_label;
 use crate::{Balancers, ClientCertificates, Protocol, Times, Tls};
 
-/// As many addresses as scaledapp-dns puts into one answer.
+/// Most slots of an app: scaledapp-dns puts at most this many addresses into one answer.
 const MAX_SLOTS: i32 = 8;
 const MAX_CONNECTIONS: i32 = 1_000_000;
 /// The ranges of the balancer's own flags.
@@ -19,7 +19,7 @@ const MIN_HEAD_BYTES: u32 = 4 << 10;
 const MAX_HEAD_BYTES: u32 = 16 << 20;
 const MIN_HEAD_FIELDS: u32 = 64;
 const MAX_HEAD_FIELDS: u32 = 100_000;
-/// Two years. Browsers' preload lists require at least one.
+/// Two years. Browsers' preload lists require at least one year.
 const MAX_HSTS: Duration = Duration::from_hours(17_520);
 
 impl Check {

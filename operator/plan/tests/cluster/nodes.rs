@@ -301,7 +301,8 @@ fn a_total_of_pods_loses_none_to_a_release_that_does_not_start() {
     let mut observed = cluster(2);
     observed.pods = vec![pod(0), pod(1)];
     assert_eq!(strategy(&step(&mut observed, total)), NEW_FIRST);
-    // The pod has been pending for a minute, so nothing else makes room.
+    // A pod has been pending for a minute. That alone stops no old pod, because no rollout is
+    // under way.
     observed.pods.push(pending(2, 60));
     assert_eq!(strategy(&step(&mut observed, total)), NEW_FIRST);
     let status = observed.live.deployments[0].status.as_mut().unwrap();
