@@ -3,8 +3,8 @@
 //! Without this memory every pass would write these objects again. `scaledapp_plan` decides
 //! what follows from it.
 //!
-//! Everything is forgotten after a while, because the operator does not learn when a policy
-//! or a quota changes. A new leader remembers nothing and writes each object once.
+//! Everything is forgotten after a while, because the operator does not learn when a policy or a
+//! quota changes. A new leader remembers nothing and writes these objects once more.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -33,14 +33,14 @@ pub struct Admissions(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// By the uid of the app.
+    /// What admission has changed in written objects, by the app's uid.
     objects: HashMap<String, BTreeMap<ObjectKey, (Instant, Admitted)>>,
     /// Annotations that did not reach a pod, by the pod's uid.
     pods: HashMap<String, (Instant, BTreeMap<String, String>)>,
     /// Objects that are invisible to the watches, by the app's uid, with the hash of what
     /// was written; `None` for an object that was only found.
     hidden: HashMap<String, BTreeMap<ObjectKey, (Instant, Option<String>)>>,
-    /// By the uid of the app.
+    /// Refused writes, by the app's uid.
     refused: HashMap<String, BTreeMap<ObjectKey, Refusal>>,
 }
 
@@ -75,7 +75,7 @@ impl Admissions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known of the objects of an app.
+    /// What admission has changed in the objects of an app.
     pub(crate) fn of(&self, uid: &str) -> BTreeMap<ObjectKey, Admitted> {
         let known = self.known();
         let objects = known.objects.get(uid).into_iter().flatten();

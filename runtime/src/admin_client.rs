@@ -35,7 +35,7 @@ pub enum AdminError {
     /// The connection was accepted and failed later.
     #[error("the connection failed")]
     Broken(#[source] io::Error),
-    /// Something else answered.
+    /// The answer is not HTTP.
     #[error("no HTTP answer")]
     NotHttp,
     /// The connection ended within the answer.

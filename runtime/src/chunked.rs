@@ -1,12 +1,12 @@
 //! The chunked transfer coding of HTTP/1 (RFC 9112 section 7.1), read byte by byte.
 //!
-//! It is used for answers of admin ports and for apps' metrics. Bytes after the last chunk
-//! are ignored, because the connection is not used again. The forwarding path reads with
+//! The decoder is used for answers of admin ports and for apps' metrics. Bytes after the last
+//! chunk are ignored, because the connection is not used again. The forwarding path reads with
 //! `scaledapp-http1`, which has to be stricter.
 
 /// The most bytes of the extension after a chunk's size.
 const MAX_EXTENSION: usize = 1 << 10;
-/// This many hexadecimal digits cannot overflow.
+/// The most hexadecimal digits of a chunk's size. A size of that many digits cannot overflow.
 const MAX_DIGITS: usize = 15;
 
 /// What a byte belongs to.

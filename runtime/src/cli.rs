@@ -135,7 +135,7 @@ where
 
 /// Runs a service to its end, with a log under its name; returns the exit code.
 pub fn serve<E: Display>(program: &'static str, run: impl FnOnce() -> Result<(), E>) -> ExitCode {
-    // Dropped at the end, so that everything logged until then is written.
+    // This value is dropped at the end, so that everything logged until then is written.
     let _logging = init_logging(program);
     match run() {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,8 +6,9 @@
 //! that collect logs.
 //!
 //! Logging never blocks the process: otherwise a pipe whose reader is stuck would stop
-//! supervision, forwarding and DNS. One thread writes; lines that do not fit into its queue
-//! are dropped and counted.
+//! supervision, forwarding and DNS. One thread writes; lines that do not fit into its queue are
+//! dropped and counted. Only if that thread cannot be started, lines are written directly and can
+//! block.
 
 use std::fmt;
 use std::io::{self, IsTerminal};

@@ -1,7 +1,7 @@
 //! Writes to this process's own stdout and stderr, in whole pieces.
 //!
-//! A write blocks until the reader accepts the bytes, so only threads that may wait may
-//! call it. The callers decide what is written, and what happens if it is too much.
+//! A write blocks until the reader accepts the bytes, so only threads that may wait may write.
+//! The callers decide what is written, and what happens if it is too much.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

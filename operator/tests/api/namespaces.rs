@@ -70,7 +70,7 @@ async fn a_namespace_that_cannot_be_read_does_not_block_the_others() {
         "{writes:?}"
     );
 
-    // Unknown pods would count as missing.
+    // There is no pass in `late` yet, because unknown pods would count as missing.
     operator.forget();
     assert_eq!(pass(&operator, "late").await, Action::await_change());
     assert_eq!(operator.writes(), [""; 0]);

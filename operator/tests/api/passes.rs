@@ -116,7 +116,7 @@ async fn a_conflict_is_retried_soon_and_other_failures_with_growing_pauses() {
 async fn after_a_server_error_only_the_status_is_written() {
     let operator = Operator::new(good());
     operator.fail(Some("GET"), "/configmaps/hello-desired", Failure::Code(500));
-    // The lookup of whether the name is taken fails first.
+    // The request that fails checks whether the name is taken, before anything is written.
     operator.pass().await.unwrap_err();
     assert_eq!(
         operator.writes(),
@@ -324,7 +324,7 @@ async fn a_role_that_somebody_changed_is_reported_and_left_alone() {
         let cure = "kubectl -n default delete role hello-lb";
         assert!(message.contains(cure), "{message}");
     }
-    // Once it is deleted, it is created again, and the condition ends.
+    // Once the Role is deleted, the operator creates it again, and the condition ends.
     operator.server.lock().unwrap().objects.remove(ROLE);
     operator.sync();
     operator.forget();

@@ -1,5 +1,6 @@
-//! A simulated API server in memory: it stores and returns objects, and fails on request.
-//! It records every write. A request that the chart's rules do not grant fails the test.
+//! A simulated API server in memory: it stores and returns objects, and fails requests that a
+//! test selects. It records every write. A request that the chart's rules do not grant fails the
+//! test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -54,7 +55,7 @@ pub(crate) struct State {
     /// The rights that the requests so far needed.
     pub(crate) used: BTreeSet<Right>,
     versions: u64,
-    /// Whether setting an owner on an existing object is refused.
+    /// Whether setting an owner on an existing `ConfigMap` is refused.
     pub(crate) refuses_owners: bool,
 }
 

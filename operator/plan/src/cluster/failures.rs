@@ -21,8 +21,8 @@ const REFUSED_FOR: SignedDuration = SignedDuration::from_secs(5);
 /// If nothing has been reported about a new pod after this time, its scheduler is assumed not to
 /// run.
 const SCHEDULER_TIMEOUT: SignedDuration = SignedDuration::from_secs(10);
-/// A pod that still waits for a volume after this time is reported. Clouds create volumes within
-/// less.
+/// A pod that still waits for a volume after this time is reported. Clouds usually create a
+/// volume faster.
 const VOLUME_TIMEOUT: SignedDuration = SignedDuration::from_secs(60);
 
 /// Why the app's pods do not run. Pods that may not be created come first, then pods that

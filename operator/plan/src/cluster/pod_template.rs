@@ -36,7 +36,7 @@ use crate::Pods;
 const BINARIES: &str = "/.scaledapp";
 /// Path of the supervisor in its image, for the delivery as an image volume.
 const IN_IMAGE: &str = "usr/local/bin/scaledapp-sidecar";
-/// The file that `scaledapp-sidecar install` creates in this directory.
+/// The file that `scaledapp-sidecar install` creates in [`BINARIES`].
 const INSTALLED: &str = "sidecar";
 const DESIRED: &str = "/.scaledapp-desired";
 const DESIRED_FILE: &str = "desired.json";

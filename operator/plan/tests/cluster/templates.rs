@@ -68,7 +68,7 @@ fn balancers_have_the_resources_of_the_object_or_of_the_operator() {
     let wanted = json!({"requests": {"cpu": "0.5"}, "limits": {"cpu": "1", "memory": "1Gi"}});
     assert_eq!(of(given), wanted);
     assert_eq!(of("  balancers: {resources: {}}"), Value::Null);
-    // This restarts no pod of the app.
+    // A change of the balancers' resources restarts no pod of the app.
     let observed = running(&app(""));
     let after = plan(&app(given), &observed, &settings());
     let before = &observed.live.deployments[0].spec.template;
