@@ -1,7 +1,6 @@
-//! The `ScaledApp` object as a user writes it: its types ([`v1alpha1`]) and how it is read
-//! from YAML ([`read`]); with the feature `kubernetes` also as the API server stores it
-//! (`kubernetes`). Every label, annotation, port name, condition and reason is in
-//! [`words`].
+//! The `ScaledApp` object as a user writes it: its types ([`v1alpha1`]) and how it is read from
+//! YAML ([`read`]); with the feature `kubernetes` also as the API server stores it
+//! (`kubernetes`). The labels, annotations, port names, conditions and reasons are in [`words`].
 //!
 //! Reading checks only types. `operator/plan` decides which values are valid together and what
 //! absent fields mean. Only fields that work today are accepted: a planned field is refused with

@@ -102,7 +102,7 @@ pub struct Objects {
 /// errors are those of the whole text.
 ///
 /// # Errors
-/// Those of [`read`] for each document; only objects of other kinds; a `List` that contains
+/// The errors of [`read`] for each document; only objects of other kinds; a `List` that contains
 /// another kind.
 pub fn read_all(text: &str) -> Result<Objects, ReadError> {
     let documents = documents(text);

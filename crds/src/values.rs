@@ -1,7 +1,7 @@
 //! Reads values of fields as the API server does, so that this package accepts the same objects. A
 //! null is an absent field, and a quoted value is text.
 //!
-//! Which values are valid is decided in `operator/plan`.
+//! `operator/plan` decides which values are valid.
 
 use std::collections::BTreeMap;
 use std::fmt;

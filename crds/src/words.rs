@@ -1,4 +1,5 @@
-//! Defines every label, annotation, port name, condition and reason in one place.
+//! Defines, in one place, the labels and annotations of the operator's objects, the port names,
+//! the conditions and the reasons.
 
 /// Labels of the objects that belong to an app.
 pub mod label {

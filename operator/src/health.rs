@@ -30,11 +30,11 @@ struct Watch {
 /// The state of a watched namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum State {
-    /// All of its lists are complete.
+    /// All lists of the namespace are complete.
     Synced,
-    /// Some of its first lists are still missing.
+    /// Some first lists of the namespace are still missing.
     Waiting,
-    /// Why it cannot be read.
+    /// Why the namespace cannot be read.
     Failing(String),
 }
 

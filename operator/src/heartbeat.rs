@@ -41,7 +41,7 @@ const BLIND_AFTER: Duration = Duration::from_secs(6);
 /// How often a supervisor is queried if there are at most four hundred pods.
 const SUPERVISOR_INTERVAL: Duration = Duration::from_secs(2);
 /// If there are more pods, a supervisor is queried once per this time multiplied by their number.
-/// This limits all queries of supervisors together to two hundred a second.
+/// So all queries of supervisors together are limited to two hundred a second.
 const SUPERVISOR_SHARE: Duration = Duration::from_millis(5);
 const SUPERVISOR_TIMEOUT: Duration = Duration::from_secs(1);
 /// HTTP statuses of `/readyz`.
@@ -199,7 +199,7 @@ enum ProbeError {
     /// The answer of a supervisor is not a status.
     #[error("the answer is not a status")]
     NoStatus(#[from] serde_json::Error),
-    /// A status that the admin ports of this project never send.
+    /// A status that no admin port of this project sends for the requested path.
     #[error("an answer with status {0}, which our admin ports never send")]
     Foreign(u16),
 }
@@ -278,8 +278,9 @@ async fn balancer(address: SocketAddr, sight: &mut Sight) -> Result<Answer, Prob
     }))
 }
 
-/// Queries a supervisor. `elsewhere` is the wrong port on which this pod's app was found to listen.
-/// This port remains the reported cause until a worker is ready, however the workers exit.
+/// Queries a supervisor. `elsewhere` is the wrong port on which this pod's app was found to
+/// listen. That port remains the reported cause until a worker is ready, however the workers
+/// exit.
 async fn supervisor(
     address: SocketAddr,
     elsewhere: &mut Option<u16>,

@@ -119,11 +119,11 @@ impl Whose {
 /// The app of a pass, whether its spec is valid or not.
 #[derive(Debug, Clone, Copy)]
 pub struct Of<'a> {
-    /// Its namespace.
+    /// The app's namespace.
     pub namespace: &'a str,
-    /// Its name.
+    /// The app's name.
     pub name: &'a str,
-    /// Its uid.
+    /// The app's uid.
     pub uid: &'a str,
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn bounded(words: &str) -> String {
 /// Reads a supervisor's `/status`.
 ///
 /// # Errors
-/// It is not the JSON of a supervisor.
+/// The content is not the JSON of a supervisor.
 pub(crate) fn supervisor(content: &[u8]) -> serde_json::Result<Supervisor> {
     let status: Status = serde_json::from_slice(content)?;
     // A longer token does not come from the operator, but the failed reload still counts.

@@ -1,7 +1,7 @@
 //! The order of the operator's start: bind the admin port, find the API server, wait for
 //! the definition, fill the stores, take part in the leader election, reconcile.
 //!
-//! One thread is enough: the API server does the slow part.
+//! The operator runs on one thread, because the API server does the slow part.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

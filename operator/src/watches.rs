@@ -148,7 +148,7 @@ impl Watches {
     }
 
     /// The status of an autoscaler changes every few seconds. A pass is triggered only if the
-    /// autoscaler names another object than before.
+    /// autoscaler starts or stops naming an object.
     fn autoscalers(&self, writer: Writer<HorizontalPodAutoscaler>, deployments: Store<Deployment>) {
         const KIND: &str = "HorizontalPodAutoscalers";
         let mut known: HashMap<ObjectRef<HorizontalPodAutoscaler>, Autoscaler> = HashMap::new();

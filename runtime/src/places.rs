@@ -30,9 +30,9 @@ pub struct Bounds {
 enum Stage {
     /// The connection has sent no request yet, or its answer is finished.
     Silent,
-    /// Its answer is being made or sent.
+    /// The answer to its request is being made or sent.
     Answered,
-    /// It reads `/watch`.
+    /// The connection reads `/watch`.
     Watching,
 }
 

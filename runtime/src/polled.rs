@@ -1,8 +1,8 @@
 //! Whether a file that is polled has new content.
 //!
-//! The file is polled, because `stat` shows every kind of change: renames over the file, symbolic
-//! links that the kubelet switches (volumes of `ConfigMap`s and of the downward API), and changes
-//! on file systems without inotify. The caller decides how often the file is polled, and what its
+//! The file is polled with `stat`, because that also shows renames over the file, symbolic links
+//! that the kubelet switches (volumes of `ConfigMap`s and of the downward API), and changes on
+//! file systems without inotify. The caller decides how often the file is polled, and what its
 //! content means.
 
 use std::fs::{self, File, Metadata};
@@ -16,7 +16,7 @@ use bytes::Bytes;
 /// Two changes within this time may have the same time stamp (the kernel's clock tick is at
 /// most 10 ms), so that `stat` does not distinguish them.
 const GRANULARITY: Duration = Duration::from_millis(50);
-/// The same for file systems with time stamps in whole seconds.
+/// The same time for file systems that store time stamps in whole seconds.
 const COARSE: Duration = Duration::from_secs(2);
 
 /// The result of one poll.

@@ -1,8 +1,9 @@
 //! The signals that ask a program to stop or to reload, as one stream.
 //!
-//! The program decides how it reacts to them. As PID 1 of a container, a program gets only signals
-//! that it handles (`pid_namespaces(7)`), and container images use many different ones as their
-//! `STOPSIGNAL`. So all signals that can only mean a stop are treated alike.
+//! The program decides how it reacts to each of them. As PID 1 of a container, a program gets
+//! only signals that it handles (`pid_namespaces(7)`), and container images use many different
+//! ones as their `STOPSIGNAL`. So all signals that can only mean a stop are treated like
+//! `SIGTERM`, except `SIGINT`.
 
 use std::fs::File;
 use std::io;

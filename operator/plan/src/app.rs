@@ -100,14 +100,14 @@ pub type Environment = Vec<(String, String)>;
 pub enum Protocol {
     /// HTTP, through the balancers.
     Http(Balancers),
-    /// Any protocol over TCP. Balancers cannot forward it yet, so DNS names the pods.
+    /// Any protocol over TCP. Balancers forward only HTTP so far, so DNS names the pods.
     Tcp,
 }
 
 /// How many pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pods {
-    /// This many on every node.
+    /// This many on every node that counts.
     PerNode(NonZeroU32),
     /// A total.
     Total(NonZeroU32),
@@ -125,9 +125,9 @@ pub enum WorkerCount {
 /// What runs in a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workers {
-    /// How many.
+    /// How many workers.
     pub count: WorkerCount,
-    /// Whether they receive requests or connections.
+    /// Whether workers receive requests or connections.
     pub dispatch: Dispatch,
     /// When a worker counts as ready.
     pub readiness: Readiness,

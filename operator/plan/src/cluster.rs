@@ -61,8 +61,8 @@ use meta::Owner;
 use pod_template::Pinned;
 use workload::Scale;
 
-/// The plan for `app`, given what was observed. It never fails: [`Plan::stalled`] reports what
-/// cannot be done, and a stalled plan updates the slots only.
+/// The plan for `app`, given what was observed. Planning never fails: [`Plan::stalled`] reports
+/// what cannot be done, and a stalled plan updates the slots only.
 pub fn plan(app: &App, observed: &Observed, settings: &Settings) -> Plan {
     let owner = app.owner();
     if !observed.foreign.is_empty() {

@@ -88,28 +88,28 @@ pub struct Plan {
 /// A simulated pod: one supervisor with its workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
-    /// `APP-INDEX`.
+    /// The pod's name: `APP-INDEX`.
     pub name: String,
-    /// The simulated node on which it runs.
+    /// The simulated node on which the pod runs.
     pub node: String,
-    /// Where the app listens.
+    /// The address at which the app listens.
     pub address: SocketAddr,
-    /// Its supervisor's admin port.
+    /// The address of the supervisor's admin port.
     pub admin: SocketAddr,
 }
 
 /// A balancer and the supervisor that holds its socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
-    /// `APP-lb-INDEX`.
+    /// The slot's name: `APP-lb-INDEX`.
     pub name: String,
-    /// Where it serves.
+    /// The address at which the balancer serves.
     pub address: SocketAddr,
-    /// Where it serves with TLS.
+    /// The address at which the balancer serves with TLS.
     pub tls: Option<SocketAddr>,
-    /// Its admin port.
+    /// The address of the balancer's admin port.
     pub admin: SocketAddr,
-    /// The admin port of the supervisor that holds its socket.
+    /// The address of the admin port of the supervisor that holds the balancer's socket.
     pub holder_admin: SocketAddr,
 }
 

@@ -23,7 +23,7 @@ use crate::{
 const DEFAULT_PORT: NonZeroU16 = NonZeroU16::new(3000).expect("invariant: 3000 is not 0");
 const ONE: NonZeroU32 = NonZeroU32::MIN;
 const TWO: NonZeroU32 = NonZeroU32::new(2).expect("invariant: 2 is not 0");
-/// The same limit as the supervisor's: a higher number counts as a typing error.
+/// Most workers of a pod, as in the supervisor: a higher number counts as a typing error.
 const MAX_WORKERS: i32 = 1024;
 const MAX_PODS: i32 = 5000;
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);

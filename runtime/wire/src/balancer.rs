@@ -55,7 +55,7 @@ pub struct BalancerStatus {
     /// Requests in flight.
     #[serde(default)]
     pub in_flight: u32,
-    /// The address at which it serves.
+    /// The address at which the balancer serves.
     #[serde(default)]
     pub listen: Option<SocketAddr>,
     /// Why some of the balancer's sources of endpoints cannot be read.
@@ -73,7 +73,7 @@ pub struct BalancerStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct EndpointStatus {
-    /// The address at which it serves.
+    /// The address at which the endpoint serves.
     pub address: Option<SocketAddr>,
     /// Whether the endpoint has failed several times in a row and is ejected for a while.
     pub ejected: bool,

@@ -140,25 +140,25 @@ pub struct Description {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SlotDescription {
-    /// How many of its workers have ended, by cause.
+    /// How many workers of the slot have ended, by cause.
     pub ends_by_cause: BTreeMap<String, u64>,
-    /// The last events that concern it, oldest first.
+    /// The last events that concern the slot, oldest first.
     pub events: Vec<Event>,
-    /// How its last worker ended.
+    /// How the last worker in the slot ended.
     pub last_exit: Option<LastExit>,
-    /// The time until its next worker starts, if it waits for that.
+    /// The time until the next worker starts, if the slot waits for that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_start_seconds: Option<f64>,
     /// How many of its workers have ended before they were replaced, including those that were
     /// stopped because they were not ready in time.
     pub restarts: u32,
-    /// Its number.
+    /// The slot's number.
     pub slot: u32,
-    /// What it is doing.
+    /// What the slot is doing.
     pub state: SlotState,
-    /// The last lines that its workers wrote; `None` before its first worker.
+    /// The last lines that the slot's workers wrote; `None` before its first worker.
     pub stderr: Option<Vec<String>>,
-    /// Its processes: one, or two while one replaces the other.
+    /// The processes in the slot: one, or two while one replaces the other.
     pub workers: Vec<Worker>,
 }
 

@@ -49,10 +49,10 @@ fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D
 pub struct Backend {
     /// The address at which the backend serves.
     pub address: SocketAddr,
-    /// Its admin port, if it has one.
+    /// The address of the backend's admin port, if it has one.
     #[serde(default)]
     pub admin: Option<SocketAddr>,
-    /// Its name.
+    /// The backend's name.
     pub name: String,
 }
 

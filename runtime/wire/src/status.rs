@@ -8,11 +8,11 @@ use crate::{Dispatch, LastExit};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Mechanism {
-    /// The supervisor answers their `bind` and `listen` calls.
+    /// The supervisor answers the `bind` and `listen` calls of the workers.
     Notify,
-    /// Each gets a private port in `PORT`.
+    /// Each worker gets a private port in `PORT`.
     Port,
-    /// They need none, because the app has no port.
+    /// Workers need no sockets, because the app has no port.
     None,
     /// A value that only a newer supervisor knows, or none.
     #[default]
@@ -35,13 +35,13 @@ impl Mechanism {
 /// The state of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum WorkerState {
-    /// It runs, but has not passed every configured check.
+    /// The worker runs, but has not passed every configured check.
     Starting,
-    /// It serves.
+    /// The worker serves.
     Ready,
-    /// It finishes requests in flight and gets no new ones.
+    /// The worker finishes requests in flight and gets no new ones.
     Draining,
-    /// It has been sent the stop signal, the shutdown message or SIGKILL.
+    /// The worker has been sent the stop signal, the shutdown message or SIGKILL.
     Stopping,
     /// A value that only a newer supervisor knows, or none.
     #[default]
@@ -65,13 +65,13 @@ impl WorkerState {
 /// The state of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum SlotState {
-    /// Its worker is starting.
+    /// The worker in the slot is starting.
     Starting,
-    /// Its worker serves.
+    /// The worker in the slot serves.
     Ready,
-    /// Its worker is about to end, and no other one follows.
+    /// The worker in the slot is about to end, and no other worker follows.
     Stopping,
-    /// Its last worker has ended, and the next one starts after a pause.
+    /// The last worker in the slot has ended, and the next one starts after a pause.
     CrashLoop,
     /// A value that only a newer supervisor knows, or none.
     #[default]
@@ -136,26 +136,26 @@ pub struct Worker {
     pub generation: u32,
     /// Requests or connections in flight.
     pub in_flight: u32,
-    /// How the previous worker in its slot ended.
+    /// How the previous worker in the slot ended.
     pub last_exit: Option<LastExit>,
-    /// A port other than the app's on which it listens.
+    /// A port other than the app's on which the worker listens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listens_elsewhere: Option<u16>,
-    /// Its pid, which is also its process group.
+    /// The worker's pid, which is also its process group.
     pub pid: u32,
     /// How many workers of its slot have ended before they were replaced, including those that were
     /// stopped because they were not ready in time.
     pub restarts: u32,
-    /// Resident memory of it and its children, in bytes.
+    /// Resident memory of the worker and its children, in bytes.
     pub rss_bytes: u64,
-    /// Its slot.
+    /// The worker's slot.
     pub slot: u32,
-    /// Its state.
+    /// The worker's state.
     pub state: WorkerState,
-    /// Seconds since it entered its state; older supervisors do not send it.
+    /// Seconds since the worker entered its state; older supervisors do not send this field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_seconds: Option<f64>,
-    /// Seconds since its start; older supervisors do not send it.
+    /// Seconds since the worker's start; older supervisors do not send this field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uptime_seconds: Option<f64>,
 }
@@ -164,13 +164,13 @@ pub struct Worker {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WaitingSlot {
-    /// How its last worker ended.
+    /// How the last worker in the slot ended.
     pub last_exit: Option<LastExit>,
     /// How many of its workers have ended before they were replaced, including those that were
     /// stopped because they were not ready in time.
     pub restarts: u32,
-    /// Its number.
+    /// The slot's number.
     pub slot: u32,
-    /// Why it has no process.
+    /// Why the slot has no process.
     pub state: SlotState,
 }

@@ -67,7 +67,7 @@ impl Owner<'_> {
         map([(label::INSTANCE, self.name), (label::COMPONENT, component)])
     }
 
-    /// The labels of each object that the operator creates; [`Self::slot_meta`] adds one more.
+    /// The labels that every object of the app has; some objects have more.
     pub(super) fn labels(&self, component: &str) -> BTreeMap<String, String> {
         let mut labels = self.selector(component);
         labels.extend(map([

@@ -75,9 +75,9 @@ impl Kind {
 /// An object in the app's namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct ObjectKey {
-    /// Its kind.
+    /// The object's kind.
     pub kind: Kind,
-    /// Its name.
+    /// The object's name.
     pub name: String,
 }
 
@@ -102,9 +102,9 @@ pub struct Plan {
 /// Annotations to be set on one pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PodAnnotations {
-    /// The pod.
+    /// The pod's name.
     pub name: String,
-    /// Its uid, so that a new pod of the same name does not get the annotations.
+    /// The pod's uid, so that a new pod of the same name does not get the annotations.
     pub uid: String,
     /// The annotations to set; other annotations do not change.
     pub annotations: BTreeMap<String, String>,
@@ -131,14 +131,14 @@ pub enum EventType {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
-    /// Its type.
+    /// Whether the event reports a problem.
     #[serde(rename = "type")]
     pub kind: EventType,
     /// Why, in one word.
     pub reason: Reason,
     /// What was done, in one word.
     pub action: &'static str,
-    /// A sentence.
+    /// What happened, in a sentence.
     pub note: String,
     /// When the reported change happened, if that is known: then an event that is sent
     /// twice is stored once.

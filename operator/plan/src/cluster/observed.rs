@@ -49,26 +49,26 @@ pub struct Observed {
 /// The properties of a node that decide which pods it takes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Node {
-    /// Its name.
+    /// The node's name.
     pub name: String,
-    /// Not cordoned, not being deleted.
+    /// The node is neither cordoned nor being deleted.
     pub schedulable: bool,
-    /// Its `Ready` condition is true.
+    /// The node's `Ready` condition is true.
     pub ready: bool,
-    /// Its labels.
+    /// The node's labels.
     pub labels: BTreeMap<String, String>,
-    /// Its taints.
+    /// The node's taints.
     pub taints: Vec<Taint>,
-    /// Its resources for pods, used or not; all 0 if unknown.
+    /// The node's resources for pods, used or not; all 0 if unknown.
     pub offers: Resources,
 }
 
 /// A `HorizontalPodAutoscaler` that names a `ScaledApp` or a Deployment.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Autoscaler {
-    /// Its name.
+    /// The autoscaler's name.
     pub name: String,
-    /// Whose number of pods it writes.
+    /// The object whose number of pods the autoscaler writes.
     pub target: Target,
 }
 
@@ -107,45 +107,45 @@ impl Autoscaler {
 /// [`Pod::answer`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pod {
-    /// Its name.
+    /// The pod's name.
     pub name: String,
-    /// Its uid.
+    /// The pod's uid.
     pub uid: String,
-    /// `app.kubernetes.io/component`.
+    /// The label `app.kubernetes.io/component`.
     pub component: String,
-    /// The slot of a balancer.
+    /// The slot, if the pod is a balancer.
     pub slot: Option<u32>,
-    /// It has the label that only pods of this project have.
+    /// The pod has the label that only this project sets.
     pub marked: bool,
-    /// Name of the controller that created it.
+    /// Name of the controller that created the pod.
     pub made_by: Option<String>,
-    /// Its address.
+    /// The pod's address.
     pub ip: Option<String>,
-    /// The node on which it runs.
+    /// The node on which the pod runs.
     pub node: Option<String>,
-    /// When it was created.
+    /// When the pod was created.
     pub created: Option<Timestamp>,
-    /// Its `Ready` condition is true.
+    /// The pod's `Ready` condition is true.
     pub ready: bool,
-    /// It is being deleted, or it has ended.
+    /// The pod is being deleted or has ended.
     pub deleting: bool,
-    /// Its annotations.
+    /// The pod's annotations.
     pub annotations: BTreeMap<String, String>,
-    /// Image of its supervisor, if it has one.
+    /// Image of the supervisor, if the pod has one.
     pub sidecar_image: Option<String>,
-    /// The port that its main container names `http`.
+    /// The port that the main container names `http`.
     pub port: Option<u16>,
-    /// The port that its main container names `admin`.
+    /// The port that the main container names `admin`.
     pub admin_port: Option<u16>,
-    /// It has a node, but none of its containers has run yet.
+    /// The pod has a node, but none of its containers has run yet.
     pub preparing: bool,
-    /// Why it does not run, as Kubernetes reports it.
+    /// Why the pod does not run, as Kubernetes reports it.
     pub failure: Option<PodFailure>,
-    /// The time since which the scheduler reports that no node takes it.
+    /// The time since which the scheduler reports that no node takes the pod.
     pub refused_since: Option<Timestamp>,
-    /// What it waits for, if the scheduler has not reported anything about it yet.
+    /// What the pod waits for, if no scheduler has reported anything about it yet.
     pub waits_for: Option<WaitsFor>,
-    /// What its admin port answered.
+    /// What the pod's admin port answered.
     pub answer: Answer,
 }
 
@@ -184,7 +184,7 @@ pub struct Balancer {
     pub serving: bool,
     /// Why the balancer does not accept connections, as it reports itself.
     pub why: Option<String>,
-    /// It has not reached any pod's admin port for some time.
+    /// The balancer has not reached any pod's admin port for some time.
     pub blind: bool,
 }
 

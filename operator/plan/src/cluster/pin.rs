@@ -13,13 +13,13 @@ use serde_json::Value;
 use super::App;
 use super::meta::{hash, json, time};
 
-/// Version 1 of what is hashed, the only one so far. Its keys and the format of its values
+/// Version 1 of the hashed input, the only version so far. The keys and the format of the values
 /// are those of the operator at commit 9ff87d4; `tests/cluster/older.rs` contains what that
 /// operator stored.
 ///
-/// This input contains neither the numbers of pods and workers, nor balancers or DNS, nor
-/// anything that comes from the operator. A field that is added later must be absent if the user
-/// does not set it.
+/// The input contains neither the numbers of pods and workers, nor balancers or DNS, nor anything
+/// that comes from the operator. A field that is added later must be absent if the user does not
+/// set it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct InputsV1<'a> {

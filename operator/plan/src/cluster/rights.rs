@@ -1,8 +1,8 @@
 //! Whether the Role and the `RoleBinding` of an app's balancers are as they should be.
 //!
 //! The operator may create them, but neither change nor delete them: RBAC rules cannot select a
-//! prefix of names, so a right to change these objects would cover every Role and `RoleBinding`
-//! of the cluster. Their owners are the app and the balancers' account, and they are deleted
+//! prefix of names, so a right to change these objects would cover the Roles and `RoleBinding`s
+//! of all users. Their owners are the app and the balancers' account, and they are deleted
 //! together with their owners; [`super::adoption`] handles objects without an owner reference. If
 //! something else changes a Role or `RoleBinding`, this is reported with the cure. For the same
 //! reason a later version that needs other rules has to give the Role another name.
