@@ -1,5 +1,5 @@
-//! The object as the API server knows it: typed ([`ScaledApp`]), with its
-//! status, and its definition ([`definition`]).
+//! The object's type as the API server stores it ([`ScaledApp`], with a status), and its
+//! `CustomResourceDefinition` ([`definition`]).
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,

@@ -3,7 +3,8 @@
 //! The API server enforces the bounds and rules in this file. `operator/plan` enforces the same
 //! ones with the same messages, for use without an API server. An absent member of a union
 //! (`replicas`, `workers`) stays absent: a stored default of one member would contradict the
-//! other member if that is applied later. `operator/plan` decides what absence means.
+//! other member if a user applies the other one later. `operator/plan` decides what absence
+//! means.
 
 use std::collections::BTreeMap;
 

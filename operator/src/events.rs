@@ -1,7 +1,7 @@
 //! Sends events about an app. Events are for people: an event that cannot be sent is logged, and
 //! the pass continues.
 //!
-//! The name of an event about a condition contains a hash of, among others, the time at which the
+//! The name of an event about a condition ends with a hash that covers the time at which the
 //! condition changed. So if a restarted operator or the next leader sends the event again, the
 //! API server answers that it exists already.
 //!

@@ -1,6 +1,7 @@
 //! Which app gets a hostname: the oldest of the apps that want it and may have it.
 //!
-//! `scaledapp_answers` decides which apps may have it, for the operator and the DNS server alike.
+//! `scaledapp_answers` decides which apps may have a hostname, for the operator and the DNS
+//! server alike.
 
 use std::collections::HashMap;
 

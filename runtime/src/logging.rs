@@ -5,7 +5,7 @@
 //! default `info`). `SCALEDAPP_LOG_FORMAT` sets the format: `text`, or `json` for programs
 //! that collect logs.
 //!
-//! Logging never blocks the process: otherwise a pipe whose reader is stuck would stop
+//! Logging does not block the process: otherwise a pipe whose reader is stuck would stop
 //! supervision, forwarding and DNS. One thread writes; lines that do not fit into its queue are
 //! dropped and counted. Only if that thread cannot be started, lines are written directly and can
 //! block.

@@ -1,5 +1,5 @@
 //! Derives the six conditions of an app from the facts. Each condition has a reason and a
-//! message; if something is wrong, the message names the cure.
+//! message; if something is wrong and a cure is known, the message names it.
 //!
 //! `Ready` means that requests are served. It becomes true for the first time once everything is
 //! complete. After that, it stays true while at least one pod and one address serve, and

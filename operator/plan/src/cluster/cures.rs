@@ -93,8 +93,8 @@ fn of_node(message: &str, of: Of) -> String {
     if is("no scheduler named") {
         return format!("start that scheduler, or change {root}.schedulerName");
     }
-    // If the claim exists but has no volume, the scheduler's message has another form: `unbound …
-    // PersistentVolumeClaims. not found`.
+    // If the claim exists but has no volume, the scheduler's message has another form:
+    // `unbound … PersistentVolumeClaims. not found`.
     if is("persistentvolumeclaim \"") && is("not found") {
         return format!(
             "create that PersistentVolumeClaim in the app's namespace, or change {root}.volumes"

@@ -1,5 +1,5 @@
-//! The counts of an app's objects after a pass. [`super::conditions`] decides what they
-//! mean, and [`super::status`] what is reported.
+//! What is counted and found in an app's objects after a pass. [`super::conditions`] decides what
+//! they mean, and [`super::status`] what is reported.
 
 use std::time::Duration;
 

@@ -149,8 +149,9 @@ fn refused(live: &Deployment) -> Option<PodFailure> {
     })
 }
 
-/// Removes what differs between attempts: the pod's name (`pods "hello-7f66-abcde" is forbidden:
-/// …`) and the local address and port of a call to a webhook (`read tcp 10.0.0.1:40312->…`).
+/// Removes what differs between attempts: the pod's name (`pods "hello-7f66-abcde" is
+/// forbidden: …`) and the local address and port of a call to a webhook
+/// (`read tcp 10.0.0.1:40312->…`).
 fn without_names(message: &str) -> String {
     let mut message = message.to_owned();
     for (end, word) in [

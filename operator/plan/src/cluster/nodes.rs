@@ -6,12 +6,11 @@
 //! delete pods elsewhere.
 //!
 //! A pending pod makes a cluster autoscaler add a node. The new node would then count for another
-//! pod, and so on without end. So the operator never asks for a pod that only a new node could
-//! take. A node counts for no more pods than fit on it. If the scheduler refuses a pod although
-//! it should fit, the operator remembers the nodes that lack a pod, together with their
-//! properties. It counts a node again when the node's properties change. The only exception is
-//! the first pod: the operator always asks for at least one, so that a cluster without nodes can
-//! add a node.
+//! pod, and so on without end. So the operator asks for no pod that only a new node could take.
+//! The only exception is the first pod, which lets a cluster without nodes add a node. A node
+//! counts for no more pods than fit on it. If the scheduler refuses a pod although it should fit,
+//! the operator remembers the nodes that lack a pod, together with their properties. It counts a
+//! node again when the node's properties change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The shape of a plan.
+//! The types of a plan.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

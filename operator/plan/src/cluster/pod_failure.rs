@@ -236,8 +236,8 @@ pub(super) fn last_words(output: &str) -> &str {
     cut(found.trim(), MAX_WORDS)
 }
 
-/// Removes name, time and level from a line such as `scaledapp-sidecar
-/// 2026-11-29T14:17:34.415959Z WARN what happened`.
+/// Removes name, time and level from a line of the supervisor such as
+/// `scaledapp-sidecar 2026-11-29T14:17:34.415959Z  WARN what happened`.
 fn without_time(line: &str) -> &str {
     let mut words = line.splitn(3, ' ');
     let (Some(_), Some(time), Some(rest)) = (words.next(), words.next(), words.next()) else {

@@ -51,8 +51,9 @@ const VOLUME_DESIRED: &str = "scaledapp-desired";
 /// How long a stop takes in addition to the workers' drain timeout and stop grace: the supervisor
 /// accepts connections until 2 s have passed without a new one, and each step takes a moment.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
-/// If a pod finds no node of its own within this time, the template for pods per node is no
-/// longer kept for a total, so that pods may share nodes.
+/// How long a pod may lack a node while an app with a total still has its former template for
+/// pods per node. After this time the template for a total is used, with which pods may share
+/// nodes.
 const NO_NODE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Largest template that is kept: all annotations of an object together hold 256 KiB.
 const MAX_PINNED_BYTES: usize = 128 * 1024;
