@@ -1,12 +1,12 @@
 //! Finds objects of an earlier app that this app uses without owning them, and says how to set
 //! their owner.
 //!
-//! Objects that remain from an earlier app of the same name (after `kubectl delete
-//! --cascade=orphan`, or from a restored backup) become this app's own, if the operator may set
-//! their owner. Roles and `RoleBindings` are never changed ([`super::rights`] has the reason):
-//! they are deleted with the balancers' `ServiceAccount`, which is their second owner. Where the
-//! admission plugin `OwnerReferencesPermissionEnforcement` is on, setting an owner needs the
-//! right to delete the object. The operator does not have that right for `ConfigMaps` and
+//! Objects that remain from an earlier app of the same name (after
+//! `kubectl delete --cascade=orphan`, or from a restored backup) become this app's own, if the
+//! operator may set their owner. Roles and `RoleBindings` are never changed ([`super::rights`] has
+//! the reason): they are deleted with the balancers' `ServiceAccount`, which is their second owner.
+//! Where the admission plugin `OwnerReferencesPermissionEnforcement` is on, setting an owner needs
+//! the right to delete the object. The operator does not have that right for `ConfigMaps` and
 //! `ServiceAccounts`, because RBAC rules cannot select a prefix of names. So a person has to set
 //! the owner of these objects, and of Roles that an older operator created with the app as their
 //! only owner.
