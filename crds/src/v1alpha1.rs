@@ -1,10 +1,10 @@
 //! The fields of a `ScaledApp`, version `v1alpha1`, and their schema.
 //!
 //! The API server enforces the bounds and rules in this file. `operator/plan` enforces the same
-//! ones with the same messages, for use without an API server. An absent member of a union
-//! (`replicas`, `workers`) stays absent: a stored default of one member would contradict the
-//! other member if a user applies the other one later. `operator/plan` decides what absence
-//! means.
+//! ones with messages that name the same cures, for use without an API server. An absent member
+//! of a union (`replicas`, `workers`) stays absent: a stored default of one member would
+//! contradict the other member if a user applies the other one later. `operator/plan` decides
+//! what absence means.
 
 use std::collections::BTreeMap;
 
