@@ -1,8 +1,8 @@
 //! Chooses the loopback addresses and ports of a run.
 //!
-//! Each address is tested by binding it. As long as the run exists, an abstract socket (unix(7))
-//! reserves its block of addresses, so that two runs that start at the same time do not choose the
-//! same block.
+//! A port of an address is tested by binding a socket to it. As long as a run exists, an abstract
+//! socket (unix(7)) reserves the run's addresses, so that two runs that start at the same time do
+//! not choose the same ones.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -12,7 +12,8 @@ use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 use anyhow::{Context, bail};
 use scaledapp_plan::local::{ADMIN_PORT, Addresses, Demand, HOLDER_ADMIN_PORT, numbered};
 
-/// Third octets of the blocks, in pairs: first 77 for balancers and 78 for pods, then 79 and 80.
+/// Third octets of the blocks of addresses (127.0.OCTET.0/24), which are tried in pairs: first 77
+/// for balancers and 78 for pods, then 79 and 80.
 const BLOCKS: std::ops::Range<u8> = 77..250;
 /// Ports to try for balancers.
 const BALANCER_PORTS: std::ops::Range<u16> = 8080..8180;
@@ -21,7 +22,7 @@ const TLS_PORTS: std::ops::Range<u16> = 8443..8543;
 /// Ports to try for DNS; 5353 is commonly used for DNS besides 53.
 const DNS_PORTS: std::ops::Range<u16> = 5353..5453;
 
-/// A name that no other process can reserve until this is dropped.
+/// A reserved name. No other process can reserve it until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     _name: UnixListener,
@@ -30,7 +31,7 @@ pub(crate) struct Reservation {
 /// Reserves a name. Returns `None` if another process has it.
 ///
 /// # Errors
-/// The socket cannot be made for another reason.
+/// The socket of the reservation cannot be made.
 pub(crate) fn reserve(name: &str) -> io::Result<Option<Reservation>> {
     let address = UnixAddr::from_abstract_name(format!("scaledapp-local/{name}"))?;
     match UnixListener::bind_addr(&address) {
@@ -47,17 +48,17 @@ pub(crate) struct Taken {
     _reservation: Reservation,
 }
 
-/// An address for a DNS server.
+/// The address of a DNS server, and the reservation that keeps other runs away from it.
 #[derive(Debug)]
 pub(crate) struct TakenDns {
     pub(crate) listen: SocketAddr,
     _reservation: Reservation,
 }
 
-/// Finds free addresses for `demand`, of an app whose DNS server is at `dns`.
+/// Finds free addresses for an app with this demand, whose DNS server is at `dns`.
 ///
 /// # Errors
-/// No block of addresses is free. The message gives the reason and the cure.
+/// No pair of blocks is free (the message says what is in the way), or a reservation fails.
 pub(crate) fn take(demand: Demand, dns: SocketAddr) -> anyhow::Result<Taken> {
     let mut obstacle = None;
     for octet in BLOCKS.step_by(2) {
@@ -107,7 +108,8 @@ enum Obstacle {
     Io(SocketAddr, io::Error),
 }
 
-/// Returns the balancers' port and their port for TLS, if this pair of blocks is free.
+/// Returns the balancers' port and their port for TLS, if all addresses that the app needs are free
+/// in this pair of blocks.
 fn fits(
     demand: Demand,
     balancers: Ipv4Addr,
@@ -156,7 +158,7 @@ fn free(ip: IpAddr, port: u16, or: &'static str) -> Result<(), Obstacle> {
 /// Finds a free address for a DNS server.
 ///
 /// # Errors
-/// No port is free.
+/// No port is free, or a reservation fails.
 pub(crate) fn take_dns() -> anyhow::Result<TakenDns> {
     for port in DNS_PORTS {
         let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));

@@ -1,5 +1,5 @@
-//! Asks the processes of a run: their admin ports for readiness and status, their DNS server for
-//! addresses.
+//! Asks the admin ports of a run's processes for readiness and status, and the run's DNS servers
+//! for addresses.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 /// Timeout of one request. All servers are on this machine.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-/// Largest answer. The status of a thousand workers takes about 150 KiB.
+/// The largest answer that is accepted. The status of a thousand workers takes about 150 KiB.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 
 async fn get(admin: SocketAddr, path: &str) -> anyhow::Result<AdminAnswer> {
@@ -23,7 +23,7 @@ async fn get(admin: SocketAddr, path: &str) -> anyhow::Result<AdminAnswer> {
 /// Returns `/status`, read as `T`.
 ///
 /// # Errors
-/// There is no answer in time, or it is not a `T`.
+/// There is no answer in time, its status is not 200, or its body is not a `T`.
 pub(crate) async fn status<T: DeserializeOwned>(admin: SocketAddr) -> anyhow::Result<T> {
     let AdminAnswer { status, body } = get(admin, "/status").await?;
     ensure!(status == 200, "{admin}/status answers {status}");
@@ -39,8 +39,8 @@ pub(crate) async fn ready(admin: SocketAddr) -> Result<(), String> {
     }
 }
 
-/// Asks a DNS server for the IPv4 addresses of a name (RFC 1035 section 4). The result is
-/// empty if the name has no IPv4 address.
+/// Asks a DNS server for the IPv4 addresses of a name (RFC 1035 section 4). The result is empty if
+/// the answer contains no IPv4 address.
 ///
 /// # Errors
 /// There is no answer in time, or it is malformed.
@@ -55,8 +55,8 @@ pub(crate) async fn addresses(server: SocketAddr, name: &str) -> anyhow::Result<
     read_addresses(&buffer[..length]).context("the answer of DNS is malformed")
 }
 
-/// A query for addresses with the id 1. The socket is new and connected, so no answer to another
-/// query can arrive.
+/// Builds a query for the IPv4 addresses of a name. The id is always 1, because the socket is new
+/// and connected and so no answer to another query can arrive.
 fn question(name: &str) -> Vec<u8> {
     let mut message = vec![0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {

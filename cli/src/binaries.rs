@@ -30,7 +30,7 @@ impl Binaries {
 /// Finds one program by its name.
 ///
 /// # Errors
-/// It is neither beside this program nor on `PATH`.
+/// The program is neither beside this one nor on `PATH`.
 pub(crate) fn find(name: &str) -> anyhow::Result<PathBuf> {
     let ours = std::env::current_exe().context("cannot find the path of this program")?;
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -2,8 +2,8 @@
 //! the user.
 //!
 //! The authority is made once and kept in `$XDG_DATA_HOME/scaledapp` (or
-//! `~/.local/share/scaledapp`), so that the user has to trust it only once. All other
-//! effects of `spec.balancers.tls` are decided in `operator/plan`.
+//! `~/.local/share/scaledapp`), so that the user has to trust it only once. `operator/plan`
+//! validates the other settings of `spec.balancers.tls`, and `launch` passes them to the balancers.
 
 use std::fs;
 use std::io::Write;
@@ -22,10 +22,11 @@ const CERTIFICATE: &str = "ca.crt";
 const KEY: &str = "ca.key";
 /// The authority's name in lists of trusted authorities.
 const NAME: &str = "scaledapp local authority";
-/// How long a certificate is valid: longer than a run, and shorter than the longest time that
-/// browsers accept.
+/// How long a certificate is valid: longer than a run usually lasts, and shorter than the longest
+/// time that browsers accept.
 const VALID: Duration = Duration::from_hours(24 * 90);
-/// How long before now a certificate becomes valid: clocks of virtual machines may be slow.
+/// The validity of a certificate begins this long before it is signed, because the clock of a
+/// virtual machine may be slow.
 const SLACK: Duration = Duration::from_hours(1);
 
 /// The authority of this user.
@@ -47,7 +48,8 @@ impl Authority {
     /// Returns the existing authority, or a new one.
     ///
     /// # Errors
-    /// Its files cannot be read or written.
+    /// The user has no home directory, the stored key is invalid, or a new authority cannot be
+    /// written.
     pub(crate) fn find() -> anyhow::Result<Self> {
         Self::at(&directory()?)
     }
@@ -80,7 +82,7 @@ impl Authority {
     /// Signs a certificate for a host name, and for addresses that clients may use instead.
     ///
     /// # Errors
-    /// The host name is not allowed in a certificate.
+    /// The host name is not allowed in a certificate, or signing fails.
     pub(crate) fn issue(&self, host: &str, addresses: &[IpAddr]) -> anyhow::Result<Issued> {
         let names = vec![host.to_owned(), "localhost".to_owned()];
         let mut params = CertificateParams::new(names)?;
@@ -101,8 +103,8 @@ impl Authority {
     }
 }
 
-/// The content of the authority's certificate without its key. It is always the same, so only the
-/// key has to be kept.
+/// The content of the authority's certificate without its key. This content is always the same, so
+/// the stored key suffices for signing.
 fn params() -> CertificateParams {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));

@@ -1,4 +1,4 @@
-//! Directories that no other user except root can change, and the files in them.
+//! Directories that no other user except root can change, and the files in these directories.
 //!
 //! A run writes to paths that are easy to guess (`/tmp/scaledapp-0`). Another user may have put a
 //! symbolic link, a FIFO or a directory there before. Therefore a path is walked one name at a
@@ -17,11 +17,12 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-/// Symbolic links followed in one path; the same limit as the kernel's (`ELOOP`).
+/// Maximum number of symbolic links that are followed in one path. The kernel has the same limit
+/// (`ELOOP`).
 const MAX_LINKS: usize = 40;
-/// Attempts at an operation that another run of the same user may undo at the same time.
+/// Maximum number of attempts at an operation that another process may disturb at the same time.
 const MAX_ATTEMPTS: usize = 20;
-/// Largest file to read. A state file of 250 pods takes about 30 KiB.
+/// Maximum number of bytes to read of a file. A state file of 250 pods takes about 30 KiB.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// Why a file or directory is not used.
@@ -73,7 +74,8 @@ impl Trusted {
 
     /// Checks a directory on the path to the run's directory. In a sticky directory (`/tmp`),
     /// another user can rename or remove only entries of their own; the next step checks the owner
-    /// of the entry.
+    /// of the entry. The user's own group may have write access, because it usually has no other
+    /// members.
     fn on_the_way(self, path: &Path, uid: u32, gid: u32, mode: u32) -> Result<(), Unsafe> {
         if !self.owner(uid) {
             return Err(Unsafe::Owner(path.to_owned(), uid));
@@ -140,7 +142,7 @@ impl Directory {
     /// Makes the directory and its parents if they are missing.
     ///
     /// # Errors
-    /// As [`Self::open`]; or it belongs to another user or cannot be made.
+    /// The directory cannot be made, belongs to another user, or could be changed by one.
     pub(crate) fn make(path: &Path, made: &mut Vec<Made>) -> Result<Self, Unsafe> {
         let mut tries = 0;
         loop {
@@ -156,7 +158,7 @@ impl Directory {
     /// Makes it if it is missing.
     ///
     /// # Errors
-    /// As [`Self::make`].
+    /// As [`Self::make`]; or other users may enter the directory.
     pub(crate) fn private(&self, name: &OsStr, made: &mut Vec<Made>) -> Result<Self, Unsafe> {
         let inner = self.child(name, made)?;
         let stat = inner.stat()?;
@@ -240,7 +242,7 @@ impl Directory {
         })
     }
 
-    /// Its path, for messages and for child processes.
+    /// The path of the directory, for messages and for child processes.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -253,8 +255,8 @@ impl Directory {
             if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino))
     }
 
-    /// Locks the directory until the process ends or this handle is dropped (flock(2)). Returns
-    /// `false` if another process holds the lock.
+    /// Locks the directory until the process ends or all handles that share the lock are dropped
+    /// (flock(2)). Returns `false` if the directory is locked already.
     ///
     /// # Errors
     /// The file system does not support locks.
@@ -273,7 +275,7 @@ impl Directory {
     /// hard link or into a FIFO.
     ///
     /// # Errors
-    /// The directory accepts no new file, or `name` is a directory.
+    /// The new file cannot be made or written, or `name` is a directory.
     pub(crate) fn replace(&self, name: &OsStr, bytes: &[u8], readers: For) -> Result<File, Unsafe> {
         let path = self.path.join(name);
         let (mut file, partial) = self.create(name, readers)?;
@@ -291,8 +293,8 @@ impl Directory {
         }
     }
 
-    /// Makes a new file beside `name`. Its name can be guessed, so it may exist already; in
-    /// that case the next name is tried.
+    /// Makes a new file beside `name`. The name of the new file can be guessed, so another user may
+    /// have made a file with that name; in that case the next name is tried.
     fn create(&self, name: &OsStr, readers: For) -> Result<(File, OsString), Unsafe> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -317,7 +319,7 @@ impl Directory {
     /// on a FIFO.
     ///
     /// # Errors
-    /// It is missing, not a regular file, or another user's.
+    /// The file is missing, is not a regular file, belongs to another user, or is not UTF-8.
     pub(crate) fn read(&self, name: &OsStr) -> Result<(File, String), Unsafe> {
         read_at(&self.fd, name, &self.path.join(name))
     }
@@ -327,7 +329,7 @@ impl Directory {
         let _missing = rustix::fs::unlinkat(&self.fd, name, AtFlags::empty());
     }
 
-    /// Removes every file, but no directory.
+    /// Removes the files in this directory, but no directories.
     pub(crate) fn clear(&self) {
         for name in self.names() {
             self.remove(&name);
@@ -385,7 +387,7 @@ pub(crate) enum For {
     Us,
 }
 
-/// Whether the process that wrote a file with [`Directory::replace`] is still running.
+/// Whether the process that wrote a file with [`Directory::replace`] still has it open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Writer {
     Lives,
@@ -394,7 +396,7 @@ pub(crate) enum Writer {
     Unknown,
 }
 
-/// Whether the process that wrote a file still has it open.
+/// Checks whether the process that wrote a file still has it open.
 pub(crate) fn writer(file: &File) -> Writer {
     match rustix::fs::flock(file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => {

@@ -1,5 +1,5 @@
-//! The final message of a failed start: what failed, the app's last lines, and the cure, so
-//! that the user need not scroll back.
+//! The final message of a failed start, so that the user need not scroll back: what failed and its
+//! last lines of output and, if it was a pod, its command and the cure.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -53,13 +53,15 @@ pub(crate) fn text(failed: Failed<'_>) -> String {
     let _infallible = write!(text, "\n  command: {command}, in {directory}");
     let said = lines(failed.output, |line| line.slot.is_some());
     let said = last_words(&said);
-    // If the app never ran, the supervisor's lines say why.
+    // If the app wrote nothing, it may not have run at all. In that case the supervisor's lines say
+    // why.
     text += &words(if said.is_empty() { &own_words } else { &said });
     text + "\n  cure: " + &cure(failed.code, &reason, &said, app)
 }
 
-/// The text of an error of one of the project's programs, without component, time and level, or a
-/// line that starts with the name of a program. `None` for other lines.
+/// The message of a log line with level ERROR, without component, time and level. A line that
+/// starts with the name of one of the project's programs is returned unchanged. The result is
+/// `None` for other lines.
 fn complaint(line: &str) -> Option<&str> {
     match line.split_once(" ERROR ") {
         Some((_, message)) => Some(message.trim_start()),
@@ -80,8 +82,8 @@ fn words(lines: &[&str]) -> String {
     format!("\n  its last output:\n    {}", lines.join("\n    "))
 }
 
-/// The lines that say what is wrong: the last line that looks like an error and the lines around
-/// it, without the frames of a stack.
+/// The lines that say what is wrong, without the frames of a stack: the last line that looks like
+/// an error and the lines around it, or the last lines if none looks like an error.
 fn last_words<'a>(lines: &[&'a str]) -> Vec<&'a str> {
     let telling: Vec<&str> = lines
         .iter()
@@ -169,7 +171,7 @@ fn cure(code: i32, reason: &str, said: &[&str], app: Ran<'_>) -> String {
     }
 }
 
-/// The port of `it listens on 4000, --port is 3000`.
+/// The first port of a reason such as `it listens on 4000, --port is 3000`.
 fn other_port(line: &str) -> Option<u16> {
     let (before, _) = line.split_once(", --port is ")?;
     let (_, port) = before.rsplit_once("listens on ")?;

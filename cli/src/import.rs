@@ -1,8 +1,8 @@
 //! `import`: a PM2 ecosystem file becomes a `ScaledApp` or a command line.
 //!
-//! This file reads the ecosystem file: the user's own node evaluates JavaScript in a
-//! separate process and prints it as JSON. `pm2` and `without` decide what the fields mean,
-//! and `emit` writes the result.
+//! This module reads the ecosystem file. If the file is JavaScript, the user's own node evaluates
+//! it in a separate process and prints the result as JSON. `pm2` and `without` decide what the
+//! fields mean, and `emit` writes the result.
 
 mod emit;
 mod pm2;
@@ -16,8 +16,8 @@ use serde_json::Value;
 
 use crate::cli::{ImportArgs, ImportOutput};
 
-/// Prints a module's export as JSON. The module's own output goes to stderr, so that the
-/// last line on stdout is the JSON.
+/// A script that prints a module's export as JSON. What the module prints with `console` goes to
+/// stderr, and the JSON is the last line on stdout.
 const EVALUATE: &str = "\
 console.log = console.info = console.debug = console.error;
 const { resolve } = require('node:path');
@@ -31,7 +31,8 @@ import(pathToFileURL(resolve(process.argv[1])).href).then(async (module) => {
 /// Reads the file and returns the text to print.
 ///
 /// # Errors
-/// The file cannot be read or contains no apps, or no app has the name in `args`.
+/// The file cannot be read or contains no apps, a field has an unusable value, or no app has the
+/// name in `args`.
 pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<String> {
     let data = read(&args.file)?;
     convert(&data, args.app.as_deref(), args.env.as_deref(), args.output)

@@ -17,10 +17,11 @@ use crate::binaries::Binaries;
 use crate::object::Object;
 use crate::runs;
 
-/// A listener that stops may close after this long without a new connection. On one machine,
-/// clients notice a stop immediately.
+/// How long a stopping program keeps its listener open without a new connection. The time is short,
+/// because on one machine clients notice a stop immediately.
 const QUIET: &str = "200ms";
-/// Without this, Python prints only full blocks if stdout is a pipe, as it is here.
+/// The variable that keeps Python from buffering its output. Otherwise Python would write only full
+/// blocks, because stdout is a pipe.
 const UNBUFFERED: &str = "PYTHONUNBUFFERED";
 /// Time that a balancer has beyond its own drain before its supervisor kills it.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
@@ -47,8 +48,9 @@ pub(crate) struct Workers {
 
 impl Program {
     /// The command to run. The child gets its own process group, so that Ctrl-C reaches only
-    /// `scaledapp`. The child is killed when `scaledapp` is killed. The `SCALEDAPP_*` settings of
-    /// `scaledapp` are removed, because they would configure the child.
+    /// `scaledapp`. The child is killed when `scaledapp` is killed. Except for those of the log,
+    /// the `SCALEDAPP_*` settings of `scaledapp` are removed, because they would configure the
+    /// child.
     pub(crate) fn command(&self) -> Command {
         use std::os::unix::process::CommandExt;
         let mut command = Command::new(&self.binary);
@@ -68,7 +70,7 @@ impl Program {
     }
 }
 
-/// Variables that a run passes on to all of its processes.
+/// Settings of `scaledapp` that its processes inherit.
 const OF_THE_LOG: [&str; 2] = ["SCALEDAPP_LOG", "SCALEDAPP_LOG_FORMAT"];
 
 fn is_setting(name: &OsString) -> bool {
@@ -207,7 +209,7 @@ fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, files: &Files)
             arguments.extend(words(&["--tls-redirect", &listen.port().to_string()]));
         }
         for (flag, value) in tls.optional_flags() {
-            // One machine has no Secret with authorities.
+            // The authorities of client certificates are in a Secret, and a local run has none.
             if flag != "--tls-client-mode" {
                 arguments.extend(words(&[flag, &value]));
             }
@@ -268,7 +270,7 @@ pub(crate) fn dns(
     let mut arguments = words(&["run", "--listen", &listen.to_string()]);
     arguments.extend(words(&["--zone", zone]));
     arguments.extend(words(&["--records-file", &records.to_string_lossy()]));
-    // The record has been withdrawn long before the server stops.
+    // The names are withdrawn before the server stops, so it need not wait.
     arguments.extend(words(&["--drain-min", "0s"]));
     Program {
         name,
@@ -367,7 +369,7 @@ spec:
         let environment: Vec<String> = pod
             .environment
             .iter()
-            // The test's own environment may have it already.
+            // The environment of the test may set this variable already.
             .filter(|(name, _)| name != UNBUFFERED)
             .map(|(name, value)| format!("{name}={value}"))
             .collect();

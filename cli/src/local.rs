@@ -1,7 +1,8 @@
-//! `scaledapp local`: runs the apps of a file on this machine, from the first process to the last.
+//! `scaledapp local`: starts the apps of a file on this machine, keeps them running, and stops
+//! them.
 //!
-//! Start order: pods and balancers, then DNS, then the state file. Stop order: the name is
-//! withdrawn from DNS, then balancers drain, then pods, then DNS stops.
+//! Start order: pods and balancers, then DNS, then the state files. Stop order: the names are
+//! withdrawn from DNS, then the balancers drain, then the pods, and DNS stops last.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -42,24 +43,26 @@ const TLS: [&str; 2] = ["tls.crt", "tls.key"];
 const NOTICE_AFTER: Duration = Duration::from_secs(5);
 /// How often processes that start or stop are checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// How long DNS may take to withdraw a name. It notices a new records file within a tenth of this.
+/// How long DNS may take to withdraw all names. A DNS server looks for a changed records file ten
+/// times in this period.
 const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time that a supervisor on a busy machine needs beyond drain and stop grace.
+/// Time that a supervisor on a busy machine may need beyond drain and stop grace.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
 
 /// How a run that had started ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// All requests in flight were finished.
+    /// All processes stopped in time after SIGTERM.
     Drained,
-    /// Killed by a second signal, or too slow to stop.
+    /// The processes were killed, because a second signal arrived or they took too long to stop.
     Killed,
 }
 
 /// Runs the apps of a file until a signal stops them.
 ///
 /// # Errors
-/// An app could not start. Nothing is left behind then.
+/// The file or an object in it is invalid, or an app could not start. No process and no file of the
+/// run remains.
 pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
     let objects = object::load(&args.file)?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -280,7 +283,7 @@ struct Local<'a> {
     signals: Signals,
     apps: &'a [App<'a>],
     zones: &'a [Zone],
-    /// How long the processes may take to stop. A supervisor that takes longer is hung.
+    /// How long the processes may take to stop. A supervisor that takes longer counts as hung.
     stop_time: Duration,
     pods: Vec<Index>,
     slots: Vec<Index>,
@@ -316,8 +319,8 @@ impl Local<'_> {
         self.wait(named).await
     }
 
-    /// Waits until `ready` resolves. A process that ends before that is not restarted, because
-    /// its end points to a mistake in the app or in the project's programs.
+    /// Waits until `ready` resolves. A process that ends before that is not restarted but makes the
+    /// start fail, because its end points to a mistake in the app or in the project's programs.
     async fn wait(&mut self, ready: impl Future<Output = ()>) -> anyhow::Result<Started> {
         let event = tokio::select! {
             () = ready => return Ok(Started::Ready),
@@ -376,7 +379,8 @@ impl Local<'_> {
         Ended::Drained
     }
 
-    /// Removes the names from the records, and waits until DNS no longer answers with them.
+    /// Removes the names from the records, and waits until DNS no longer answers with them, up to a
+    /// time-out.
     async fn withdraw(&self, run: &RunDir) {
         for zone in self.zones {
             if let Err(error) = run.write(&zone.records, &records(std::iter::empty())) {
@@ -387,7 +391,8 @@ impl Local<'_> {
         let withdrawn = async {
             for app in self.apps {
                 let record = &app.plan.dns;
-                // No answer means that the DNS server never started.
+                // Without an answer, the DNS server is not running, for example because the start
+                // failed before it.
                 while ask::addresses(record.listen, record.hostname.as_str())
                     .await
                     .is_ok_and(|left| !left.is_empty())
@@ -401,7 +406,8 @@ impl Local<'_> {
         }
     }
 
-    /// Waits until `these` have ended. A signal or the time-out kills them.
+    /// Waits until `these` have ended. Returns [`Ended::Killed`] if a signal or the time-out comes
+    /// first; the caller then kills all processes.
     async fn gone(&mut self, these: &[Index]) -> Ended {
         let deadline = Instant::now() + self.stop_time;
         while self.members.any_runs(these) {
@@ -419,8 +425,8 @@ impl Local<'_> {
     }
 }
 
-/// Resolves when every worker and every balancer is ready. If that takes long, logs what is
-/// missing.
+/// Resolves when all workers and balancers of an app are ready. If the workers take long, logs what
+/// is missing.
 async fn serving(plan: &Plan, path: Option<&str>) {
     let begun = Instant::now();
     for pod in &plan.pods {
@@ -453,8 +459,9 @@ async fn serving(plan: &Plan, path: Option<&str>) {
     }
 }
 
-/// What the start of a pod waits for, read from its status (`None` before it has one): with
-/// a readiness path, a good answer there; otherwise, that the workers listen.
+/// The notice about a pod that takes long to start. `status` is `None` if the supervisor does not
+/// answer. The start waits until the workers answer at the readiness path or, without a path, until
+/// they listen. If the app listens on another port, the notice says so instead.
 fn awaited(
     name: &str,
     (port, path): (u16, Option<&str>),
@@ -478,7 +485,7 @@ fn awaited(
     )
 }
 
-/// Resolves when DNS answers with all balancers.
+/// Resolves when DNS answers with all addresses of the app's name.
 async fn named(plan: &Plan) {
     // One answer contains at most eight addresses.
     let expected = plan.dns.addresses.len().min(8);
@@ -514,7 +521,7 @@ fn records<'a>(
     records.collect()
 }
 
-/// The summary of a run that is ready: its addresses and commands.
+/// The summary of an app that is ready: its addresses, and commands to try.
 fn describe(app: &App<'_>, took: Duration) -> String {
     let App { object, plan, .. } = app;
     let name = &object.app.name;

@@ -19,7 +19,7 @@ use crate::output::{Output, RecentLines};
 /// Pause before the first restart; doubled for each failure in a row.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const MAX_DELAY: Duration = Duration::from_secs(5);
-/// A process that ran this long did not fail at its start.
+/// Minimum time that a process must have run so that its end does not count as a failed start.
 const MIN_STEADY_TIME: Duration = Duration::from_secs(10);
 
 /// Index of a process among the members.
@@ -118,7 +118,8 @@ impl Members {
         event
     }
 
-    /// Restarts a process that has ended, immediately or after a pause.
+    /// Arranges the restart of a process that has ended: [`Event::StartAgain`] follows, immediately
+    /// or after a pause.
     pub(crate) fn restart(&mut self, index: Index, status: ExitStatus) {
         let member = &mut self.list[index];
         member.failures = if member.started.elapsed() >= MIN_STEADY_TIME {
@@ -161,7 +162,7 @@ impl Members {
         (&member.program, &member.recent)
     }
 
-    /// Waits until the output of all processes is written, up to a time-out.
+    /// Waits until the output of all processes is written, with a time-out for each process.
     pub(crate) async fn flushed(&self) {
         for member in &self.list {
             drop(member.recent.last().await);

@@ -1,5 +1,5 @@
-//! Reads a file and checks which apps it describes, where their commands start, and which of their
-//! fields have no effect on one machine.
+//! Reads the apps of a file, validates them, finds the directories in which their commands start,
+//! and notes which of their fields have no effect on one machine.
 
 use std::path::{Path, PathBuf};
 
@@ -30,9 +30,9 @@ pub(crate) struct Objects {
 /// Reads and checks the objects of a file.
 ///
 /// # Errors
-/// The file is unreadable or has no `ScaledApp`, an object is invalid, or two objects have the
-/// same name or hostname. The message names the file, and the position, field and cure of every
-/// violation.
+/// The file is unreadable or has no `ScaledApp`, an object is invalid, or two objects have the same
+/// name or hostname. The message names the file. It gives the position of what cannot be read, or
+/// the field and cure of each violation in the first invalid object.
 pub(crate) fn load(file: &Path) -> anyhow::Result<Objects> {
     let shown = file.display();
     let text = std::fs::read_to_string(file)
@@ -125,8 +125,10 @@ fn object(file: &Path, shown: &str, app: &ScaledApp) -> anyhow::Result<Object> {
     })
 }
 
-/// `spec.workingDir` if that is a directory on this machine, otherwise the directory of the file,
-/// so that `command: [node, server.js]` works for a file beside it.
+/// The directory in which a command starts: `spec.workingDir`, seen from the directory of the file.
+/// Without `workingDir`, or if it is absolute and does not exist on this machine, it is the
+/// directory of the file, so that `command: [node, server.js]` works for a file beside it. A
+/// relative `workingDir` must exist.
 fn directory(
     file: &Path,
     wanted: Option<&str>,

@@ -1,10 +1,10 @@
-//! The output of the processes of a run. It is copied line by line to the stdout and stderr of
-//! `scaledapp`, each line marked with its origin (`hello-0/1 | …` is worker 1 of pod hello-0). The
-//! last lines are kept for the message of a failed start.
+//! Copies the output of the processes of a run line by line to the stdout and stderr of
+//! `scaledapp`. Each line is marked with its origin (`hello-0/1 | …` is worker 1 of pod hello-0).
+//! The last lines are kept for the message of a failed start.
 //!
-//! Lines are never mixed: their length is limited, and only one thread writes to each of the two
-//! streams. If that thread blocks on a terminal that is stopped, only the processes that write
-//! lines block.
+//! Lines are not mixed, because their length is limited and each is written as a whole. Each of the
+//! two streams has a thread that writes the lines. If a thread blocks on a terminal that is
+//! stopped, only the processes that write lines block.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
@@ -21,9 +21,9 @@ use tokio::time::timeout;
 /// copies, plus the supervisor's mark.
 const MAX_LINE_BYTES: usize = 16 * 1024 + 64;
 const READ_BYTES: usize = 16 * 1024;
-/// Pieces that may wait for a stream.
+/// Maximum number of pieces that wait for a stream.
 const QUEUE_LEN: usize = 16;
-/// Lines kept for each process, and bytes kept of each line.
+/// Maximum number of lines kept for each process, and of bytes kept of each line.
 const KEPT_LINES: usize = 100;
 const KEPT_BYTES: usize = 400;
 /// How long a blocked stream may take to accept the rest, and a process to write its last lines.
@@ -161,7 +161,7 @@ pub(crate) struct Line {
 }
 
 impl RecentLines {
-    /// Waits for the end of the output and returns the last lines, oldest first.
+    /// Waits for the end of the output, up to a time-out, and returns the last lines, oldest first.
     pub(crate) async fn last(&self) -> Vec<Line> {
         let mut ended = self.ended.subscribe();
         let _timed_out = timeout(FLUSH_TIMEOUT, ended.wait_for(|ended| *ended)).await;

@@ -1,9 +1,15 @@
 //! The files of a run: where they are, which run owns them, and their removal.
 //!
-//! They are in `$XDG_RUNTIME_DIR/scaledapp/NAME/`, or in `/tmp/scaledapp-UID/NAME/` without that
-//! variable; NAME is the name of the app. Each directory is private to its user. The run has a lock
-//! on its directory; the kernel releases the lock no matter how the run ends. `directory` checks
-//! that a directory is safe, `state` defines the content of a state file.
+//! Each app has a directory, `$XDG_RUNTIME_DIR/scaledapp/NAME/`. If that variable names no usable
+//! directory of the user, it is `scaledapp-UID/NAME/` in the directory for temporary files
+//! (`$TMPDIR`, otherwise `/tmp`). All of these directories are private to the user. The run locks
+//! the directories of its apps; the kernel releases the locks no matter how the run ends.
+//!
+//! Each app's state file is in the app's directory, and `--state-file` adds another one. All other
+//! files are in the directory of the first app, unless `--workdir` names another one. If another
+//! run of the first app has locked that directory, they are in `NAME.PID/` beside it.
+//!
+//! `directory` checks that a directory is safe, and `state` defines the content of a state file.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -20,7 +26,8 @@ use crate::state::{State, StateFile};
 
 /// A state file's name in an app's directory.
 const STATE: &str = "state.json";
-/// Attempts to lock a directory: a command that removes old files may have locked it briefly.
+/// Maximum number of attempts to lock a directory. A command that removes old files may have locked
+/// it briefly.
 const MAX_ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -35,7 +42,7 @@ impl Root {
     /// Finds the path of the directory, which may not exist yet.
     ///
     /// # Errors
-    /// The directory above it could be changed by other users.
+    /// Other users could change the directory above.
     pub(crate) fn find() -> Result<Self, Unsafe> {
         if let Some(parent) = runtime_directory() {
             let name = OsString::from("scaledapp");
@@ -50,10 +57,10 @@ impl Root {
         self.parent.private(&self.name, made)
     }
 
-    /// Opens the directory. `None` if it does not exist, because nothing runs.
+    /// Opens the directory. Returns `None` if it does not exist, because then nothing runs.
     ///
     /// # Errors
-    /// It belongs to another user.
+    /// The directory belongs to another user, or other users may enter it.
     pub(crate) fn open(&self) -> Result<Option<Directory>, Unsafe> {
         self.parent.existing(&self.name)
     }
@@ -138,8 +145,8 @@ impl RunDir {
     /// removed, so that a state file exists only once the run is ready.
     ///
     /// # Errors
-    /// An app runs here already and no other state file was given, a directory cannot be made, or
-    /// another user could change its content.
+    /// An app runs here already and no other state file was given, a directory or the given state
+    /// file cannot be made, or another user could change what is in one of the directories.
     pub(crate) fn take(
         names: &[&str],
         work: Option<&Path>,
@@ -324,8 +331,8 @@ fn taken_home(
     Ok(None)
 }
 
-/// Prepares the state file that the user named. An existing file is removed only if it is certainly
-/// a state file.
+/// Prepares the state file that the user named. An existing file is removed if it is empty or a
+/// state file, unless the run that wrote it is alive.
 fn explicit_place(path: &Path) -> anyhow::Result<StatePlace> {
     let shown = path.display();
     let absolute = std::path::absolute(path)?;

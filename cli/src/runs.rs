@@ -30,7 +30,7 @@ pub(crate) struct Runs {
 /// Finds the run of an app.
 ///
 /// # Errors
-/// The app does not run here, or the state file is another app's.
+/// The app does not run here, the state file is another app's, or as [`all`].
 pub(crate) fn find(name: &str, state: Option<&Path>) -> anyhow::Result<State> {
     let Runs { living, notes } = look(state, Some(name))?;
     let others: Vec<String> = living.iter().map(|run| run.app().to_owned()).collect();

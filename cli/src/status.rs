@@ -51,8 +51,8 @@ pub(crate) fn run(
     })
 }
 
-/// A run as `--output json` prints it; `None` is a process that does not answer. The fields
-/// are in alphabetical order, which is part of the output's format.
+/// An app as `--output json` prints it. A status is `None` if the process does not answer. The
+/// fields are in alphabetical order, which is part of the output's format.
 #[derive(Debug, Serialize)]
 struct RunShown<'a> {
     balancers: Vec<BalancerShown>,
@@ -74,7 +74,7 @@ struct PodShown<'a> {
 struct BalancerShown {
     address: SocketAddr,
     admin: SocketAddr,
-    /// The supervisor that keeps the balancer's listening socket open.
+    /// The status of the supervisor that keeps the balancer's listening socket open.
     holder: Option<Status>,
     name: String,
     ready: bool,
@@ -167,7 +167,7 @@ fn balancer(balancer: &BalancerShown) -> [String; 7] {
     supervised(&balancer.name, balancer.address, holder, ready.to_owned())
 }
 
-/// The columns that any supervisor can fill.
+/// The row of a pod or of a balancer, filled from the status of its supervisor.
 fn supervised(
     name: &str,
     address: SocketAddr,

@@ -1,5 +1,5 @@
-//! Tests of runs that cannot start, with scripts in place of the programs. Runs that can
-//! start are tested by the local stories in `tests/`.
+//! Tests of runs that cannot start, with scripts in place of the programs. Runs that can start are
+//! tested by the local stories in the repository's `tests/`.
 
 #![allow(
     clippy::unwrap_used,

@@ -41,7 +41,7 @@ func hello(w http.ResponseWriter, r *http.Request) {
 		// A body is echoed, with its length in bytes.
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
-			return // the client has gone
+			return // usually, the client has closed the connection
 		}
 		answer["length"], answer["body"] = len(body), string(body)
 	case r.URL.Path == "/slow":

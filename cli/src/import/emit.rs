@@ -1,4 +1,4 @@
-//! An imported app as text: a `ScaledApp` in YAML, or a command line for a shell.
+//! Writes an imported app as text: as a `ScaledApp` in YAML, or as a command line for a shell.
 //!
 //! The YAML is simple: block mappings, block lists, and quotes around every text that could
 //! be read as something else.
@@ -130,8 +130,8 @@ fn notes(text: &mut String, app: &App, more: &[(String, String)]) {
     }
 }
 
-/// A command line for a shell. `before` is the number of apps before this one in the file,
-/// because each supervisor needs its own admin address.
+/// A command line for a shell. `before` is the number of apps before this one in the file. It
+/// selects the admin address, because each supervisor needs its own.
 pub(super) fn flags(app: &App, before: u16) -> String {
     let mut text = String::new();
     line!(text, "# {}", one_line(&app.name));
@@ -212,7 +212,8 @@ fn one_line(text: &str) -> String {
         .collect()
 }
 
-/// A name that a Service can have: a letter, then letters, digits and hyphens.
+/// Changes a name into one that a Service can have: a lower-case letter, then lower-case letters,
+/// digits and hyphens.
 fn object_name(name: &str) -> String {
     let lower = name.to_ascii_lowercase();
     let fits = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };

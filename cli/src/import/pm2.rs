@@ -1,5 +1,5 @@
-//! What the fields of a PM2 app mean here: which are kept, which are changed, and which
-//! have no counterpart, with the reason.
+//! Maps the fields of a PM2 app to those of a `ScaledApp`, and notes why a field is not carried
+//! over. The fields without any counterpart are listed in `without`.
 //!
 //! The fields and defaults are those of PM2's documentation ("Ecosystem file").
 
@@ -11,14 +11,14 @@ use serde_json::{Map, Value};
 
 use super::without::{WITHOUT, asks_for_our_behaviour};
 
-/// A field of the file that is not carried over unchanged.
+/// A remark about a field. Usually it says why the field is not carried over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Note {
     pub(super) field: String,
     pub(super) reason: String,
 }
 
-/// How many workers.
+/// The number of workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Workers {
     Count(u32),
@@ -85,7 +85,7 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// The value of the first of these names that the file has.
+    /// Takes the fields with these names, and returns the first value that is not null.
     fn take(&mut self, names: &[&str]) -> Option<&'a Value> {
         let values: Vec<&Value> = names
             .iter()
@@ -115,7 +115,7 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// A string is split as a shell would split it; a list is used unchanged.
+/// The words of a field: a string is split as a shell would split it, and a list is used unchanged.
 fn words(value: Option<&Value>) -> Vec<String> {
     match value {
         Some(Value::Array(list)) => list.iter().map(plain).collect(),
@@ -164,7 +164,8 @@ impl App {
     /// Reads one app; `environment` is PM2's `--env`.
     ///
     /// # Errors
-    /// A required field is unusable.
+    /// The script is empty, a field has an unusable value, or the file has other environments but
+    /// not this one.
     pub(super) fn read(
         app: &Map<String, Value>,
         environment: Option<&str>,
@@ -237,8 +238,8 @@ fn stem(script: &str) -> String {
     stem.unwrap_or("app").to_owned()
 }
 
-/// The command of a worker. PM2 chooses the interpreter by the extension; a script without
-/// extension and slash is looked up on the PATH.
+/// The command of a worker. If the file names no interpreter, the extension of the script decides,
+/// as with PM2. A script that has neither a known extension nor a slash is looked up on the PATH.
 fn command(fields: &mut Fields<'_>, script: String) -> Vec<String> {
     let given = fields.text(&["interpreter", "exec_interpreter"]);
     let options = words(fields.take(&["node_args", "interpreter_args", "interpreterArgs"]));
@@ -254,7 +255,7 @@ fn command(fields: &mut Fields<'_>, script: String) -> Vec<String> {
         Some("pl") => Some("perl"),
         _ => script.contains('/').then_some("node"),
     };
-    // Both modes mean the same here: N workers behind one port.
+    // Both modes, cluster and fork, mean the same here: N workers behind one port.
     let mode = fields.text(&["exec_mode"]);
     if mode.is_some_and(|mode| !mode.starts_with("cluster") && !mode.starts_with("fork")) {
         fields.note(
@@ -383,7 +384,7 @@ fn workers(fields: &mut Fields<'_>) -> anyhow::Result<Workers> {
     })
 }
 
-/// PM2 accepts bytes, or K, M and G as powers of 1024.
+/// The memory limit of a worker. PM2 accepts bytes, or K, M and G as powers of 1024.
 fn memory(fields: &mut Fields<'_>) -> anyhow::Result<Option<String>> {
     let Some(given) = fields.text(&["max_memory_restart"]) else {
         return Ok(None);
@@ -401,8 +402,8 @@ fn memory(fields: &mut Fields<'_>) -> anyhow::Result<Option<String>> {
     Ok(Some(text))
 }
 
-/// Whether the app uses PM2's message channel for `field`. With PM2 and with the
-/// supervisor, the channel reaches only the process that they start directly.
+/// Whether the app uses PM2's message channel for `field`. Both PM2 and the supervisor give the
+/// channel only to the process that they start, and npm, for example, does not pass it on.
 fn message(fields: &mut Fields<'_>, field: &str, command: &[String]) -> bool {
     if fields.take(&[field]).is_none_or(|asked| asked != true) {
         return false;

@@ -1,15 +1,15 @@
 //! A small HTTP app for machines that have neither Node nor Python.
 //!
 //! An ordinary server on the standard library: one process, one port, a thread for each connection,
-//! keep-alive. It knows nothing of cores or `ScaledApp`. It reads only what a balancer sends; it is
-//! not an example of how to read HTTP from untrusted clients.
+//! keep-alive. It knows nothing of cores or `ScaledApp`. It understands only the forms of HTTP/1.1
+//! that a balancer sends; it is not an example of how to read HTTP from untrusted clients.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 const VERSION: &str = "1.0.0";
-/// Longest body to echo.
+/// The longest body that is accepted.
 const BODY_BYTES: usize = 1 << 20;
 
 fn main() -> io::Result<()> {
@@ -87,7 +87,8 @@ fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
         loop {
             let length = chunk_length(reader)?;
             let taken = take(reader, length, &mut request.body)?;
-            // The line end after a chunk or, after the last chunk, the end of the message.
+            // Skips the line end after a chunk or, after the last chunk, the empty line that ends
+            // the message.
             reader.read_line(&mut String::new())?;
             if taken == 0 {
                 break;
