@@ -1,9 +1,10 @@
 //! The files of a run: where they are, which run owns them, and their removal.
 //!
 //! Each app has a directory, `$XDG_RUNTIME_DIR/scaledapp/NAME/`. If that variable names no usable
-//! directory of the user, it is `scaledapp-UID/NAME/` in the directory for temporary files
-//! (`$TMPDIR`, otherwise `/tmp`). All of these directories are private to the user. The run locks
-//! the directories of its apps; the kernel releases the locks no matter how the run ends.
+//! directory of the user, the app's directory is `scaledapp-UID/NAME/` in the directory for
+//! temporary files (`$TMPDIR`, otherwise `/tmp`). All of these directories are private to the user.
+//! The run locks the directories of its apps; the kernel releases the locks no matter how the run
+//! ends.
 //!
 //! Each app's state file is in the app's directory, and `--state-file` adds another one. All other
 //! files are in the directory of the first app, unless `--workdir` names another one. If another
@@ -42,7 +43,7 @@ impl Root {
     /// Finds the path of the directory, which may not exist yet.
     ///
     /// # Errors
-    /// Other users could change the directory above.
+    /// Other users could change the parent of the directory.
     pub(crate) fn find() -> Result<Self, Unsafe> {
         if let Some(parent) = runtime_directory() {
             let name = OsString::from("scaledapp");

@@ -1,4 +1,5 @@
-//! What the engine asks the shell to do, and what it reports.
+//! The actions that the engine asks the shell to carry out, and the incidents that the engine
+//! reports.
 
 use core::fmt;
 use core::time::Duration;
@@ -13,9 +14,9 @@ pub enum Action {
     Spawn {
         /// The identity of the new worker.
         worker: WorkerId,
-        /// The slot that it is for.
+        /// The slot of the new worker.
         slot: Slot,
-        /// The generation that it belongs to.
+        /// The generation of the new worker.
         generation: Generation,
     },
     /// Connection dispatch: from now on new connections go to this generation only.
@@ -39,8 +40,8 @@ pub enum Action {
         /// The worker.
         worker: WorkerId,
     },
-    /// Answer the caller that waits for this operation. Each operation is settled exactly
-    /// once.
+    /// Answer the caller that waits for this operation. Each operation that reaches the engine
+    /// before [`Action::Exit`] is settled exactly once.
     Settle {
         /// The operation.
         operation: OperationId,
@@ -51,7 +52,8 @@ pub enum Action {
     Report(Incident),
     /// Every worker is reaped: exit with this code. No action follows.
     Exit {
-        /// 0 after a stop, otherwise the app's own exit code.
+        /// 0 after a stop. If no worker was ever ready, the exit code of the last one, or 3 if that
+        /// code is 0.
         code: i32,
     },
 }
@@ -86,7 +88,7 @@ pub enum Failure {
         /// The reason.
         cause: Cause,
     },
-    /// A later request of the same kind replaced this one.
+    /// A later request of the same kind has taken the place of this one.
     Superseded,
     /// The supervisor is stopping.
     Stopping,
@@ -153,7 +155,7 @@ impl fmt::Display for Failure {
 
 impl core::error::Error for Failure {}
 
-/// Something worth a log line.
+/// An event that is logged and counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Incident {
     /// A worker became ready.
@@ -167,8 +169,8 @@ pub enum Incident {
         /// Time from its start until it was ready.
         after: Duration,
     },
-    /// The worker of a slot ended although the supervisor had not stopped it, or the
-    /// supervisor stopped it because it was not ready in time.
+    /// The worker of a slot ended without a planned replacement: it exited, was killed, or was
+    /// stopped because it was not ready in time.
     Exited {
         /// The worker.
         worker: WorkerId,

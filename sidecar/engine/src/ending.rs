@@ -50,7 +50,8 @@ impl Engine {
         }
     }
 
-    /// Ends with the app's own exit code if every slot has failed [`TRIES`] times.
+    /// Ends if no worker was ever ready and every slot has failed [`TRIES`] times. The exit code is
+    /// that of the last worker, or [`BOOT_FAILED`] instead of 0.
     pub(crate) fn give_up_if_nothing_starts(
         &mut self,
         now: Duration,
@@ -78,7 +79,7 @@ impl Engine {
         }
     }
 
-    /// From here on nothing starts, and all waiting operations fail.
+    /// Begins the end: from here on no worker starts, and all waiting operations fail.
     fn begin_ending(&mut self, code: i32, quick: bool, out: &mut Vec<Action>) {
         self.ending = Some(Ending {
             code,

@@ -365,7 +365,7 @@ impl Engine {
                 worker.deadline = Some(now.saturating_add(drain_timeout));
                 out.push(Action::Drain { worker: id });
             }
-            // It never had any work to finish.
+            // This worker never had any work to finish.
             Some(worker) if worker.state == WorkerState::Starting => self.end(now, id, out),
             _ => {}
         }
@@ -443,7 +443,7 @@ impl Engine {
                 WorkerState::Starting => self.boot_timed_out(now, id, slot, out),
                 WorkerState::Ready => {}
                 WorkerState::Draining => {
-                    // With a drain timeout of zero, its end is expected and not reported.
+                    // A drain timeout of zero always expires, so that is not reported.
                     if !self.config.drain_timeout.is_zero() {
                         let incident = Incident::DrainTimedOut { worker: id, slot };
                         out.push(Action::Report(incident));
@@ -599,8 +599,8 @@ impl Engine {
             (None, _) => true,
             // The candidate takes the slot as soon as it is ready.
             (Some(_), Dispatch::Request) => false,
-            // This candidate takes over only together with all others, so a slot that has
-            // served gets a holder in the meantime.
+            // This candidate takes over only together with all others, so a slot whose holder has
+            // ended gets another holder in the meantime.
             (Some(_), Dispatch::Connection) => record.retry_at.is_some(),
         }
     }

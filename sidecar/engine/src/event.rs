@@ -23,19 +23,20 @@ pub enum Event {
     Scale {
         /// The new number; 0 is allowed.
         workers: u32,
-        /// Settled when the desired workers are ready and the surplus ones are reaped.
+        /// The operation to settle when the desired workers are ready and the surplus ones are
+        /// reaped.
         operation: Option<OperationId>,
     },
     /// Replace all workers by a new generation.
     Reload {
-        /// Settled when the old generation is reaped.
+        /// The operation to settle when the old generation is reaped.
         operation: Option<OperationId>,
     },
     /// Replace the worker of one slot within the same generation.
     Restart {
         /// The slot.
         slot: Slot,
-        /// Settled when the old worker is reaped.
+        /// The operation to settle when the old worker is reaped.
         operation: Option<OperationId>,
     },
     /// Replace a worker that still serves, before it does harm: in the same slot and
@@ -59,7 +60,7 @@ pub enum Event {
     /// Whether there is no memory for one more worker. If so, a reload waits until
     /// the draining and stopping workers have ended before it starts the next worker.
     Crowded(bool),
-    /// The worker has done work, such as answered requests. It is sent before the worker's
+    /// The worker has done work, such as answered requests. This event is sent before the worker's
     /// [`Event::Exited`], so that an orderly exit is not mistaken for a crash.
     Served(WorkerId),
     /// The supervisor got no CPU time for this long (a quota, a paused virtual machine), so
@@ -74,7 +75,7 @@ pub enum Event {
     Wake,
 }
 
-/// Why the supervisor replaces a worker without a request.
+/// Why the supervisor replaces or kills a worker without a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// The worker uses more memory than one worker may.
@@ -108,7 +109,7 @@ pub enum Cause {
     NotListening,
     /// It has work but makes no progress.
     Hung {
-        /// For how long.
+        /// How long it has made no progress.
         silent: Duration,
     },
 }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-/// One started process; never reused, unlike a pid.
+/// The identity of one started process. Unlike a pid, it is never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub u64);
 

@@ -1,10 +1,10 @@
 //! The lifecycle of workers as a state machine without side effects.
 //!
-//! [`Engine`] decides when a worker is started, drained, stopped, killed and
-//! restarted, how a reload proceeds and when it fails, and when the supervisor
-//! may exit. It does not start processes, carry requests or read clocks: the
-//! shell turns facts into [`Event`]s with the time since its start, and carries
-//! out the [`Action`]s that come back, in their order.
+//! [`Engine`] decides when a worker is started, drained, stopped, killed and restarted, how a
+//! reload proceeds and when it fails, and when the supervisor may exit. It does not start
+//! processes, carry requests or read clocks. The shell, which is the rest of the supervisor, turns
+//! facts into [`Event`]s with the time since its start, and carries out the [`Action`]s that come
+//! back, in their order.
 //!
 //! [`Event::Exited`] must arrive exactly once for each process, even if [`Action::Spawn`]
 //! could not be carried out.

@@ -73,7 +73,7 @@ enum Course {
     Rolling { slot: Slot },
     /// A reload of all slots together; at first, only slot 0 has a candidate.
     Together { phase: Phase },
-    /// The restart of one slot.
+    /// The restart of one slot, or the recycling of its worker.
     Single {
         slot: Slot,
         retiring: Option<WorkerId>,
@@ -178,7 +178,8 @@ impl Engine {
         Step::Made
     }
 
-    /// `None` if the worker has been replaced in the meantime or is being ended.
+    /// Begins to recycle a worker. Returns `None` if the worker has been replaced in the meantime
+    /// or is being ended.
     fn begin_recycling(
         &mut self,
         now: Duration,

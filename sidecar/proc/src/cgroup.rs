@@ -16,8 +16,9 @@ pub enum Hierarchy {
 /// Directories of the cgroups in which `controller` may limit this process, in either
 /// version. `root` replaces `/`.
 ///
-/// To find them the kernel has to list every mount, so this is done once: a cgroup does not
-/// move, but the values in its files change when a running pod is resized.
+/// To find them, the kernel has to list every mount, so call this function only once. The
+/// directories stay valid: a cgroup does not move, and only the values in its files change when a
+/// running pod is resized.
 pub fn limiting(root: &Path, controller: &'static str) -> Vec<(PathBuf, Hierarchy)> {
     let hierarchies = [Hierarchy::Controller(controller), Hierarchy::Unified];
     let all = hierarchies.into_iter().flat_map(|hierarchy| {
@@ -108,7 +109,7 @@ fn parse_mount(line: &str, hierarchy: Hierarchy) -> Option<(PathBuf, PathBuf)> {
     })
 }
 
-/// `mountinfo` writes blank, tab, newline and backslash as `\ooo`.
+/// Decodes a field of `mountinfo`, which contains blank, tab, newline and backslash as `\ooo`.
 fn unescape(field: &str) -> String {
     let escapes = [
         ("\\040", " "),

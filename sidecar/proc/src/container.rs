@@ -31,7 +31,8 @@ impl Limiting {
         Some(Container { used, limit })
     }
 
-    /// The memory that the container's sockets use, in bytes.
+    /// The memory that the container's sockets use, in bytes; `None` if no limit applies, or if the
+    /// kernel does not count this memory.
     pub fn sockets(&self) -> Option<u64> {
         let (_, directory, hierarchy) = self.tightest()?;
         sockets(directory, hierarchy)
@@ -82,7 +83,8 @@ fn detail(details: &str, key: &str) -> Option<u64> {
 }
 
 fn limit(directory: &Path, hierarchy: Hierarchy) -> Option<u64> {
-    /// Version 1 writes "no limit" as the largest multiple of a page in an `i64`.
+    /// A limit of this size or more means no limit: version 1 writes "no limit" as the largest
+    /// multiple of a page in an `i64`.
     const NONE: u64 = 1 << 60;
     let name = match hierarchy {
         Hierarchy::Unified => "memory.max",
@@ -93,8 +95,8 @@ fn limit(directory: &Path, hierarchy: Hierarchy) -> Option<u64> {
     text.trim().parse().ok().filter(|limit| *limit < NONE)
 }
 
-/// The kernel reclaims the page cache before it kills a process. Shared memory and tmpfs
-/// are counted as cache but cannot be reclaimed.
+/// The memory in use that the kernel cannot reclaim, in bytes. The kernel reclaims the page cache
+/// before it kills a process. Shared memory and tmpfs are counted as cache but cannot be reclaimed.
 fn used(directory: &Path, hierarchy: Hierarchy) -> Option<u64> {
     let (total, cache, shared) = match hierarchy {
         Hierarchy::Unified => ("memory.current", "file", "shmem"),

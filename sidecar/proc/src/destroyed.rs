@@ -1,7 +1,7 @@
-//! Reports TCP sockets that the kernel has just destroyed, with the number of bytes that
-//! their process had not read (`sock_diag(7)`, the group `SKNLGRP_INET_TCP_DESTROY`, Linux
-//! 4.3). After `close` there is no other source: a reset says that something was left
-//! unread, but not how much. No privilege is needed within one's own network namespace.
+//! Reports TCP sockets that the kernel has just destroyed, with the numbers of bytes that were not
+//! read and not acknowledged (`sock_diag(7)`, the group `SKNLGRP_INET_TCP_DESTROY`, Linux 4.3).
+//! After `close` there is no other source: a reset says that something was left unread, but not how
+//! much. No privilege is needed within one's own network namespace.
 //!
 //! While a listener exists, the end of each TCP socket of the namespace costs the kernel a
 //! message (a few microseconds on a worker thread of its own). So a listener should exist
@@ -39,7 +39,8 @@ pub struct Destroyed {
 }
 
 /// Receives reports about sockets that were destroyed with unread or unacknowledged bytes, and
-/// about disconnected sockets. The kernel filters out all others.
+/// about disconnected sockets. The kernel filters out all others, including those with a count of
+/// one, which usually is a FIN.
 #[derive(Debug)]
 pub struct Watch {
     socket: OwnedFd,
@@ -47,7 +48,8 @@ pub struct Watch {
     heard: VecDeque<Destroyed>,
 }
 
-/// One bit for each group, from 1 on: IPv4 and IPv6 (`linux/sock_diag.h`).
+/// The groups for destroyed TCP sockets over IPv4 (group 1) and IPv6 (group 3), one bit each, with
+/// group 1 in bit 0 (`linux/sock_diag.h`).
 const TCP_DESTROYED: u32 = 1 << 0 | 1 << 2;
 
 impl Watch {
@@ -158,7 +160,7 @@ fn one(local: SocketAddr, peer: SocketAddr) -> [u8; HEADER + REQUEST] {
             IpAddr::V6(ip) => put(at, &ip.octets()),
         }
     }
-    // Any interface; `INET_DIAG_NOCOOKIE`.
+    // `INET_DIAG_NOCOOKIE`. The interface before it remains 0, which means any.
     put(64, &[0xff; 8]);
     bytes
 }

@@ -1,7 +1,7 @@
-//! Asks the kernel for TCP sockets by local port (`sock_diag(7)`). The kernel sends only
-//! the matching ones, whereas /proc/net/tcp has to be read as a whole, including sockets in
-//! `TIME_WAIT`. No privilege is needed for sockets of one's own network namespace. The file
-//! is used only where netlink is not allowed.
+//! Asks the kernel for TCP sockets by local port (`sock_diag(7)`). The kernel sends only the
+//! matching ones, whereas /proc/net/tcp has to be read as a whole, including sockets in
+//! `TIME_WAIT`. No privilege is needed for sockets of one's own network namespace. [`listed`] reads
+//! the file and is meant for systems where netlink is not allowed.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,13 +12,14 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
 };
 
-/// States of a TCP socket (`include/net/tcp_states.h`), as bits.
+/// A connected socket. This constant and the following ones are states of a TCP socket
+/// (`include/net/tcp_states.h`) as bits.
 pub const ESTABLISHED: u32 = 1 << 1;
 /// The peer has closed its side.
 pub const CLOSE_WAIT: u32 = 1 << 8;
 /// A listening socket.
 pub const LISTEN: u32 = 1 << 10;
-/// All other states, including closed sockets that the kernel still tracks.
+/// All states except [`LISTEN`], including those of closed sockets that the kernel still tracks.
 pub const ALL_BUT_LISTEN: u32 = 0x0fff & !LISTEN;
 
 /// A socket as the kernel describes it (`struct inet_diag_msg`).
@@ -26,9 +27,11 @@ pub const ALL_BUT_LISTEN: u32 = 0x0fff & !LISTEN;
 pub struct Found {
     /// The remote address.
     pub peer: SocketAddr,
-    /// For a listening socket: the number of connections that wait to be accepted.
+    /// For a listening socket: the number of connections that wait to be accepted. For a
+    /// connection: the number of bytes that have arrived and have not been read.
     pub queue: u32,
-    /// 0 if no process has accepted the connection yet, or every process has closed it.
+    /// The inode of the socket; 0 if no process has accepted the connection yet, or every process
+    /// has closed it.
     pub inode: u64,
 }
 
@@ -117,7 +120,8 @@ pub fn listed(port: u16, states: u32) -> Vec<Found> {
         .collect()
 }
 
-/// `sl local rem st tx:rx tr:when retrnsmt uid timeout inode`, numbers in hex.
+/// Parses a line of the table: `sl local rem st tx:rx tr:when retrnsmt uid timeout inode`.
+/// Addresses, the state and the queues are in hex, and the inode is decimal.
 fn listed_in(line: &str, port: u16, states: u32) -> Option<Found> {
     let mut fields = line.split_ascii_whitespace();
     let (_, local) = fields.nth(1)?.rsplit_once(':')?;
@@ -194,8 +198,8 @@ pub(crate) fn read(mut bytes: &[u8], take: &mut dyn FnMut(&[u8])) -> io::Result<
     Ok(false)
 }
 
-/// `family state timer retrans | sport dport src dst if cookie | expires rqueue
-/// wqueue uid inode`.
+/// Reads a `struct inet_diag_msg`: `family state timer retrans | sport dport src dst if cookie |
+/// expires rqueue wqueue uid inode`.
 fn socket_of(bytes: &[u8], port: u16) -> Option<Found> {
     let bytes = bytes.get(..MESSAGE)?;
     let half = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
@@ -214,7 +218,8 @@ fn socket_of(bytes: &[u8], port: u16) -> Option<Found> {
     })
 }
 
-/// Also `None` for a connection that no process has open.
+/// Reads the progress of a connection from a message. `None` if the message is incomplete or no
+/// process has the connection open.
 fn progress_of(bytes: &[u8], port: u16) -> Option<Progress> {
     let found = socket_of(bytes, port).filter(|socket| socket.inode != 0)?;
     let counted = counted(bytes.get(MESSAGE..)?)?;

@@ -3,7 +3,7 @@
 /// Returns free memory of the allocator to the kernel (`malloc_trim(3)`): glibc keeps free
 /// pages unless they are the last ones of its heap. musl returns them by itself.
 ///
-/// It takes the lock of each arena in turn, so other threads may have to wait; one free
+/// The call takes the lock of each arena in turn, so other threads may have to wait; one free
 /// megabyte takes several hundred microseconds.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]

@@ -1,10 +1,10 @@
 //! Changes the identity by which the kernel decides what this thread may read in /proc.
 //!
-//! Another process's open files and memory may be read only by a thread that has that
-//! process's user and group as its file-system identity, and all capabilities of that
-//! process (`ptrace(2)`, access mode checking). A supervisor that runs as root has neither
-//! once the app has dropped to another user, unless it has `CAP_SYS_PTRACE`, which
-//! containers usually lack.
+//! Another process's open files and memory may be read only by a thread that has that process's
+//! user and group as its file-system identity, and all capabilities of that process (`ptrace(2)`,
+//! access mode checking). A supervisor that runs as root does not have that identity once the app
+//! has dropped to another user. `CAP_SYS_PTRACE` would replace it, but containers usually lack that
+//! capability.
 
 /// Runs `look` with `uid` and `gid` as this thread's file-system identity. Without
 /// `CAP_SETUID` and `CAP_SETGID` it runs with the current identity.

@@ -2,8 +2,9 @@
 //! `setsockopt(SO_LINGER)` wait in the kernel until the supervisor has answered
 //! (`seccomp_unotify(2)`, Linux 5.9+ for `ADDFD`).
 //!
-//! This file implements the protocol and knows neither ports nor workers. The filter looks
-//! at the system call's number first, so any other call costs only a few comparisons.
+//! This file implements the protocol and knows neither ports nor workers. The filter compares the
+//! architecture and the number of each system call first, so any other call costs only a few
+//! comparisons.
 
 use std::io;
 use std::mem::size_of;

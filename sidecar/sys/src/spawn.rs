@@ -24,7 +24,7 @@ use crate::notify::{FILTER, Listener};
 pub struct Filtered {
     /// The child; the caller must reap it.
     pub child: Child,
-    /// The waiting calls of the child and of all its descendants.
+    /// Receives the waiting calls of the child and of its descendants.
     pub listener: Listener,
 }
 
@@ -57,9 +57,9 @@ pub fn limit_open_files(command: &mut Command, limit: Rlimit) {
 pub struct Number(OwnedFd);
 
 impl Number {
-    /// Reserves the lowest free number. A low one matters: Node hides the descriptors that
-    /// it was started with from its own children, by number from 0 up to the first gap
-    /// beyond 15.
+    /// Reserves the lowest free number. A low number matters because of Node, which hides the
+    /// descriptors that it was started with from its own children, by number from 0 up to the first
+    /// gap beyond 15.
     ///
     /// # Errors
     /// `/dev/null` cannot be opened.
@@ -92,7 +92,7 @@ pub fn hand_down(command: &mut Command, descriptor: OwnedFd, number: &Number) {
     }
 }
 
-/// Starts `command` tied to this thread and under the `bind`/`listen` filter.
+/// Starts `command`, tied to this thread and under the filter of [`crate::notify`].
 ///
 /// `command` is consumed, because it contains a descriptor that is of no use to a second
 /// child. The call blocks until the child has called `exec` or failed.

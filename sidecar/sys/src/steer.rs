@@ -1,8 +1,8 @@
 //! Steering of a `SO_REUSEPORT` group, and the length of an accept queue.
 //!
-//! The caller decides which socket gets the connections. The kernel numbers the sockets of
-//! a group in the order of their `listen` calls, and when one leaves, the last one takes
-//! its number (`net/core/sock_reuseport.c`).
+//! The caller decides which socket gets the connections. The kernel numbers the sockets of a group
+//! in the order of their `listen` calls. When a socket leaves the group, the last one takes its
+//! number (`net/core/sock_reuseport.c`).
 
 use std::io;
 use std::mem::size_of;
