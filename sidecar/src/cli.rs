@@ -360,7 +360,7 @@ pub struct LimitArgs {
     pub hang_timeout: Option<HangTimeout>,
 }
 
-/// A time, or `none`.
+/// The value of `--hang-timeout`: a time, or `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HangTimeout(pub Option<Duration>);
 

@@ -1,4 +1,4 @@
-//! Formats wall-clock times (RFC 3339, UTC, milliseconds) and readable durations. It does
+//! Formats wall-clock times (RFC 3339, UTC, milliseconds) and readable durations. This module does
 //! not read the clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

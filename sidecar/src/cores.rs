@@ -16,7 +16,8 @@ use serde::{Deserialize, Deserializer};
 use scaledapp_proc::cgroup::{self, Hierarchy};
 use scaledapp_wire::MAX_WORKERS;
 
-/// Set by the operator from the downward API, in millicores; 0 means no request.
+/// The variable that the operator sets to the CPU request from the downward API, in millicores; 0
+/// means no request.
 const CPU_REQUEST: &str = "SCALEDAPP_CPU_REQUEST";
 
 /// The desired number of workers, as it was typed.
@@ -177,7 +178,8 @@ impl Cores {
             .map_or(affinity, |limit| limit.min(affinity))
     }
 
-    /// Rounded to whole cores; three quarters of a core are enough for one more worker.
+    /// The number of usable cores, rounded to at least 1; three quarters of a core are enough for
+    /// one more worker.
     fn whole(self) -> u32 {
         (((self.millicores() + 250) / 1000) as u32).max(1)
     }

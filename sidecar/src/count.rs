@@ -7,7 +7,7 @@ use scaledapp_engine::Event;
 
 use crate::cores::{Cores, Quotas, WorkerSpec};
 
-/// The number of cores is read at most this often.
+/// The shortest time between two reads of the number of cores.
 const READ_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The desired number of workers, which may follow the number of cores.

@@ -1,6 +1,5 @@
-//! The flags of `run` for apps that are not ready as soon as they listen: some never
-//! listen, some send a message when they are ready, and some wait for a message before they
-//! end. `settings` decides what the flags mean.
+//! The flags of `run` for apps that never listen, that send a message when they are ready, or that
+//! wait for a message before they end. `settings` decides what the flags mean.
 
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 pub enum PortArg {
     /// The app never listens.
     Nothing,
-    /// It listens on this port, which is not 0.
+    /// The app listens on this port, which is not 0.
     At(u16),
 }
 

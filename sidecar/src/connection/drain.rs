@@ -7,10 +7,10 @@
 //! accept again. A worker that has accepted a connection in between is continued and checked
 //! again later.
 //!
-//! If other workers of its generation keep serving, a draining worker may by chance never be
-//! idle. If that lasts, new connections are held back from all workers: the SYNs of clients
-//! are dropped, and clients repeat them a second later. `hold` decides how long such a hold
-//! lasts, and when the next one may begin.
+//! If other workers of its generation keep serving, a draining worker may by chance never be idle.
+//! If that lasts, new connections are held back from all workers: the SYNs of clients are dropped,
+//! and clients repeat them after one second or more. `hold` decides how long such a hold lasts, and
+//! when the next one may begin.
 //!
 //! On a busy machine each step may take a hundred times as long as on a quiet one, so no
 //! step waits for another: a timer ends a hold, and a stopped worker is continued as soon
@@ -32,9 +32,9 @@ use crate::connection::open_connections::{self, Member};
 use crate::handover::sharing::Sharing;
 use crate::process::signal_group;
 
-/// A handshake that began before the switch to another generation puts its connection into
-/// the old queue when its last packet arrives: one round trip later, which over a slow line
-/// takes up to this long.
+/// How long the old queue may still get connections after the switch to another generation. A
+/// handshake that began before the switch puts its connection into the old queue when its last
+/// packet arrives, which is one round trip later, over a slow line too.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The shortest pause between two checks.
 const MIN_LOOK_INTERVAL: Duration = Duration::from_millis(10);
@@ -45,8 +45,8 @@ const LOOK_SHARE: u32 = 5;
 const MAX_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a worker may take to become idle by chance before connections are held back.
 const CHANCE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A connection that lasts longer than this will not end any sooner if new ones are held
-/// back.
+/// How long a connection counts as short. One that lasts longer will not end any sooner if new ones
+/// are held back.
 const MAX_SHORT_LIFE: Duration = Duration::from_secs(1);
 /// How often new processes of the workers are searched for, and the largest share of the
 /// time that this may take (one part in this many): the search reads all processes of the
@@ -60,7 +60,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 const MIN_STOP_PAUSE: Duration = Duration::from_millis(2);
 /// How often the kernel is asked for new connections during a stop.
 const ARRIVAL_INTERVAL: Duration = Duration::from_millis(100);
-/// Time from dropping the first SYN until all handshakes that had begun are complete.
+/// Time from dropping the first SYN until all handshakes that had begun count as complete.
 const SETTLE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// All draining workers, which are checked together.
@@ -154,7 +154,7 @@ impl Drains {
 enum Activity {
     /// It has no work.
     Idle,
-    /// It has only short connections, but new ones keep coming.
+    /// It has only short connections, but may accept more of them.
     Accepting,
     /// It has work that must be waited for.
     Busy,
@@ -319,7 +319,7 @@ impl Inner {
     /// Returns the groups that are stopped and have no work, and those that have no work
     /// but are not stopped yet.
     fn idle(&self, groups: &[u32], members: &[Member]) -> (HashSet<u32>, HashSet<u32>) {
-        // The order matters: once a group is stopped, its connections cannot change.
+        // The order matters: once a group is stopped, it cannot accept another connection.
         let stopped = open_connections::stopped(members);
         let seen = self.look(groups, members).into_iter();
         let idle = seen.filter(|(_, seen)| *seen == Activity::Idle);

@@ -10,16 +10,16 @@
 //! first retry, and its next SYN falls into the pause. A client therefore meets one hold
 //! and never two, even if the hold ended late.
 //!
-//! The price is a delay of one second for clients that connect during a hold, and of at
-//! most three if the first hold does not suffice. It cannot be avoided, because no other
-//! process may take the connection.
+//! The price is a delay for clients that connect during a hold: usually one second, and at most
+//! about three if the holds end in time. The delay cannot be avoided, because no other process may
+//! take the connection.
 
 use std::time::Duration;
 
-/// The first hold ends before a client repeats its SYN after one second.
+/// The length of the first hold, which ends before a client repeats its SYN after one second.
 const FIRST_HOLD: Duration = Duration::from_millis(800);
-/// Later holds, used if the first did not suffice, end well before a client's second retry
-/// after three seconds.
+/// The length of later holds, which begin if the first did not suffice. They end well before a
+/// client's second retry after three seconds.
 const LATER_HOLD: Duration = Duration::from_secs(2);
 /// The longest time until a client's first retry (RFC 1122 section 4.2.3.1).
 const FIRST_RETRY: Duration = Duration::from_secs(3);
@@ -87,7 +87,7 @@ mod tests {
 
     const MILLI: Duration = Duration::from_millis(1);
 
-    /// Times in seconds at which a client sends its SYN.
+    /// Pauses between the SYNs of a client, in seconds.
     const SCHEDULES: [&[u64]; 3] = [
         &[1, 2, 4, 8, 16, 32],
         &[1, 1, 1, 1, 1, 2, 4, 8, 16],
@@ -125,7 +125,7 @@ mod tests {
         all
     }
 
-    /// The number of holds that a client meets, and how long it waits.
+    /// The holds that a client meets, and how long the client waits.
     fn connect(
         holds: &[(Duration, Duration)],
         start: Duration,

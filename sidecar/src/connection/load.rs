@@ -24,7 +24,8 @@ const MAX_INTERVAL: Duration = Duration::from_secs(5);
 /// one check costs the kernel tens of milliseconds.
 const LOOK_SHARE: u32 = 100;
 
-/// Reports each change to the supervisor's loop, until the loop ends.
+/// Checks the workers' connections from time to time, and reports each change to the supervisor's
+/// loop, until the loop ends.
 pub(crate) fn watch(
     ports: Vec<u16>,
     inputs: mpsc::UnboundedSender<Input>,
@@ -72,7 +73,8 @@ struct Looks {
 }
 
 impl Looks {
-    /// Whether any group may have a different number of connections than before.
+    /// Checks the workers. Returns whether any group may have a different number of connections
+    /// than before.
     fn look(&mut self, groups: &[u32], ports: &[u16]) -> bool {
         // Only descendants are checked: a scan of all processes would cost more than it is
         // worth.

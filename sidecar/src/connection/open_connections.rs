@@ -1,9 +1,8 @@
 //! The open connections of a worker under Connection dispatch.
 //!
-//! The supervisor is not in the data path, so it asks the kernel: `sockets` lists
-//! connections with their inodes, and /proc/PID/fd shows which process has which inode open.
-//! These directories are read only when needed, because that costs a system call for each
-//! descriptor.
+//! The supervisor is not in the data path, so it asks the kernel: `sockets` lists connections with
+//! their inodes, and /proc/PID/fd shows which process has which inode open. These directories are
+//! read only when needed, because reading one costs a system call for each descriptor.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -14,8 +13,8 @@ use std::path::{Path, PathBuf};
 use crate::owner::look_at;
 use scaledapp_proc::sockets::{self, ALL_BUT_LISTEN, CLOSE_WAIT, ESTABLISHED, Found, LISTEN};
 
-/// States in which a socket still carries a request or an answer. In later states the app
-/// has closed its side, and the kernel finishes without it.
+/// States in which a socket still carries a request or an answer. In later states the app has
+/// closed its side, and the kernel finishes without the app.
 const CARRYING: u32 = ESTABLISHED | CLOSE_WAIT;
 
 /// Inodes of the accepted connections on local `ports`, of both families.
@@ -33,8 +32,8 @@ pub(crate) fn peers(ports: &[u16]) -> HashSet<SocketAddr> {
         .collect()
 }
 
-/// How many connections wait to be accepted at a loopback address; `None` if no socket
-/// listens there.
+/// How many connections wait to be accepted at the port of `address`; `None` if no socket listens
+/// on that port.
 pub(crate) fn waiting(address: SocketAddr) -> Option<u32> {
     let ports = [address.port()];
     let mut listening = found(&ports, LISTEN);

@@ -98,7 +98,7 @@ impl Looking<'_> {
         }))
     }
 
-    /// Adds the worker's addresses.
+    /// Adds the address at which the worker listens.
     fn located(&self, worker: &wire::Worker) -> wire::Worker {
         let mut processes = self.workers.processes();
         let process = processes.find(|process| process.pid == worker.pid);

@@ -101,8 +101,9 @@ impl Asking {
         Ok(format!("{}\n", self.ask::<Value>(request)?))
     }
 
-    /// Sends a request that leads to boots, drains and stops. Waits for `timeout`, or for
-    /// as long as these may take according to the supervisor. Returns an empty text.
+    /// Sends a request that leads to boots, drains and stops. Waits for `timeout`; if that is
+    /// `None`, for as long as these may take according to the supervisor, but at least for
+    /// [`TIMEOUT`]. Returns an empty text.
     fn tell(&self, timeout: Option<Duration>, request: &Request) -> anyhow::Result<String> {
         let timeout = timeout.unwrap_or_else(|| {
             let patience = self.patience().unwrap_or(TIMEOUT);
@@ -127,7 +128,7 @@ fn looked_at_twice(asking: &Asking, pause: Duration) -> anyhow::Result<String> {
     Ok(tables::status(&now, Some((&before, asked.elapsed()))))
 }
 
-/// Prints the table again and again until it is interrupted.
+/// Prints the table again and again until the command is interrupted.
 fn top(asking: &Asking, interval: Duration, out: &mut impl Write) -> anyhow::Result<()> {
     // Moves to the top left corner, then clears everything below (ECMA-48 CUP and ED).
     const CLEAR: &str = "\x1b[H\x1b[J";

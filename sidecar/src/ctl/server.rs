@@ -46,11 +46,11 @@ pub(crate) struct ControlRequest {
 
 /// The longest request line; real requests have about 60 bytes.
 const LINE_BYTES: u64 = 4096;
-/// A client must have sent its request within this time.
+/// How long a client may take to send its request, and to take its answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections without a request; one more closes the oldest.
+/// Maximum number of connections without a request; one more closes the oldest.
 const MAX_SILENT: usize = 32;
-/// Requests that wait for their answers.
+/// Maximum number of requests that wait for their answers.
 const MAX_WAITING: usize = 64;
 /// The shortest time between two log lines about refused peers.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
