@@ -111,7 +111,7 @@ fn identity(path: &Path) -> Option<Identity> {
 /// leads to the current directory, otherwise against the current directory.
 ///
 /// # Errors
-/// It is not a directory, or the current directory is unknown.
+/// The path is not a directory, or the current directory is unknown.
 pub(crate) fn absolute(given: &Path, pwd: Option<OsString>) -> anyhow::Result<PathBuf> {
     let base = match Directory::find(None, pwd).path {
         Some(base) => base,

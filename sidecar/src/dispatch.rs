@@ -85,7 +85,7 @@ pub(crate) struct Fed {
 }
 
 impl Fed {
-    /// Returns whether anything has changed.
+    /// Makes `address` the worker's endpoint. Returns whether anything has changed.
     fn feed(&mut self, address: SocketAddr, counters: &Arc<Counters>, process: Runs) -> bool {
         let known = self.endpoints.last();
         let is_known = |known: &Arc<Endpoint>| known.address() == address && !known.is_closed();
@@ -107,8 +107,9 @@ impl Fed {
         true
     }
 
-    /// While two workers of a slot answer, each counts the requests of both, so the number
-    /// is slightly too high for a worker that has just started.
+    /// The number of requests that the worker has answered. While two workers of a slot answer,
+    /// each counts the requests of both, so the number is slightly too high for a worker that has
+    /// just started.
     fn served(&self) -> u64 {
         let (counters, before) = match &self.counters {
             Some((counters, before)) => (counters, *before),
@@ -220,11 +221,11 @@ impl Front {
         }
     }
 
-    /// Ends keep-alive connections and closes the listener; resolves when no client waits
-    /// for an answer, at the latest at the drain's deadline. Upgraded connections and late
-    /// requests continue while the workers end. In Connection dispatch it resolves when no
-    /// new connection begins any more, because the workers' connections are watched one
-    /// worker at a time. Returns whether the deadline was reached.
+    /// Ends keep-alive connections and closes the listener; resolves when no client waits for an
+    /// answer, at the latest at the drain's deadline. Upgraded connections and late requests
+    /// continue while the workers end. Under Connection dispatch, the result resolves when no new
+    /// connection begins any more, because the workers' connections are watched one worker at a
+    /// time. Returns whether the deadline was reached.
     pub(crate) fn drain(&self) -> Pin<Box<dyn Future<Output = bool>>> {
         match self {
             Self::Request(dispatchers) => {
@@ -271,8 +272,8 @@ impl Front {
         }
     }
 
-    /// Resolves when all bytes that the workers wrote have been passed on to clients. Once
-    /// the workers have ended, that takes only a moment.
+    /// Resolves when all bytes that the workers wrote have been passed on to clients, at the latest
+    /// after [`LINGER`]. Once the workers have ended, that usually takes only a moment.
     pub(crate) async fn settled(&self) {
         let passed_on = async {
             for proxy in self.proxies() {

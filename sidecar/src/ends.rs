@@ -33,11 +33,12 @@ pub(crate) fn whose(exit: Exit, out_of_memory: bool) -> EndedBy {
     }
 }
 
-/// An out-of-memory kill and the end that it causes are noticed within this time of each
-/// other.
+/// How long an out-of-memory kill counts as recent. The kill and the end that it causes are noticed
+/// at different times, but within this time of each other.
 const NOTICE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Notices out-of-memory kills in this process's cgroup.
+/// Notices out-of-memory kills in this process's cgroup, or on the whole machine if the cgroup has
+/// no counter.
 #[derive(Debug)]
 pub(crate) struct OutOfMemory {
     counter: Option<PathBuf>,
@@ -147,9 +148,9 @@ impl Process for Runs {
     }
 }
 
-/// Judged from `proc_pid_stat(5)`: the process is not a zombie (field 3), is not exiting
-/// (field 9, `PF_EXITING` of the kernel's `sched.h`) and has never waited for a child,
-/// because that would show as page faults of children (field 11).
+/// Whether the process runs and has never waited for a child, judged from `proc_pid_stat(5)`: it is
+/// not a zombie (field 3), is not exiting (field 9, `PF_EXITING` of the kernel's `sched.h`) and has
+/// no page faults of children (field 11).
 fn is_running_alone(stat: &str) -> bool {
     const EXITING: u64 = 0x4;
     let fields = || after_name(stat);

@@ -1,5 +1,5 @@
-//! Recent events with their time and cause: the engine's incidents in a bounded ring, for
-//! `ctl events` and `ctl describe`.
+//! Recent events with their time and cause, in a bounded ring, for `ctl events` and `ctl describe`:
+//! the engine's incidents, and the dispatcher's messages about fatal paths.
 //!
 //! The engine decides what counts as an incident; this file gives each a one-word reason.
 

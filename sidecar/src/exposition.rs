@@ -1,10 +1,9 @@
 //! Reads and writes pages of metrics.
 //!
-//! It reads the Prometheus text format 0.0.4 and `OpenMetrics` 1.0 and writes the former,
-//! because every scraper accepts it. Timestamps and exemplars are left out: they belong to
-//! the worker's scrape, not to the supervisor's. A malformed line is skipped and counted.
-//! `merge` decides how the pages of several workers become one, `scrape` which workers are
-//! asked and when.
+//! This module reads the Prometheus text format 0.0.4 and `OpenMetrics` 1.0. It writes the former,
+//! because every scraper accepts it. Timestamps and exemplars are left out: they belong to the
+//! worker's scrape, not to the supervisor's. A malformed line is skipped and counted. `merge`
+//! decides how the pages of several workers become one, `scrape` which workers are asked and when.
 
 mod merge;
 mod model;
@@ -76,7 +75,7 @@ fn read_comment<'a>(
     }
 }
 
-/// Adds a sample to its family, which follows from its name and the comments before it.
+/// Adds a sample to its family. The sample's name and the comments before it determine the family.
 fn add(page: &mut Exposition, said: &HashMap<&str, Declared>, sample: Sample) {
     let (name, kind, help) = place(said, &sample.name);
     let help = help.cloned();

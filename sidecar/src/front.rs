@@ -21,8 +21,8 @@ use crate::dispatch::{Accepting, Dispatcher, Front};
 use crate::handover::sharing::Sharing;
 use crate::settings::Settings;
 
-/// Opens the public listeners (Request dispatch only) with their ports, and the workers'
-/// sockets.
+/// Opens the public listeners (Request dispatch only), each with its port, and prepares the
+/// workers' sockets.
 ///
 /// # Errors
 /// A port is taken, or the address does not belong to this machine.

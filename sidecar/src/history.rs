@@ -85,7 +85,7 @@ pub(crate) struct Ended {
 #[derive(Debug, Clone, Copy)]
 struct Last {
     time: SystemTime,
-    /// The process, if one was started.
+    /// The pid and the generation of the process, if one was started.
     process: Option<(u32, u32)>,
     exit: Exit,
     cause: Cause,

@@ -8,7 +8,8 @@ use scaledapp_engine::{Slot, WorkerId};
 
 use crate::logs::Tail;
 
-/// Kubernetes creates this file; elsewhere it does not exist and is not created.
+/// The termination log. Kubernetes creates this file; elsewhere it does not exist and is not
+/// created.
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// The last lines of the latest ended worker of each slot.

@@ -76,10 +76,10 @@ fn adds_up(kind: Kind, sample: &Sample) -> bool {
         || (matches!(kind, Kind::Gauge | Kind::Untyped) && !sample.name.ends_with("_created"))
 }
 
-/// Sums over workers that do not decrease when a worker is replaced.
+/// Sums over workers, including the workers that were replaced.
 ///
-/// The last known value of a process is kept after its end. What it counts between its last
-/// scrape and its end is lost.
+/// The sums do not decrease, because the last known value of a process is kept after its end. What
+/// it counts between its last scrape and its end is lost.
 #[derive(Debug, Default)]
 pub(crate) struct Sums {
     /// Values of processes that have ended.
@@ -191,8 +191,8 @@ impl Sums {
         }
     }
 
-    /// Records a value of a running process. If its counter has restarted from zero, the
-    /// previous value is kept. Returns whether there was enough memory.
+    /// Records a value of a running process. If the counter has restarted from zero, the previous
+    /// value is kept. Returns whether there was enough memory.
     fn saw(&mut self, pid: u32, name: &str, family: &Family, sample: &Sample) -> bool {
         // A value that is not finite cannot be kept: every later sum would not be finite
         // either.

@@ -245,7 +245,7 @@ fn descriptor(pid: u32, fd: RawFd) -> String {
     format!("/proc/{pid}/fd/{fd}")
 }
 
-/// Whether the socket is a TCP socket: HTTP/3 binds the same number for UDP. Go creates
+/// Whether the socket is a TCP socket: HTTP/3 binds the same port number for UDP. Go creates
 /// multipath TCP listeners, which fall back to TCP.
 fn is_tcp(pid: u32, fd: RawFd) -> io::Result<bool> {
     let mut name = [0_u8; 32];

@@ -17,11 +17,11 @@ use scaledapp_sys::spawn::spawn_filtered;
 use crate::handover::calls::{Caller, answer_one, waiting};
 use crate::handover::sharing::Sharing;
 
-/// A child that has neither called nor ended within this time is stuck; even on a very busy
-/// machine a child needs less.
+/// How long a child may take for a call. A child that has neither called nor ended by then counts
+/// as stuck; even on a very busy machine a child needs less.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whether a child's `bind` can be answered with a socket of the supervisor.
+/// Tests whether a child's `bind` can be answered with a socket of the supervisor.
 ///
 /// # Errors
 /// Hand-over does not work. The text is the reason, for the log.

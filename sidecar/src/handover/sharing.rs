@@ -30,7 +30,7 @@ use mending::Unwatched;
 
 pub(crate) use family::Family;
 
-/// The most remembered sockets per worker and kind. An app has a handful of ports, and an
+/// Maximum number of remembered sockets per worker and kind. An app has a handful of ports, and an
 /// app that binds in a loop must not make the supervisor's memory grow.
 const REMEMBERED: usize = 32;
 
@@ -81,7 +81,7 @@ pub(crate) enum Listened {
     Unknown,
 }
 
-/// All sockets that workers have been given.
+/// The sockets that workers have been given, and those that workers bound for themselves.
 #[derive(Debug)]
 pub(crate) struct Sharing {
     mode: Mode,

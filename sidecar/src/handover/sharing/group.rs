@@ -1,10 +1,10 @@
 //! The sockets that share a port in Connection dispatch, one of each generation, and the
 //! choice of the socket that gets new connections.
 //!
-//! The kernel numbers the sockets by their index in the group, and when one leaves, the
-//! last one gets its number (`net/core/sock_reuseport.c`). This file keeps the same numbering
-//! and attaches the steering program again after each change. The engine decides which
-//! generation gets the connections.
+//! The kernel numbers the sockets by their index in the group, and when a socket leaves, the last
+//! one gets its number (`net/core/sock_reuseport.c`). This file keeps the same numbering and
+//! attaches the steering program again after each change. The engine decides which generation gets
+//! the connections.
 
 use std::io;
 use std::net::Shutdown;
@@ -74,7 +74,8 @@ impl Group {
     pub(super) fn mend(&mut self, active: Option<Generation>) {
         let ended = |one: &Member| one.socket.is_listener().is_ok_and(|listens| !listens);
         while let Some(index) = self.members.iter().position(ended) {
-            // The shutdown removed it from the group. `listen` adds it again as the last one.
+            // The shutdown removed the socket from the group. `listen` adds it again as the last
+            // one.
             let member = self.members.swap_remove(index);
             if let Err(error) = member.socket.listen(BACKLOG) {
                 tracing::error!(%error, "a socket that a worker has shut down is lost");
@@ -97,7 +98,7 @@ impl Group {
         let ends = |one: &Member| Some(one.generation) != active && !in_use(one.generation);
         while let Some(index) = self.members.iter().position(ends) {
             let left = self.members.swap_remove(index);
-            // The shutdown removes it from the group immediately, even if a process that
+            // The shutdown removes the socket from the group immediately, even if a process that
             // escaped from its worker's process group still has a copy.
             let _left_already = left.socket.shutdown(Shutdown::Both);
             self.steer(active);

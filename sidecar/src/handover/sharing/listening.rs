@@ -24,8 +24,8 @@ pub(super) fn try_out(host: Option<IpAddr>, port: u16) -> io::Result<()> {
     trial.listen(1)
 }
 
-/// Drops SYNs, so that clients repeat them and are refused once the socket is closed.
-/// Closing it immediately would reset connections that arrived since the last `accept`.
+/// Drops SYNs, so that clients repeat them and are refused once the socket is closed. Closing the
+/// socket immediately would reset connections that arrived since the last `accept`.
 ///
 /// A classic BPF program sees a segment from its TCP header on (`tcp_filter`,
 /// `net/ipv4/tcp_ipv4.c`); `SO_ATTACH_FILTER` needs no privilege (socket(7)).
@@ -85,7 +85,7 @@ pub(super) fn address_for(family: Family, host: Option<IpAddr>, port: u16) -> io
     Ok(SocketAddr::new(ip, port).into())
 }
 
-/// The address that the dispatcher connects to; IPv4 even if it is a mapped address.
+/// The address that the dispatcher connects to. A mapped address becomes an IPv4 address.
 pub(super) fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
     let address = socket.local_addr()?.as_socket();
     let address = address.ok_or_else(|| io::Error::other("a TCP socket without an IP address"))?;

@@ -16,8 +16,8 @@ pub(super) struct Unwatched {
 }
 
 impl Unwatched {
-    /// Calls `mend` with the socket's inode each time it was shut down, until `mend`
-    /// returns that it is no longer shared.
+    /// Calls `mend` with the socket's inode each time the socket was shut down, until `mend`
+    /// returns that the socket is no longer shared.
     pub(super) async fn watch(self, mend: impl Fn(u64) -> bool) {
         loop {
             if let Err(error) = self.hung_up().await {
