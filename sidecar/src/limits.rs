@@ -1,4 +1,4 @@
-//! Which worker has to be replaced before it does harm. `measure`, `memory`, `hang` and
+//! Decides which worker has to be replaced before it does harm. `measure`, `memory`, `hang` and
 //! `waiting` measure; `watch`, `silence` and `accept_probe` decide what follows.
 
 pub(crate) mod accept_probe;

@@ -154,8 +154,8 @@ impl Sink {
         })
     }
 
-    /// Passes on whole lines, or pieces of an unmarked stream: if the stream is full,
-    /// waits, or drops and counts the lines.
+    /// Passes on whole lines, or pieces of an unmarked stream. If the queue is full, this either
+    /// waits or drops the lines and counts them, as `--logs-full` demands.
     async fn pass(&self, bytes: Vec<u8>) {
         if bytes.is_empty() {
             return;
@@ -343,7 +343,8 @@ async fn relay(pipe: OwnedFd, sink: Sink, mark: Option<Mark>, origin: Origin, ta
     }
 }
 
-/// Marks make short lines much longer, so the text is passed on each time it is long enough.
+/// Marks lines and passes them on. Marks make short lines much longer, so the text is passed on
+/// each time it is long enough.
 async fn relay_marked(sink: &Sink, mark: Mark, origin: Origin, lines: &mut Lines, mut read: &[u8]) {
     let now = SystemTime::now();
     let mut text = Vec::new();

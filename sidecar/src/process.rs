@@ -128,7 +128,7 @@ pub(crate) struct Started {
 /// Starts a worker.
 ///
 /// # Errors
-/// The exit code that a shell would report: 127 not found, 126 not executable.
+/// The exit code that a shell would report: 127 if the program was not found, otherwise 126.
 pub(crate) fn start(recipe: &Recipe, place: Placement) -> Result<Started, (Exit, io::Error)> {
     let failed = |error: io::Error| (exit_of(&error), error);
     let mut command = command(recipe, place);

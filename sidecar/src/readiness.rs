@@ -30,7 +30,7 @@ pub(crate) struct RequiredChecks {
     pub(crate) port: Option<u16>,
     /// It must answer at this path, once it listens.
     pub(crate) path: Option<String>,
-    /// What it speaks there.
+    /// The protocol in which it must answer.
     pub(crate) protocol: ProtocolArg,
     /// It must have run for this long.
     pub(crate) life: Option<Duration>,

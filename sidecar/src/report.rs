@@ -104,8 +104,8 @@ impl Report {
         view.reload_failed = None;
     }
 
-    /// A reload that the desired-state file requested has failed. The details are only in
-    /// the log and in `ctl logs`, because anyone who reaches the admin port can read this.
+    /// A reload that the desired-state file requested has failed. The details are only in the log
+    /// and in `ctl logs`, because anyone who reaches the admin port can read the status.
     pub(crate) fn reload_failed(&self, token: String, reason: &str) {
         let shown = desired::brief(&token);
         tracing::warn!(token = shown, reason, "the requested reload has failed");
@@ -131,8 +131,9 @@ impl Report {
         let _told_before = self.state.scraper.set(scraper);
     }
 
-    /// The metrics address of each ready worker: its private address for the port, or the
-    /// port itself if no other worker listens there.
+    /// The metrics address of each ready worker: its private address for the port, or the port on
+    /// the loopback address if the worker itself listens there. Workers without such an address are
+    /// left out.
     pub(crate) fn scrape_targets(&self, port: u16) -> Vec<Target> {
         let view = lock(&self.state.view);
         let workers = view.standing.workers.iter();
@@ -183,7 +184,7 @@ impl Report {
         }
     }
 
-    /// Keeps an incident and counts it.
+    /// Keeps an incident, and counts it if its kind has a counter.
     pub(crate) fn count(&self, incident: &Incident) {
         let now = SystemTime::now();
         lock(&self.events).note(now, incident);
@@ -311,7 +312,7 @@ fn waiting(standing: &Standing, history: &History) -> Vec<WaitingSlot> {
     shown.collect()
 }
 
-/// Rounded to hundredths, the unit in which the kernel counts.
+/// A time in seconds, rounded to hundredths, the unit in which the kernel counts.
 fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 100.0).round() / 100.0
 }

@@ -48,7 +48,7 @@ use crate::workers::{Living, Workers};
 
 /// The shortest interval between two load reports to balancers (20 reports a second).
 const LOAD_INTERVAL: Duration = Duration::from_millis(50);
-/// How often an unchanged load is checked: rarely, so that an idle supervisor sleeps.
+/// The longest interval between two checks of an unchanged load, so that an idle supervisor sleeps.
 const IDLE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Runs the supervisor until all workers have ended, and returns the exit code.

@@ -1,5 +1,5 @@
-//! Asks every ready worker for its metrics, merges them into one page, and serves that page
-//! for one second.
+//! Asks the ready workers for their metrics, merges these into one page, and reuses that page for
+//! one second.
 //!
 //! `exposition` decides how pages are merged; the caller provides the list of workers. A
 //! separate thread requests and merges the pages, because they may be large and supervision
@@ -251,7 +251,7 @@ fn content(answer: &[u8], ended: bool) -> Result<Option<Vec<u8>>, &'static str> 
     }
 }
 
-/// `None` if the last chunk is missing.
+/// Decodes a chunked body. `None` if the last chunk is missing.
 fn unchunk(body: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
     let mut decoder = ChunkedDecoder::default();
     let mut content = Vec::new();

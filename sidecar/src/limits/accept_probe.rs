@@ -10,8 +10,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Whether a worker without progress accepts connections, as far as that is known, and when
 /// it is probed again.
 ///
-/// A probe is a connection that sends nothing, and apps may log it. So the pause doubles
-/// each time a worker accepts one.
+/// A probe is a connection that sends nothing, and apps may log it. So the pause doubles each time
+/// the worker accepts one, up to the hang timeout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AcceptProbe {
     /// It has not been probed since its last progress.

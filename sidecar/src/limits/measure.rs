@@ -17,7 +17,7 @@ use crate::process::worker::Process;
 use crate::readiness::probe;
 use crate::workers::Workers;
 
-/// The interval of measurements if memory is limited: a leak of 50 MB/s adds 12 MB within it.
+/// The interval of measurements if memory is limited: a leak of 50 MB/s adds 12 MB in this time.
 pub(crate) const CLOSE_LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// The interval of measurements without a limit.
 pub(crate) const RELAXED_LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -169,7 +169,7 @@ fn is_node(pid: u32) -> bool {
     program.is_ok_and(|path| path.file_name().is_some_and(|name| name == "node"))
 }
 
-/// Node's cluster module numbers its children by this variable.
+/// Whether Node's cluster module forked the process. The module numbers its children by a variable.
 fn is_cluster_worker(pid: u32) -> bool {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let mut variables = environment.split(|byte| *byte == 0);

@@ -27,8 +27,8 @@ pub(crate) fn of(tree: &[u32]) -> Option<u64> {
     found.then_some(own + shared)
 }
 
-/// A process and its descendants, the process first; limited to a number that suffices for any
-/// app.
+/// A process and its descendants, the process first. The search ends at a number that apps hardly
+/// reach.
 pub(crate) fn tree(pid: u32) -> Vec<u32> {
     const MAX_PROCESSES: usize = 256;
     let mut found = vec![pid];

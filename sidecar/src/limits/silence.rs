@@ -15,11 +15,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// If a check comes later than this, the supervisor was kept from the CPU, and the worker
-/// may have been as well.
+/// The longest time that counts between two checks. If a check comes later than this, the
+/// supervisor was kept from the CPU, and the worker may have been as well.
 const MAX_ELAPSED: Duration = Duration::from_secs(2);
-/// To list connections, the kernel walks through all connections of the machine. So they are
-/// listed at most this many times within the hang timeout.
+/// How many times connections are listed within the hang timeout, at most. To list them, the kernel
+/// walks through all connections of the machine.
 const LOOKS_PER_TIMEOUT: u32 = 8;
 
 /// A worker's connections at one moment.
@@ -64,7 +64,7 @@ impl Silence {
         self.not_waiting >= most / LOOKS_PER_TIMEOUT
     }
 
-    /// Records its connections; returns for how long nothing has moved while a client
+    /// Records the worker's connections; returns for how long nothing has moved while a client
     /// waits.
     pub(crate) fn carries(&mut self, now: Carried) -> Duration {
         let not_waiting = std::mem::take(&mut self.not_waiting);

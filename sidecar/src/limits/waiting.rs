@@ -99,7 +99,8 @@ fn find_in(pid: u32, listeners: &HashSet<u64>) -> Waiting {
 #[derive(Debug, PartialEq, Eq)]
 struct Closed;
 
-/// `None` if the thread runs, has ended, or is in no system call.
+/// The system call in which a thread waits; `None` if the thread runs, has ended, or is in no
+/// system call.
 fn call_of(pid: u32, thread: u32) -> Result<Option<Call>, Closed> {
     match fs::read_to_string(format!("/proc/{pid}/task/{thread}/syscall")) {
         Ok(text) => Ok(parse_call(&text)),

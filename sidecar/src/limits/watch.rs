@@ -1,6 +1,6 @@
-//! Which worker has to be replaced before it does harm, and how: recycled (its successor
-//! starts first, and nothing is lost) or killed (because it hangs, or because the kernel
-//! would otherwise kill the container). This file decides from measurements and reads
+//! Decides which worker has to be replaced before it does harm, and how: recycled (it drains, and
+//! its successor starts first if there is memory for both) or killed (because it hangs, or because
+//! the kernel would otherwise kill the container). This file decides from measurements and reads
 //! neither files nor a clock.
 //!
 //! With cgroup v2 one out-of-memory kill ends every process of a container
@@ -26,8 +26,8 @@ const RESERVE_PERCENT: u64 = 3;
 /// How far ahead the container's growth is extrapolated: the next two readings.
 const AHEAD: Duration = Duration::from_millis(500);
 
-/// A worker's memory, in percent of the memory that it had when it became ready. Below
-/// this, a replacement would not be smaller.
+/// The memory from which a worker counts as grown, in percent of the memory that it had when it
+/// became ready. Below this, a replacement would hardly be smaller.
 const GROWN_PERCENT: u64 = 125;
 
 /// The limits of one worker; `None` means no limit.
@@ -83,7 +83,7 @@ impl Watch {
         self.limits.silence
     }
 
-    /// Whether the supervisor enforces a limit of memory.
+    /// Whether the memory of each worker is limited.
     pub(crate) fn limits_memory(&self) -> bool {
         self.limits.memory.is_some()
     }
@@ -143,7 +143,7 @@ impl Watch {
         self.killed = self.killed.filter(alive);
     }
 
-    /// The bytes by which memory will grow within [`AHEAD`].
+    /// The bytes by which memory will grow within [`AHEAD`] at the present rate.
     fn growth(&mut self, now: Duration, container: Option<Container>) -> u64 {
         let Some(Container { used, .. }) = container else {
             return 0;

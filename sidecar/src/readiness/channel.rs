@@ -2,9 +2,9 @@
 //! per line, over a Unix socket whose descriptor number is in `NODE_CHANNEL_FD`.
 //!
 //! One message is understood (`ready`) and one is sent (`shutdown`); both are those of PM2.
-//! Everything else is read and dropped, whatever its content and amount: an app that sends
-//! must neither wait for the supervisor nor make its memory grow. `readiness` and `workers` decide
-//! what the messages lead to.
+//! Everything else is read and dropped, whatever its content and amount: an app that sends must
+//! neither wait for the supervisor nor make the supervisor's memory grow. `readiness` and `workers`
+//! decide what the messages lead to.
 
 use std::io;
 use std::os::unix::net::UnixStream as StdStream;
@@ -31,7 +31,7 @@ impl Channel {
     /// Takes the supervisor's end.
     ///
     /// # Errors
-    /// The reactor cannot watch it.
+    /// The reactor cannot watch the socket.
     pub(crate) fn new(ours: StdStream) -> io::Result<Self> {
         ours.set_nonblocking(true)?;
         Ok(Self(Rc::new(UnixStream::from_std(ours)?)))
@@ -62,7 +62,7 @@ impl Channel {
         }
     }
 
-    /// This function is not async, so that the buffer is not part of a waiting task.
+    /// Reads once. This function is not async, so that the buffer is not part of a waiting task.
     fn piece(&self, lines: &mut Lines, looks: bool) -> io::Result<Piece> {
         let mut buffer = [0; PIECE_BYTES];
         match self.0.try_read(&mut buffer)? {
@@ -72,8 +72,8 @@ impl Channel {
         }
     }
 
-    /// Sends `shutdown`; returns whether it was sent. It is not sent if the worker has closed
-    /// its end (`process.disconnect`).
+    /// Sends `shutdown`; returns whether it was sent. That fails if the worker has closed its end
+    /// (`process.disconnect`).
     pub(crate) fn ask_to_end(&self) -> bool {
         const MESSAGE: &[u8] = b"\"shutdown\"\n";
         // Bypasses tokio, which would first have to find out whether the socket is
@@ -92,7 +92,7 @@ enum Piece {
 /// Finds `"ready"` in a stream of messages that arrives in pieces of any size.
 #[derive(Debug, Default)]
 struct Lines {
-    /// The beginning of the unfinished line, at most [`LINE_BYTES`] of it.
+    /// The beginning of the unfinished line, at most one byte more than [`LINE_BYTES`].
     begun: Vec<u8>,
 }
 

@@ -1,7 +1,7 @@
 //! Checks whether a worker accepts connections or answers at its readiness path.
 //!
-//! The engine keeps the deadlines: these futures try until they succeed or are dropped
-//! together with the worker.
+//! The engine keeps the deadline of a start: [`until_listening`] and [`until_ok`] try until they
+//! succeed or are dropped together with the worker.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! The number of connections that the kernel dropped because an accept queue was full
-//! (`ListenOverflows` in `/proc/net/netstat`). It counts the whole network namespace, which
-//! in a pod is the pod's own.
+//! (`ListenOverflows` in `/proc/net/netstat`). The number is that of the whole network namespace,
+//! which in a pod is the pod's own.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ pub(super) fn count() -> Option<u64> {
     parse(&fs::read_to_string("/proc/self/net/netstat").ok()?)
 }
 
-/// Each group has two lines: names, and values in the same order.
+/// Parses the file. Each group has two lines: names, and values in the same order.
 fn parse(text: &str) -> Option<u64> {
     let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
     let (names, values) = (lines.next()?, lines.next()?);
