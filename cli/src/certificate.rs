@@ -113,6 +113,8 @@ fn params() -> CertificateParams {
     params
 }
 
+/// The directory of the authority's files.
+///
 /// # Errors
 /// The user has no home directory.
 fn directory() -> anyhow::Result<PathBuf> {

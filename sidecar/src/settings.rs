@@ -35,12 +35,12 @@ pub use counting::Counting;
 pub(crate) use times::Times;
 pub(crate) use trust::Believed;
 
-/// The default of `--hang-timeout`. It is longer than any event loop pauses, but shorter than
-/// balancers wait for an answer, so that another worker can still answer a request that may be
-/// repeated.
+/// The default of `--hang-timeout`. It is longer than the pauses of ordinary event loops, but
+/// shorter than the time for which balancers wait for an answer, so that another worker can still
+/// answer a request that may be repeated.
 const HANG_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Everything that `run` needs to know.
+/// The settings of `run`.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The address to serve on; `None` means all.
@@ -350,7 +350,8 @@ fn increment(
     name.map(read).transpose()
 }
 
-/// PM2's `min_uptime`: a process that ends earlier has not started successfully.
+/// How long an app without a port must have run before it counts as ready, by default. The value is
+/// that of PM2's `min_uptime`: a process that ends earlier has not started successfully.
 const READY_AFTER: Duration = Duration::from_secs(1);
 
 /// The checks that a worker must pass before it counts as ready.

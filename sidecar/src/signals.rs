@@ -1,11 +1,10 @@
-//! The effect of each signal to the supervisor.
+//! Decides what a signal to the supervisor means.
 //!
-//! The signals for a stop or a reload have the same meaning in every binary
-//! (`scaledapp-runtime`); TTIN and TTOU change the number of workers. The meaning of all
-//! others is known to the app only, so they are sent to the processes that handle them, and
-//! logged if no process does. The default action of these signals would end the supervisor,
-//! or, if it is PID 1, the kernel would drop them (`pid_namespaces(7)`). In both cases
-//! there would be no message.
+//! The signals for a stop or a reload have the same meaning in every binary (`scaledapp-runtime`);
+//! TTIN and TTOU change the number of workers. The signals in [`OTHERS`] have a meaning only for
+//! the app, so they are sent to the processes that handle them, and logged if no process does. The
+//! default action of these signals would end the supervisor, or, if it is PID 1, the kernel would
+//! drop them (`pid_namespaces(7)`). In both cases there would be no message.
 
 use std::fs;
 

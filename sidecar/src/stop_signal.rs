@@ -1,5 +1,5 @@
-//! Sends the stop signal to a worker whose threads are all stopped, in such a way that no
-//! thread can accept a connection before the signal takes effect.
+//! Sends the stop signal to a worker whose threads are all stopped. No thread should accept a
+//! connection before the signal takes effect.
 //!
 //! One thread of a process takes a signal for the process. The kernel prefers the first
 //! thread (`complete_signal` in kernel/signal.c), but not while it is stopped: then the

@@ -1,10 +1,10 @@
 //! The supervisor's loop: turns inputs into engine events and carries out the engine's
 //! actions.
 //!
-//! It makes no lifecycle decisions (`scaledapp-engine`) and handles no requests
-//! (`dispatch`). `workers` acts on worker processes, `ctl/answers` answers `ctl`. The loop
-//! runs on one thread that lives as long as the process, because the kernel ties a worker's
-//! death signal to the thread that forked it.
+//! The loop makes no lifecycle decisions (`scaledapp-engine`) and handles no requests (`dispatch`).
+//! `workers` acts on worker processes, `ctl/answers` answers `ctl`. The loop runs on one thread
+//! that lives as long as the process, because the kernel ties a worker's death signal to the thread
+//! that forked it.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -39,11 +39,11 @@ use crate::readiness::{Check, PassedChecks, RequiredChecks};
 use crate::stop_signal;
 use crate::watchdog::Watchdog;
 
-/// How long a worker that was given a listening socket may take to call `listen`. Some
-/// never call it (gunicorn asks `SO_ACCEPTCONN` first).
+/// A worker that was given a listening socket counts as listening after this time, even if it has
+/// not called `listen`. Some apps never call it (gunicorn asks `SO_ACCEPTCONN` first).
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(1);
-/// An app that first opens a port for its metrics listens on its main port within this
-/// time.
+/// How long an app that listens on another port first, such as one for metrics, may take to listen
+/// on its main port before this is logged.
 const MAIN_PORT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a worker that has closed its listener may take to open another one or to end.
 const RELISTEN_TIMEOUT: Duration = Duration::from_millis(250);
@@ -141,7 +141,7 @@ impl Workers {
         started: Started,
     ) {
         self.watchdog.watch(started.pid);
-        // If its calls are not seen, it may have set `SO_LINGER`.
+        // If the worker's calls are not seen, it may have set `SO_LINGER`.
         let resets = Arc::new(AtomicBool::new(started.listener.is_none()));
         if let Some(listener) = started.listener {
             self.answer_calls(listener, worker, generation, Arc::clone(&resets));
@@ -207,7 +207,7 @@ impl Workers {
         });
     }
 
-    /// With a private port, a worker listens once a connect succeeds.
+    /// Waits until a worker listens on its private port, which is when a connect succeeds.
     fn wait_for_port(&mut self, worker: WorkerId, private: u16) {
         let inputs = self.inputs.clone();
         let Some(port) = self.recipe.port else {
@@ -220,7 +220,8 @@ impl Workers {
         });
     }
 
-    /// Without a port, a worker counts as started if it has run for `life`.
+    /// Waits until a worker without a port has run for `life`, which is one of its readiness
+    /// checks.
     fn wait_for_life(&mut self, worker: WorkerId, life: Duration) {
         let inputs = self.inputs.clone();
         self.run_for(worker, async move {
@@ -229,7 +230,8 @@ impl Workers {
         });
     }
 
-    /// A worker has passed a check and may be ready now.
+    /// Records that a worker has passed a check. Returns [`Event::Ready`] if the worker has now
+    /// passed all of them.
     pub(crate) fn passes(&mut self, worker: WorkerId, check: Check) -> Option<Event> {
         let process = self.living.processes.get_mut(&worker)?;
         let is_ready = process.passed.add(check, &self.wanted);
@@ -317,8 +319,8 @@ impl Workers {
         None
     }
 
-    /// Nothing listens at a worker's address, so it gets no more requests there. It may
-    /// listen again, or it may be about to exit by itself.
+    /// Records that nothing listens at a worker's address, so that the worker gets no more requests
+    /// there. The worker may listen again, or it may be about to exit by itself.
     pub(crate) fn refuses(&mut self, worker: WorkerId, port: u16, address: SocketAddr) {
         let Some(process) = self.living.processes.get_mut(&worker) else {
             return;
@@ -336,7 +338,7 @@ impl Workers {
         }
     }
 
-    /// A worker that has closed its listener but still runs is replaced and may finish its
+    /// Replaces a worker that has closed its listener but still runs; the worker may finish its
     /// work. `surge`: whether there is memory for its successor beside it.
     pub(crate) fn still_not_listening(&self, worker: WorkerId, surge: bool) -> Option<Event> {
         let process = self.living.processes.get(&worker)?;
@@ -348,10 +350,10 @@ impl Workers {
         })
     }
 
-    /// Finds workers that have closed the shared socket but still run (Connection
-    /// dispatch). It checks only while connections wait to be accepted, and reports a worker
-    /// only after two such checks in a row, because the worker may be about to listen again.
-    /// `surge`: whether there is memory for a successor beside such a worker.
+    /// Finds workers that have closed the shared socket but still run (Connection dispatch). The
+    /// check takes place only while connections wait to be accepted, and reports a worker only
+    /// after two such checks in a row, because the worker may be about to listen again. `surge`:
+    /// whether there is memory for a successor beside such a worker.
     pub(crate) fn closed_listeners(
         &mut self,
         engine: &Engine,
@@ -384,8 +386,8 @@ impl Workers {
             .collect()
     }
 
-    /// Logs the port of a worker that has had time to listen on the app's port but has not.
-    /// If it has, the other port is a second one, and nothing is wrong.
+    /// Logs the port of a worker that has had time to listen on the app's port but has not. If the
+    /// worker does listen on the app's port, the other port is a second one, and nothing is wrong.
     pub(crate) fn still_elsewhere(&self, worker: WorkerId) {
         let process = self.living.processes.get(&worker);
         if let (Some(process), Some(port)) = (process, self.recipe.port)
@@ -399,7 +401,7 @@ impl Workers {
         }
     }
 
-    /// A worker listens; its readiness path is checked if there is one.
+    /// Records that a worker listens, and begins to check its readiness path if there is one.
     fn listening(&mut self, worker: WorkerId, address: Option<SocketAddr>) -> Option<Event> {
         let process = self.living.processes.get_mut(&worker)?;
         if let (Some(path), Some(address)) = (&self.wanted.path, address) {
@@ -438,7 +440,7 @@ impl Workers {
         let Some(process) = self.living.processes.get(&worker) else {
             return;
         };
-        // A request that it did not finish by the end of its drain may be what used up the
+        // A request that the worker did not finish by the end of its drain may be what used up the
         // memory.
         let by = if process.has_swollen {
             EndedBy::Itself
@@ -486,9 +488,10 @@ impl Workers {
         Some(worker)
     }
 
-    /// A wrapper such as `sh start.sh` ends at the stop signal before the app that it has
-    /// started, which may use the rest of the grace period. The number of a group is not
-    /// reused while it has members (`setpgid(2)`).
+    /// Waits until all processes of an ended worker's group have ended. A wrapper such as `sh
+    /// start.sh` ends at the stop signal before the app that it has started, which may use the rest
+    /// of the grace period. The number of a group is not reused while it has members
+    /// (`setpgid(2)`).
     fn wait_for_group(&mut self, worker: WorkerId, leader: Reaped) {
         let Some(process) = self.living.processes.get_mut(&worker) else {
             return;

@@ -13,7 +13,7 @@ pub struct Counting {
 }
 
 impl Counting {
-    /// Reads the first value of `name`; `get` reads the environment. It is 0 if the
+    /// Reads the first value of `name`; `get` reads the environment. The first value is 0 if the
     /// variable is not set, as with PM2's `increment_var`.
     ///
     /// # Errors

@@ -72,9 +72,11 @@ pub(super) fn check_dispatch(
 }
 
 impl Times {
+    /// Merges the flags with the file.
+    ///
     /// # Errors
-    /// A duration in the file is invalid, a time is 0 although nothing could be done within
-    /// it, or a limit of heads is invalid.
+    /// A duration in the file is invalid, a time is 0 although nothing could be done in no time, or
+    /// a limit of heads is invalid.
     pub(super) fn resolve(args: &TimeArgs, file: &FileSettings) -> anyhow::Result<Self> {
         let default = Config::dispatcher().limits;
         let head_bytes = args.head_bytes.or(file.head_bytes);

@@ -9,7 +9,8 @@ use scaledapp_runtime::follow;
 use super::file::FileSettings;
 use crate::cli::{DispatchArg, TrustArg, TrustArgs};
 
-/// The largest token file, in bytes; it has room for the most and longest tokens.
+/// The largest token file, in bytes: enough for as many tokens as are allowed, each of the largest
+/// allowed length.
 const TOKEN_FILE_BYTES: u64 = 8 << 10;
 
 /// Which statements about a client are believed.
@@ -17,13 +18,15 @@ const TOKEN_FILE_BYTES: u64 = 8 << 10;
 pub(crate) struct Believed {
     /// Whether callers are clients or balancers.
     pub(crate) trust: Trust,
-    /// The tokens that a balancer must show.
+    /// The file with the tokens; a balancer must show one of them.
     token_file: Option<PathBuf>,
     /// Proxies that are believed as well.
     forwarded_from: Vec<Network>,
 }
 
 impl Believed {
+    /// Merges the flags with the file.
+    ///
     /// # Errors
     /// A setting would have no effect, or another effect than it seems to have.
     pub(super) fn resolve(
