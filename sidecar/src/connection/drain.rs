@@ -34,7 +34,7 @@ use crate::process::signal_group;
 
 /// How long the old queue may still get connections after the switch to another generation. A
 /// handshake that began before the switch puts its connection into the old queue when its last
-/// packet arrives, which is one round trip later, over a slow line too.
+/// packet arrives, which is one round trip later. Over a slow line, that takes up to this long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The shortest pause between two checks.
 const MIN_LOOK_INTERVAL: Duration = Duration::from_millis(10);

@@ -169,7 +169,8 @@ fn is_node(pid: u32) -> bool {
     program.is_ok_and(|path| path.file_name().is_some_and(|name| name == "node"))
 }
 
-/// Whether Node's cluster module forked the process. The module numbers its children by a variable.
+/// Whether Node's cluster module forked the process. The module numbers its children by the
+/// variable `NODE_UNIQUE_ID`.
 fn is_cluster_worker(pid: u32) -> bool {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let mut variables = environment.split(|byte| *byte == 0);

@@ -14,8 +14,8 @@ pub(crate) struct Measured {
     pub(crate) bytes: u64,
     /// The number of answered requests.
     pub(crate) served: u64,
-    /// Whether the worker's runtime ends the worker at a limit that the supervisor has set, so that
-    /// its memory must not outgrow its share of the container.
+    /// Whether the supervisor has set a heap limit at which the worker's runtime ends the worker.
+    /// Such a worker has to be recycled when it outgrows its share of the container.
     pub(crate) capped: bool,
     /// For how long it has made no progress, if it accepts no connections.
     pub(crate) hung: Option<Duration>,

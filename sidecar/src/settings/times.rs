@@ -75,8 +75,8 @@ impl Times {
     /// Merges the flags with the file.
     ///
     /// # Errors
-    /// A duration in the file is invalid, a time is 0 although nothing could be done in no time, or
-    /// a limit of heads is invalid.
+    /// A duration in the file is invalid, a time other than `--half-close-timeout` is 0, or a limit
+    /// of heads is invalid.
     pub(super) fn resolve(args: &TimeArgs, file: &FileSettings) -> anyhow::Result<Self> {
         let default = Config::dispatcher().limits;
         let head_bytes = args.head_bytes.or(file.head_bytes);
