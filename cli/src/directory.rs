@@ -129,7 +129,7 @@ impl Directory {
     /// Opens an existing directory.
     ///
     /// # Errors
-    /// It does not exist, or another user could change its content.
+    /// The directory does not exist, or another user could change its content.
     pub(crate) fn open(path: &Path) -> Result<Self, Unsafe> {
         let (reached, missing) = walk(path)?;
         match missing.first() {

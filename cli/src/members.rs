@@ -71,7 +71,7 @@ impl Members {
     /// Starts a process.
     ///
     /// # Errors
-    /// It cannot be executed.
+    /// The program cannot be executed.
     pub(crate) fn add(&mut self, program: Program) -> anyhow::Result<Index> {
         let member = Member {
             program,

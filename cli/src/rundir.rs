@@ -220,7 +220,7 @@ impl RunDir {
     /// Writes `value` as JSON to a file of the run. Readers see either the old or the new file.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The file cannot be written.
     pub(crate) fn write(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
         let name = OsStr::new(name);
         self.files.borrow_mut().insert(name.to_owned());
@@ -232,7 +232,7 @@ impl RunDir {
     /// Writes a line to a file of the run that no other user may read.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The file cannot be written.
     pub(crate) fn write_secret(&self, name: &str, line: &str) -> anyhow::Result<()> {
         let name = OsStr::new(name);
         self.files.borrow_mut().insert(name.to_owned());
@@ -259,7 +259,8 @@ impl RunDir {
 }
 
 impl Drop for RunDir {
-    /// Removes only what the run made.
+    /// Removes the files and directories that the run made, and the directories of its apps if they
+    /// are empty.
     fn drop(&mut self) {
         for place in &self.states {
             if place.kept.is_some() {

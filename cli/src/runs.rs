@@ -138,7 +138,7 @@ fn named(path: &Path) -> anyhow::Result<Vec<State>> {
             "{shown} is a copy, so it cannot be checked whether its run lives: give the file that `scaledapp local` has written"
         );
     }
-    // Its addresses may belong to other runs by now.
+    // The addresses in the file may belong to other runs by now.
     drop(std::fs::remove_file(path));
     bail!(
         "{} does not run any more: its `scaledapp local` was killed and left {shown}, which is removed now. Start it again with `scaledapp local FILE`",

@@ -1,7 +1,8 @@
-//! The state file: the addresses of a run. Its keys are a contract.
+//! The state file, which contains the addresses of a run. Other programs may rely on its keys.
 //!
-//! It is written once everything is ready, so that a reader can use the addresses immediately.
-//! `rundir` decides where the file is, and `runs` decides whether its run is still live.
+//! The file is written once everything is ready, so that a reader can use the addresses
+//! immediately. `rundir` decides where the file is, and `runs` decides whether its run is still
+//! live.
 
 use std::net::SocketAddr;
 
@@ -104,7 +105,7 @@ impl StateFile {
     /// Parses the text of a file.
     ///
     /// # Errors
-    /// It is not a state file.
+    /// The text is not that of a state file.
     pub(crate) fn parse(text: &str) -> serde_json::Result<Self> {
         serde_json::from_str(text)
     }

@@ -116,7 +116,7 @@ pub struct TooMany {
 /// Returns `workers` if the number is allowed.
 ///
 /// # Errors
-/// It exceeds [`MAX_WORKERS`].
+/// The number exceeds [`MAX_WORKERS`].
 pub(crate) fn within_bounds(workers: u32) -> Result<u32, TooMany> {
     if workers > MAX_WORKERS {
         return Err(TooMany { workers });
@@ -128,7 +128,7 @@ impl WorkerSpec {
     /// The number of workers on `cores`.
     ///
     /// # Errors
-    /// It exceeds [`MAX_WORKERS`].
+    /// The number exceeds [`MAX_WORKERS`].
     pub fn workers(self, cores: Cores) -> Result<u32, TooMany> {
         within_bounds(self.count(cores))
     }

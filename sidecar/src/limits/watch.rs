@@ -3,8 +3,8 @@
 //! the kernel would otherwise kill the container). This file decides from measurements and reads
 //! neither files nor a clock.
 //!
-//! With cgroup v2 one out-of-memory kill ends every process of a container
-//! (`memory.oom.group`), so the supervisor must act before the kernel does.
+//! With cgroup v2, Kubernetes usually sets `memory.oom.group`, so that one out-of-memory kill ends
+//! every process of a container. Therefore the supervisor must act before the kernel does.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
