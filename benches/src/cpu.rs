@@ -28,7 +28,7 @@ pub fn run_time(pid: u32) -> anyhow::Result<Duration> {
 /// The sum of [`run_time`] of several processes.
 ///
 /// # Errors
-/// One of them has exited.
+/// One of the processes has exited.
 pub fn run_time_of(pids: &[u32]) -> anyhow::Result<Duration> {
     pids.iter().map(|pid| run_time(*pid)).sum()
 }

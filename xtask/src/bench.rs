@@ -14,8 +14,8 @@ use crate::cargo::{cargo, tool};
 use crate::console::{note, timed};
 use crate::{compile, distribution};
 
-/// The version of PM2 that workers are compared with. Only the benches use it; it is never linked
-/// or shipped. It is pinned so that results remain comparable.
+/// The version of PM2 that the supervisor is compared with. Only the benches use PM2; it is never
+/// linked or shipped. The version is pinned so that results remain comparable.
 const PM2: &str = "7.0.4";
 
 /// The arguments of `bench`.

@@ -2,8 +2,8 @@
 //! `target/release/` or `target/demo/`.
 //!
 //! Binaries are static, so that they run in any image: with musl, or with glibc if the musl target
-//! is not available. Only without a static glibc are they linked dynamically. A binary is replaced
-//! by rename, so that a running binary is never written to.
+//! is not available. If there is no static glibc either, binaries are linked dynamically. A binary
+//! is replaced by rename, so that a running binary is never written to.
 
 use std::ffi::OsString;
 use std::fs;
@@ -30,8 +30,8 @@ const BINARIES: [&str; 7] = [
     "scaledapp-load",
 ];
 
-/// How many of [`BINARIES`], counted from the first, run without Kubernetes. The operator alone
-/// takes a quarter of the whole build.
+/// How many of [`BINARIES`], counted from the first, the demo needs. The operator alone takes a
+/// quarter of the whole build.
 const LOCAL: usize = 5;
 
 /// The target to build for.

@@ -42,7 +42,7 @@ struct Outcome {
 /// Builds, runs the demo, and returns whether every promise was kept.
 ///
 /// # Errors
-/// The build or the start fails.
+/// The file does not exist, or the build or the start fails.
 pub(crate) fn run(app: Option<PathBuf>, keep: bool) -> anyhow::Result<bool> {
     let file = match app {
         Some(file) => std::path::absolute(file)?,

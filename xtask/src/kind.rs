@@ -75,7 +75,7 @@ struct Up {
     bare: bool,
 }
 
-/// Runs the command. Returns `false` if the status or check is bad.
+/// Runs the command. Returns `false` only if `status` finds no healthy cluster.
 ///
 /// # Errors
 /// A step failed. The message names the cure.
@@ -149,7 +149,7 @@ pub(crate) fn helm_for_tests() -> anyhow::Result<(&'static str, String)> {
 /// empty, and the tests report what is missing.
 ///
 /// # Errors
-/// A program does not compile.
+/// A program cannot be installed or does not compile.
 pub(crate) fn control_plane() -> anyhow::Result<Vec<(&'static str, String)>> {
     if !golang::is_there() {
         return Ok(Vec::new());
@@ -219,7 +219,7 @@ fn status() -> anyhow::Result<bool> {
     }
 }
 
-/// A running cluster. It keeps running when this is dropped.
+/// A running cluster. It keeps running when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     cache: Cache,
@@ -227,7 +227,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// The path of its kubeconfig.
+    /// The path of the cluster's kubeconfig.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.cache.kubeconfig()
     }
@@ -237,7 +237,7 @@ impl Cluster {
         self.cache.bin()
     }
 
-    /// The engine that runs its nodes.
+    /// The engine that runs the nodes.
     #[cfg_attr(not(test), expect(dead_code, reason = "for tests that stop a node"))]
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
@@ -257,7 +257,7 @@ impl Cluster {
         Ok(Run::new(helm, words).env("KUBECONFIG", self.kubeconfig()))
     }
 
-    /// The names of its nodes, the control plane first.
+    /// The names of the nodes, the control plane first.
     ///
     /// # Errors
     /// The engine does not answer.
@@ -275,11 +275,11 @@ impl Cluster {
         self.engine.run(&words).text()
     }
 
-    /// Loads the archive of an image (see [`archive`]) into every node that does not have it. Pods
-    /// use it with `imagePullPolicy: IfNotPresent`.
+    /// Loads the archive of an image (see [`archive`]) into every node that does not have the
+    /// image. Pods use it with `imagePullPolicy: IfNotPresent`.
     ///
     /// # Errors
-    /// A node cannot load it.
+    /// A node cannot load the image.
     pub(crate) fn load_image(&self, reference: &str, archive: &Path) -> anyhow::Result<()> {
         let nodes = self.nodes()?;
         let name = archive.file_name().unwrap_or_default().to_string_lossy();
@@ -331,7 +331,7 @@ impl Cluster {
 mod tests {
     use super::*;
 
-    /// Tests operations that no command uses yet.
+    /// Tests operations on a cluster that have no command of their own.
     #[test]
     #[ignore = "needs a running cluster and compiles helm: run it by its name"]
     fn operations_without_a_command_work_in_the_running_cluster() {

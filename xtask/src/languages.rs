@@ -1,6 +1,7 @@
 //! The runtimes with which `cargo xtask test --languages` tests the hand-over: their versions,
-//! their sources, and their directories in `target/languages`. Versions are pinned, so that tables
-//! can be compared. A runtime that cannot be installed is left out, and its tests are skipped.
+//! their sources, and their directories in `target/languages`. Versions from npm and PyPI are
+//! pinned, so that the tables of several runs can be compared. A runtime that cannot be installed
+//! is left out, and its tests are skipped.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -62,15 +63,15 @@ const PYPI: [&str; 10] = [
     "zope.interface==8.7",
 ];
 
-/// A second version of gunicorn, in a directory of its own. It does not call `listen` on a socket
-/// that listens already.
+/// A second version of gunicorn, in a directory of its own. This version does not call `listen` on
+/// a socket that listens already.
 const NEWER_GUNICORN: &str = "gunicorn==27.0.1";
 
-/// A client of gRPC with all its dependencies.
+/// A gRPC client for Python with all its dependencies.
 const GRPCIO: [&str; 2] = ["grpcio==1.85.1", "typing-extensions==4.16.0"];
 
-/// Directories with the lock files of packages for Node: a client of gRPC, and an app with its
-/// client.
+/// Directories of `tests/fixtures/languages` with lock files of npm: a gRPC client, and a socket.io
+/// app with its client.
 const LOCKED: [&str; 2] = ["grpc-js", "socketio"];
 
 /// Programs of the distribution and the packages that have them.

@@ -255,7 +255,7 @@ impl Counts {
         self.failed += number("failed");
     }
 
-    /// The final counts of a layer, in which skipped tests do not count as passed. `well` tells
+    /// The final counts of a layer, in which skipped tests do not count as passed. `well` is
     /// whether the runner exited with 0.
     fn ended(mut self, well: bool) -> Self {
         self.skipped = self.skipped.min(self.passed);
@@ -320,8 +320,8 @@ fn layers(targets: &[String]) -> Vec<Layer> {
         // features and are not compiled again.
         let test = ["--workspace", "--test", target, "--"];
         // Each story uses the whole machine, so stories run one at a time, and their output shows
-        // the counts. Other layers show only why tests were skipped. The matrix mostly waits, so it
-        // may run in parallel.
+        // the counts. Other layers show the output of a test after it has ended, such as why it was
+        // skipped. The matrix mostly waits, so it may run in parallel.
         let shown: &[&str] = match target.as_str() {
             "local_stories" | KIND => &["--nocapture", "--test-threads=1"],
             LANGUAGES => &["--show-output", "--test-threads=4"],

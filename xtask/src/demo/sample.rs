@@ -10,7 +10,7 @@ use scaledapp_tests::{proc, sidecar};
 
 use crate::console::{milliseconds, note};
 
-/// Time-out for an operation that takes a moment on a busy machine.
+/// Time-out for an operation that takes a moment if the machine is not busy.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// Clients of each of the two loads.
 pub(crate) const CLIENTS: usize = 4;
@@ -72,7 +72,7 @@ impl Sample {
     /// Reads the app's properties from its pods and from its answers.
     ///
     /// # Errors
-    /// The app does not answer `GET /` with 200.
+    /// The run has no pod or no balancer, or the app does not answer `GET /` with 200.
     pub(crate) fn of(local: Local) -> anyhow::Result<Self> {
         let pod = local.state.pods.first().context("the run has no pod")?;
         let name = match pod.name.rsplit_once('-') {
@@ -112,7 +112,7 @@ impl Sample {
     /// Runs a `scaledapp` command and returns its output.
     ///
     /// # Errors
-    /// It exited with another code than 0.
+    /// The command exited with another code than 0.
     pub(crate) fn command(&self, words: &[&str]) -> anyhow::Result<String> {
         let ended = self.local.command(words)?;
         ensure!(

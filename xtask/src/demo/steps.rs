@@ -183,7 +183,7 @@ fn kill_worker(sample: &Sample) -> anyhow::Result<Counted> {
     let gets = report.failed_of(Method::Get);
     counted.demand(gets == 0, || format!("{gets} GETs failed"));
     // A POST must not be sent twice, so the POSTs that the worker was executing are lost: at most
-    // one of each client.
+    // one from each client.
     let posts = report.failed_of(Method::Post);
     counted.demand(posts <= 2 * CLIENTS as u64, || {
         format!("{posts} POSTs failed, more than the worker can have been executing")
@@ -254,7 +254,8 @@ fn kill_balancer(sample: &Sample) -> anyhow::Result<Counted> {
     Ok(counted)
 }
 
-/// The largest number of requests that one balancer can be forwarding: one of each of its clients.
+/// The largest number of requests that one balancer can be forwarding: one from each of its
+/// clients.
 fn forwarding(report: &Report, balancers: usize) -> u64 {
     let of_each_load = CLIENTS.div_ceil(balancers.max(1)) as u64;
     // There are two loads, and no more requests can be forwarded than were sent.

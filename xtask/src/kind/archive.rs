@@ -1,6 +1,6 @@
-//! Image archives that every engine and containerd can load, made from a root file system and a
-//! start command, without an engine. An image is a layer, a configuration with the layer's digest,
-//! and a manifest that names both (the format of `docker save`).
+//! Makes image archives that Docker, podman and containerd can load. Needs files, a start command
+//! and possibly a root file system, but no engine. An image is a layer, a configuration with the
+//! layer's digest, and a manifest that names both (the format of `docker save`).
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -28,7 +28,7 @@ pub(crate) struct Start<'a> {
     pub(crate) directory: &'a str,
 }
 
-/// A file of this machine, and its path in the image.
+/// A file or directory of this machine, and its path in the image.
 pub(crate) type Content<'a> = (&'a Path, &'a str);
 
 /// Makes an archive of an image `reference` (such as `localhost/scaledapp/sidecar:dev`) that
@@ -77,7 +77,7 @@ pub(crate) fn build(
 ) -> anyhow::Result<PathBuf> {
     let configuration = configuration(start, "");
     let mut key = Key::new().and(reference).and(configuration.to_string());
-    // The name of a root file system's archive depends on its content.
+    // The name of a root file system's archive contains a hash of the inputs that it was made from.
     key = key.and(root.map_or(&[][..], |root| root.as_os_str().as_encoded_bytes()));
     for (source, at) in contents {
         key = key.and(at);
@@ -96,7 +96,7 @@ pub(crate) fn build(
     Ok(archive)
 }
 
-/// Writes the archive, even if it exists.
+/// Writes the archive of an image to the path `archive`, even if that file exists.
 ///
 /// # Errors
 /// As [`build`].
@@ -107,7 +107,8 @@ pub(crate) fn write(
     contents: &[Content<'_>],
     start: &Start<'_>,
 ) -> anyhow::Result<()> {
-    // The work directory is beside the archive, on the same disk, because it is as large.
+    // The work directory is beside the archive, because its content is at least as large as the
+    // archive, which may be too much for /tmp.
     let beside = archive.parent().context("an archive is in a directory")?;
     let work = tempfile::tempdir_in(beside)?;
     let (layer, tree) = (work.path().join("layer.tar"), work.path().join("tree"));
@@ -144,7 +145,8 @@ pub(crate) fn write(
     tar(&[&["-cf", &*archive, "-C", &*work][..], &files].concat())
 }
 
-/// Runs tar with options by which the same content gives the same bytes.
+/// Runs tar with options by which its output depends on the names, modes and content of the files,
+/// but not on their times, owners and order.
 fn tar(words: &[&str]) -> anyhow::Result<()> {
     let same = [
         "--format=gnu",
@@ -185,7 +187,8 @@ fn manifest(reference: &str) -> Value {
     json!([{"Config": "config.json", "RepoTags": [reference], "Layers": ["layer.tar"]}])
 }
 
-/// `localhost/scaledapp/sidecar:dev` as part of a file's name.
+/// The end of a reference as part of a file's name: `sidecar-dev` for
+/// `localhost/scaledapp/sidecar:dev`.
 fn reference_file(reference: &str) -> String {
     let name = reference.rsplit('/').next().unwrap_or(reference);
     name.replace(':', "-")
@@ -218,7 +221,7 @@ mod tests {
         assert_eq!(config["config"]["Entrypoint"][1], "run");
         let digest = config["rootfs"]["diff_ids"][0].as_str().unwrap();
         assert_eq!(digest.len(), "sha256:".len() + 64);
-        // A second archive has the same bytes, independent of the time.
+        // The configuration contains the layer's digest, so a second archive has the same layer.
         write(&at("b.tar"), "localhost/x:1", None, &contents, &start).unwrap();
         assert_eq!(
             show("config.json"),

@@ -1,8 +1,8 @@
 //! The paths below `target/kind`, and the keys of cached files.
 //!
-//! A key is a hash of all inputs, so the same content is made only once. A file with a key is
-//! always complete, because it is renamed to its path when it is complete. Go keeps its own caches
-//! elsewhere.
+//! A key is a hash of all inputs, so the same content is made only once. A file with a key in its
+//! name is complete, because it is made under another name and renamed at the end. Go keeps its own
+//! caches elsewhere.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use scaledapp_units::Fnv1a;
 /// Length of a key, in characters.
 const KEY_LENGTH: usize = 12;
 
-/// The directory of all files that this command makes.
+/// The directory in which `cargo xtask kind` keeps its files.
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
     root: PathBuf,
@@ -46,7 +46,7 @@ impl Cache {
         self.root.join("kubeconfig")
     }
 
-    /// The directory with `kubectl`, `kind` and `helm`.
+    /// The directory with links to `kubectl`, `kind` and `helm`.
     pub(crate) fn bin(&self) -> PathBuf {
         self.root.join("bin")
     }
@@ -117,7 +117,7 @@ fn is_earlier(other: &Path, path: &Path) -> bool {
 /// Removes a file or directory, if it exists.
 ///
 /// # Errors
-/// It cannot be removed.
+/// The file or directory cannot be removed.
 pub(crate) fn remove(path: &Path) -> anyhow::Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
@@ -149,7 +149,7 @@ impl Key {
     /// Adds the content of a file.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The file cannot be read.
     pub(crate) fn and_file(self, path: &Path) -> anyhow::Result<Self> {
         let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(self.and(content))

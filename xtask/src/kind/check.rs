@@ -1,6 +1,6 @@
-//! `cargo xtask kind check`: tries everything once that tests rely on in a cluster. That is an
-//! image without a registry, the strictest Pod Security, the socket hand-over in a pod, connections
-//! between pods on different nodes, and Service DNS.
+//! `cargo xtask kind check`: tries once what tests rely on in a cluster: an image without a
+//! registry, the strictest Pod Security, the socket hand-over in a pod, connections between pods on
+//! different nodes, and Service DNS.
 
 use std::fs;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const NAMESPACE: &str = "--namespace=kind-check";
 const IMAGE: &str = "localhost/scaledapp/kind-check:dev";
 const PROGRAMS: [&str; 2] = ["scaledapp-sidecar", "scaledapp-hello-rust"];
 
-/// How long the rules of a new Service may take to reach a busy node after its pods are
+/// How long the rules of a new Service may take to reach a busy node after the Service's pods are
 /// ready.
 const SERVICE_TIMEOUT: Duration = Duration::from_mins(1);
 

@@ -1,5 +1,5 @@
 //! The life cycle of the cluster: whether the existing cluster can be reused, how a new one is
-//! made, when it is ready, and how it is removed. `source` decides where its nodes come from, and
+//! made, when it is ready, and how it is removed. `source` decides where the nodes come from, and
 //! `network` makes the pod network.
 
 use std::fs;
@@ -143,7 +143,7 @@ pub(crate) fn ensure(cache: &Cache, choice: Choice) -> anyhow::Result<Cluster> {
     create(cache, new, &source)
 }
 
-/// Makes a cluster. No cluster may exist.
+/// Makes a cluster. The caller has removed an earlier one.
 fn create(cache: &Cache, engine: Engine, source: &Source) -> anyhow::Result<Cluster> {
     let kind = golang::client(cache, &KIND)?;
     golang::client(cache, &KUBECTL)?;
@@ -238,7 +238,7 @@ fn mend(cluster: &Cluster, error: anyhow::Error) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks that a node reaches the Service that every cluster has. Any answer counts.
+/// Checks that a node reaches the Service `kubernetes`, which every cluster has. Any answer counts.
 fn services_reached(cluster: &Cluster, node: &str) -> anyhow::Result<()> {
     let words = ["get", "service", "kubernetes", "--request-timeout=5s"];
     let words = [&words[..], &["--output=jsonpath={.spec.clusterIP}"]].concat();
@@ -306,8 +306,8 @@ fn rolled_out(deployment: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes nodes and their volumes as kind does, but without the kind program, and those of
-/// incomplete clusters as well.
+/// Removes all nodes and their volumes, also those of an incomplete cluster. Does not need the kind
+/// program.
 ///
 /// # Errors
 /// The engine cannot remove a node or a volume.

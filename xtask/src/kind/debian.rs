@@ -1,4 +1,4 @@
-//! Archives of root file systems made from Debian packages. The callers choose the packages.
+//! Makes archives of root file systems from Debian packages. The callers choose the packages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use crate::distribution;
 
 const BUILD_TIMEOUT: Duration = Duration::from_mins(15);
 
-/// The machine's apt sources. They are used if they are for the same release, because they may name
-/// a mirror that is closer to this machine.
+/// The machine's apt sources. They are used if they name [`SUITE`], because they may name a mirror
+/// that is closer to this machine.
 const SOURCES: &str = "/etc/apt/sources.list.d/debian.sources";
 
 const CURE: &str = "packages could not be downloaded or unpacked: see the log for the first \
     error; `apt-get update` must work on this machine, as root, with 2 GB free in /tmp";
 
-/// Directories that no container reads.
+/// Paths of documentation and translations, which containers do not need.
 const LEFT_OUT: [&str; 3] = [
     "/usr/share/doc/*",
     "/usr/share/man/*",

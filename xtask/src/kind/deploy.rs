@@ -1,6 +1,6 @@
 //! Installs ScaledApp on the cluster: images of the built binaries, the chart, and the sample.
 //!
-//! The names of images depend on the content of the programs, so a second run changes only what
+//! The tag of a component's image is a hash of its program, so a second run changes only what
 //! differs.
 
 use std::fs;
@@ -63,7 +63,7 @@ fn reference(component: &str) -> anyhow::Result<String> {
     Ok(format!("{REGISTRY}/{component}:{tag}"))
 }
 
-/// Makes the image of the sample on Debian's Node. `version` is part of its answers.
+/// Makes the image of the sample for Node. The sample's answers contain `version`.
 fn hello_node(cluster: &Cluster, version: &str) -> anyhow::Result<()> {
     let app = tempfile::tempdir()?;
     let source = binaries::workspace().join("examples/hello-node");
@@ -89,7 +89,7 @@ fn on_debian(cluster: &Cluster, image: &str, package: &str, app: &Path) -> anyho
     Ok(())
 }
 
-/// Installs the chart, or upgrades it, and waits until its pods serve.
+/// Installs the chart, or upgrades it, and waits until its pods are ready.
 ///
 /// # Errors
 /// Helm refuses, or the pods do not become ready.
@@ -211,7 +211,7 @@ pub(crate) fn sample(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs all steps, and prints the time of each.
+/// Makes the images and installs the chart. Prints how long each took.
 ///
 /// # Errors
 /// A step fails.

@@ -1,7 +1,8 @@
 //! The container engine: which one is installed, which settings it needs on this machine, and how
 //! the engine and kind are called. The callers decide what to run.
 //!
-//! No file of the system is changed: podman gets its settings through CONTAINERS_CONF.
+//! No configuration file of the system is changed: podman gets its settings through
+//! CONTAINERS_CONF.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,7 +40,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// The engines that are installed and work, the more usual one first.
+    /// The engines that are installed and work, Docker before podman.
     pub(crate) fn found(cache: &Cache) -> Vec<Self> {
         let works = |program| {
             binaries::on_path(program).ok()?;
@@ -169,7 +170,7 @@ fn has_capability(status: &str, capability: u64) -> bool {
 /// Installs what building a node image needs besides an engine.
 ///
 /// # Errors
-/// A program is missing and cannot be installed.
+/// This process is not root, or a program is missing and cannot be installed.
 pub(crate) fn machine_can_build() -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!(

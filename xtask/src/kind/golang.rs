@@ -22,7 +22,7 @@ const CURE: &str = "read the last lines; if a download timed out, run it again (
     there stays); if a checksum differs, compare tests/cluster/parts with git; `no space \
     left`: `go clean -cache`";
 
-/// Directory of a part.
+/// The directory of a part, which is a Go module below `tests/cluster/parts`.
 fn part(name: &str) -> PathBuf {
     binaries::workspace().join("tests/cluster/parts").join(name)
 }
@@ -37,10 +37,10 @@ fn go(part_name: &str, words: &[&str]) -> Run {
         .cure(CURE)
 }
 
-/// The version of Kubernetes that is built here, such as `v1.36.3`.
+/// The version of Kubernetes that is compiled here, such as `v1.36.3`.
 ///
 /// # Errors
-/// Its go.mod names none.
+/// The go.mod of Kubernetes' part cannot be read or does not require the module.
 pub(crate) fn kubernetes_version() -> anyhow::Result<String> {
     version_in(KUBERNETES.part, "k8s.io/kubernetes")
 }
@@ -48,7 +48,7 @@ pub(crate) fn kubernetes_version() -> anyhow::Result<String> {
 /// The version that a part requires of a module.
 ///
 /// # Errors
-/// Its go.mod names none.
+/// The part's go.mod cannot be read or does not require the module.
 pub(crate) fn version_in(part_name: &str, module: &str) -> anyhow::Result<String> {
     let file = part(part_name).join("go.mod");
     let go_mod =
@@ -114,8 +114,8 @@ pub(crate) fn programs(cache: &Cache, unit: &Unit) -> anyhow::Result<PathBuf> {
 }
 
 /// As [`programs`], for a unit with one program that users also call. Returns the program's path,
-/// and links the program into the cache's `bin` directory. Without Go, an installed program is
-/// used.
+/// and links the program into the cache's `bin` directory. If Go is not installed and the unit is
+/// not compiled, a program on the PATH is used.
 ///
 /// # Errors
 /// The unit does not compile.
@@ -179,7 +179,7 @@ fn compile(cache: &Cache, unit: &Unit, into: &Path) -> anyhow::Result<()> {
 /// The directory of a module's source. Downloads it if necessary.
 ///
 /// # Errors
-/// It cannot be downloaded.
+/// The module cannot be downloaded.
 pub(crate) fn module_directory(part_name: &str, module: &str) -> anyhow::Result<PathBuf> {
     check()?;
     go(part_name, &["mod", "download", module])

@@ -1,9 +1,9 @@
 //! The lock that lets one run at a time work on the cluster. A second run prints that it waits.
 //!
-//! The cluster belongs to the machine, not to the checkout, and so does the lock. The kernel
-//! releases it (flock) when a run is killed. Its name can be guessed and `/tmp` is shared, so
-//! another user may have put a link, a FIFO or a locked file at its path. Therefore the file must
-//! belong to the user of this process.
+//! The cluster belongs to the machine, not to the checkout, so all checkouts of a user share the
+//! lock. The kernel releases the lock (flock) when a run is killed. The name of the lock's file can
+//! be guessed and `/tmp` is shared, so another user may have put a link, a FIFO or a locked file
+//! there. Therefore the file must belong to the user of this process.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};

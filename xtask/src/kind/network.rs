@@ -1,7 +1,7 @@
 //! The pod network of a cluster whose node image xtask built. It replaces kind's own network
-//! (kindnetd), which is an image that cannot be pulled. Each pod has a point-to-point link and an
-//! address from its node's range, and each node has a route to every other node.
-//! `tests/cluster/node-network.sh` is the part that runs on a node.
+//! (kindnetd), which is an image that cannot be pulled without a registry. Each pod has a
+//! point-to-point link and an address from its node's range, and each node has a route to every
+//! other node. `tests/cluster/node-network.sh` is the part that runs on a node.
 
 use std::fs;
 use std::path::Path;
@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::Cluster;
 
-/// Addresses of all pods; each node has a part of the range. It is kind's default, which `source`
-/// sets explicitly.
+/// The address range of all pods, of which each node has a part. The range is kind's default, which
+/// `source` sets explicitly.
 pub(crate) const PODS: &str = "10.244.0.0/16";
 
 /// If this setting is 1, the machine's firewall rules apply to bridged packets: a FORWARD policy of

@@ -1,6 +1,7 @@
-//! Builds kind's node image if no container registry is reachable: from Debian packages, kind's own
-//! node files, the programs of `recipe`, and the images of the control plane in the node's
-//! containerd.
+//! Builds a node image for kind without a container registry, from Debian packages, kind's own node
+//! files and the programs of `recipe`. The images of the control plane are made from these
+//! programs, too, and are already in the node's containerd. `source` decides whether an image is
+//! built.
 //!
 //! The content follows kind's images/base/Dockerfile and `kind build node-image`. Comments give the
 //! reason for each difference.
@@ -37,7 +38,8 @@ const START: [&str; 3] = [
     "STOPSIGNAL SIGRTMIN+3",
 ];
 
-/// Directories that kubelet, kubeadm and the CNI plugins expect.
+/// Directories of a node that kubeadm, the kubelet, containerd or kind expects, or into which files
+/// are put here.
 const DIRECTORIES: [&str; 6] = [
     "opt/cni/bin",
     "etc/cni/net.d",
@@ -119,7 +121,8 @@ pub(crate) fn ensure_image(cache: &Cache, engine: &Engine, image: &str) -> anyho
         proxy: debian::root(cache, "kube-proxy", Variant::FilesOnly, PROXY_PACKAGES)?,
         version: golang::kubernetes_version()?,
     };
-    // Not in /tmp, which may be in memory or too small. A killed run leaves the directory behind.
+    // The work directory is not in /tmp, which may be in memory or too small. A killed run leaves
+    // its directory behind, so that is removed first.
     let work = cache.at("work")?;
     remove(&work)?;
     let root = work.join("root");
@@ -139,7 +142,8 @@ pub(crate) fn ensure_image(cache: &Cache, engine: &Engine, image: &str) -> anyho
         words.extend([&*layer, image]);
         engine.run(&words).within(COPY_TIMEOUT).done()
     })?;
-    // Removes the images of earlier recipes. One that a cluster still uses stays.
+    // Images of earlier recipes are removed. The engine does not remove an image that a cluster
+    // still uses.
     for earlier in built(engine)?.iter().filter(|name| *name != image) {
         let _in_use = engine.run(&["image", "rm", earlier]).done();
     }
@@ -249,7 +253,8 @@ fn assemble(cache: &Cache, built: &Built, root: &Path) -> anyhow::Result<()> {
     let config = root.join("etc/containerd/config.toml");
     let text = fs::read_to_string(&config)?;
     fs::write(&config, containerd_config(&text, pause)?)?;
-    // Its processes and mounts end with it, even if this program is killed.
+    // The script runs in PID and mount namespaces of its own, so its processes and mounts end with
+    // the script, even if this program is killed.
     let words = ["--mount", "--pid", "--fork", "--kill-child", "chroot"];
     let script = fs::read_to_string(ours("node-rootfs.sh"))?;
     let words = [&words[..], &[&at, "bash", "-euc", &script]].concat();
@@ -289,8 +294,8 @@ fn place(from: &Path, to: &Path, mode: u32) -> anyhow::Result<()> {
     Ok(fs::set_permissions(to, fs::Permissions::from_mode(mode))?)
 }
 
-/// kind's configuration of containerd with our pause image. OOM scores are clamped, because
-/// negative ones cannot be set without CAP_SYS_RESOURCE.
+/// kind's configuration of containerd, with `pause` as the pause image. OOM scores are clamped,
+/// because negative ones cannot be set without CAP_SYS_RESOURCE.
 fn containerd_config(text: &str, pause: &str) -> anyhow::Result<String> {
     const RESTRICT: &str = "restrict_oom_score_adj = ";
     const SANDBOX: &str = "sandbox_image = ";
@@ -316,7 +321,7 @@ fn containerd_config(text: &str, pause: &str) -> anyhow::Result<String> {
 }
 
 /// The base specification of every container, as kind makes it: a hook hides the machine's product
-/// files, and the limits are those of the node.
+/// files, and no limits are set, so that those of the node apply.
 fn base_spec(mut spec: Value) -> anyhow::Result<Value> {
     let hook = json!({"path": "/kind/bin/mount-product-files.sh"});
     let hooks = &mut spec["hooks"]["createContainer"];

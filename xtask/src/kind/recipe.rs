@@ -21,7 +21,7 @@ pub(crate) struct Unit {
     pub(crate) stamped: bool,
 }
 
-/// The programs that kubeadm starts, and the kubelet.
+/// The control plane, kube-proxy, kubeadm and the kubelet.
 pub(crate) const KUBERNETES: Unit = Unit {
     name: "kubernetes",
     part: "kubernetes",
@@ -117,7 +117,7 @@ pub(crate) const HELM: Unit = Unit {
     stamped: false,
 };
 
-/// The units of a node image. Those that take longest to compile come first.
+/// The units of a node image. Kubernetes, which takes longest to compile, comes first.
 pub(crate) const NODE: [&Unit; 5] = [&KUBERNETES, &KUBECTL, &CONTAINERS, &COREDNS, &ETCD];
 
 /// The Debian release of the root file systems. It is not the newest one, because systemd of Debian
@@ -146,7 +146,7 @@ pub(crate) const NODE_PACKAGES: &[&str] = &[
     "hostname",
 ];
 
-/// The program that kube-proxy calls in the mode that `source` chooses.
+/// The package of `nft`, which kube-proxy calls in the mode that `source` chooses.
 pub(crate) const PROXY_PACKAGES: &[&str] = &["nftables"];
 
 /// The version that a go.mod requires of a module.
@@ -193,7 +193,7 @@ fn release(version: &str) -> anyhow::Result<(&str, &str)> {
         .with_context(|| format!("{version:?} is not a version like v1.36.3"))
 }
 
-/// Reads the stock node image of a version of kind from its source.
+/// Reads the name of the stock node image from the source of kind.
 ///
 /// # Errors
 /// The source does not have the expected form.

@@ -3,8 +3,8 @@
 //!
 //! The output does not go through pipes: a container's monitor (conmon) inherits the engine's open
 //! files and keeps them for the life of the container, so a pipe would never end. For the same
-//! reason the command inherits no other descriptor, such as a lock. The command is killed when this
-//! program dies, and its process group is killed at the deadline.
+//! reason the command inherits no other descriptor, such as a lock. The command gets SIGTERM when
+//! this program dies, if setpriv is installed. Its process group is ended at the deadline.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -33,8 +33,8 @@ const MAX_OUTPUT_BYTES: u64 = 16 << 20;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A script that closes the descriptors that xtask has inherited, and then executes the command.
-/// `flock FILE cargo xtask kind` passes on its lock in this way, and other programs pass on pipes.
-/// It needs bash, because a POSIX shell cannot close descriptors of two digits.
+/// `flock FILE cargo xtask kind` passes its lock on as a descriptor, and other programs pass on
+/// pipes. The script needs bash, because a POSIX shell cannot close descriptors of two digits.
 const BECOME: &str = r#"
 for open in /proc/self/fd/*; do
     open=${open##*/}
@@ -85,14 +85,14 @@ impl Run {
         }
     }
 
-    /// Sets the time after which the command is killed.
+    /// Sets the time after which the command is ended.
     #[must_use]
     pub(crate) fn within(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Sets the cure for a failure, which is shown after its last lines.
+    /// Sets the cure that is shown if the command fails, after its last lines.
     #[must_use]
     pub(crate) fn cure(mut self, cure: &str) -> Self {
         cure.clone_into(&mut self.cure);

@@ -40,9 +40,9 @@ pub(crate) enum Source {
     Stock,
 }
 
-/// Appended to kind-config.yaml for nodes that were built here. Since 1.35, a kubelet refuses
-/// cgroup v1 unless it is configured otherwise. KubeletInUserNamespace lets it continue if it may
-/// not write OOM scores and sysctls. nftables needs no kernel modules.
+/// The settings that are appended to kind-config.yaml for nodes that were built here. Since 1.35, a
+/// kubelet refuses cgroup v1 unless it is configured otherwise. KubeletInUserNamespace lets the
+/// kubelet continue if it may not write OOM scores and sysctls. nftables needs no kernel modules.
 const OURS: &str = "\
 networking: {disableDefaultCNI: true, kubeProxyMode: nftables, podSubnet: PODS}
 featureGates: {KubeletInUserNamespace: true}
@@ -101,7 +101,7 @@ fn extended(text: &str) -> anyhow::Result<String> {
     Ok(format!("{}\n{ours}", text.trim_end()))
 }
 
-/// The sources of a running cluster that can be reused.
+/// The sources of which a running cluster must have one to be reused.
 ///
 /// # Errors
 /// A part of the recipe cannot be read.
