@@ -1,9 +1,9 @@
 //! The cost of one hop: CPU time per request of the balancer and of the in-pod dispatcher,
 //! beside nginx in the same run.
 //!
-//! `cargo xtask bench`. Rounds are interleaved and medians are used, because the machine
-//! may be shared; only the ratios are reliable. CPU time is the kernel's run time of all
-//! threads of the proxy's own process (`/proc/PID/task/*/schedstat`).
+//! `cargo xtask bench`. Rounds are interleaved and medians are used, because the machine may be
+//! shared; only the ratios are reliable. CPU time is the run time, user and system, that the kernel
+//! counts for all threads of the proxy's own process (`/proc/PID/task/*/schedstat`).
 
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
@@ -16,7 +16,7 @@ fn main() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let origin = peer::origin(directory.path())?;
     let workers = peer::workers()?;
-    // The first of each pair is the reference of the other.
+    // The first of each pair is the reference for the second.
     let pairs = [
         (
             "in front of two nginx that answer 200 bytes",

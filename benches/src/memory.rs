@@ -1,5 +1,5 @@
-//! The memory of a connection: resident bytes of the balancer for each connection, in each
-//! state in which a connection can remain for long, beside nginx in the same states.
+//! The memory of a connection: resident bytes of the balancer for each connection, in eight states
+//! in which a connection can remain for long, beside nginx in the same states.
 //!
 //! `cargo xtask bench memory`. Each state has its own proxy, so that no state reuses
 //! another one's memory. The kernel's memory (sockets and their buffers) is not included.
@@ -20,7 +20,8 @@ use scaledapp_tests::{ports, proc, wait};
 
 /// Connections in each state.
 const CONNECTIONS: u64 = 4000;
-/// A stalled connection has returned its unused memory after this time.
+/// How long to wait before memory is measured. A stalled connection has returned its unused memory
+/// by then.
 const SETTLING: Duration = Duration::from_secs(6);
 const BOOT: Duration = Duration::from_secs(20);
 
@@ -130,7 +131,7 @@ fn origin() -> anyhow::Result<SocketAddr> {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let thread = std::thread::Builder::new().stack_size(64 << 10);
-            // Without a thread the connection ends, which the result shows.
+            // If no thread can be started, the connection ends, which the result shows.
             drop(thread.spawn(move || serve(stream)));
         }
     });

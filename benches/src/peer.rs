@@ -21,11 +21,11 @@ const BODY: usize = 200;
 /// A proxy under load.
 #[derive(Debug)]
 pub struct Peer {
-    /// Its name in the table.
+    /// The name in the table.
     pub name: &'static str,
-    /// Where it serves.
+    /// The address on which the proxy serves.
     pub address: SocketAddr,
-    /// Where it serves with TLS, if it does.
+    /// The address on which the proxy serves with TLS, if it does.
     pub tls: Option<SocketAddr>,
     /// The processes whose CPU time counts.
     pids: Vec<u32>,
@@ -103,7 +103,7 @@ fn start_nginx(directory: &Path, name: &str, servers: &str) -> anyhow::Result<Pr
 /// An nginx with two listeners, both of which answer without an upstream.
 ///
 /// # Errors
-/// It cannot be started or does not serve in time.
+/// nginx cannot be started or does not serve in time.
 pub fn origin(directory: &Path) -> anyhow::Result<Origin> {
     let addresses = vec![ports::local()?, ports::local()?];
     let body = "x".repeat(BODY);
@@ -123,7 +123,7 @@ pub fn origin(directory: &Path) -> anyhow::Result<Origin> {
 /// Two processes of the example app, each on its own port, as users run them behind nginx.
 ///
 /// # Errors
-/// It cannot be started or does not serve in time.
+/// A process cannot be started or does not serve in time.
 pub fn workers() -> anyhow::Result<Origin> {
     let mut origin = Origin {
         addresses: Vec::new(),
@@ -148,7 +148,7 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Makes one below `directory`.
+    /// Makes a certificate and its key, in files of `directory`.
     ///
     /// # Errors
     /// The files cannot be written.
@@ -164,7 +164,7 @@ impl Certificate {
 /// nginx with the settings that its documentation gives for keep-alive to upstreams.
 ///
 /// # Errors
-/// It cannot be started or does not serve in time.
+/// nginx cannot be started or does not serve in time.
 pub fn nginx(
     directory: &Path,
     name: &str,
@@ -208,7 +208,7 @@ pub fn nginx(
 /// `scaledapp-balancer` in front of these servers.
 ///
 /// # Errors
-/// It cannot be started or does not serve in time.
+/// The balancer cannot be started or does not serve in time.
 pub fn balancer(origin: &Origin, certificate: Option<&Certificate>) -> anyhow::Result<Peer> {
     let mut launch = balancer::Launch::to(&origin.addresses)?.with(&["--threads", "1"]);
     let tls = certificate.map(|_| ports::local()).transpose()?;
@@ -231,7 +231,7 @@ pub fn balancer(origin: &Origin, certificate: Option<&Certificate>) -> anyhow::R
 /// `scaledapp-sidecar` with two workers whose answers have the same size.
 ///
 /// # Errors
-/// It cannot be started or does not serve in time.
+/// The supervisor cannot be started or does not serve in time.
 pub fn dispatcher() -> anyhow::Result<Peer> {
     let program = binaries::path("scaledapp-hello-rust")?;
     let launch = sidecar::Launch::of(|_| vec![program.to_string_lossy().into_owned()])?;

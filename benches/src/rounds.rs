@@ -27,8 +27,7 @@ struct Row {
     errors: u64,
 }
 
-/// Measures one kind of load and prints its table. The others are compared with the first
-/// peer.
+/// Measures one kind of load and prints its table, which compares the other peers with the first.
 ///
 /// # Errors
 /// The load cannot be run, or a proxy has exited.

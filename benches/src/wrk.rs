@@ -28,7 +28,7 @@ pub struct Load {
 /// Checks that the required programs are installed.
 ///
 /// # Errors
-/// One is missing. The message says how to install it.
+/// A program is missing. The message says how to install it.
 pub fn check() -> anyhow::Result<()> {
     for (program, package) in [("wrk", "wrk"), ("nginx", "nginx-light")] {
         // nginx is in /usr/sbin, which not every PATH has.

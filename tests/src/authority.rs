@@ -1,6 +1,6 @@
-//! An authority for the TLS certificates of tests, and files with what it has signed.
+//! A certificate authority for tests, with files of the certificates that it has signed.
 //!
-//! The test targets that need it include this file. It is no module of the library, because
+//! The test targets that need it include this file. The file is no module of the library, because
 //! `cargo xtask demo` links the library and would have to compile a crate for cryptography.
 
 #![allow(dead_code, reason = "each target uses a part of it")]
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
-/// See the module documentation.
+/// A certificate authority, with a directory for its files.
 pub(crate) struct Authority {
     pub(crate) issuer: CertifiedIssuer<'static, KeyPair>,
     files: TempDir,
@@ -21,7 +21,7 @@ impl Authority {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // With the subject of the certificates that it signs, these would look self-signed.
+        // The certificates would look self-signed if the authority had the same subject.
         let name = &mut params.distinguished_name;
         name.push(DnType::CommonName, "authority of a test");
         Self {

@@ -12,9 +12,9 @@ use crate::{binaries, http, ports, wait};
 /// How to start a balancer.
 #[derive(Debug, Clone)]
 pub struct Launch {
-    /// Where it serves.
+    /// The address to serve on.
     pub listen: SocketAddr,
-    /// Its admin address.
+    /// The admin address.
     pub admin: SocketAddr,
     /// Further flags of `run`.
     pub options: Vec<String>,
@@ -23,7 +23,7 @@ pub struct Launch {
 /// A running balancer.
 #[derive(Debug)]
 pub struct Balancer {
-    /// Its process.
+    /// The balancer's process.
     pub process: Process,
     /// How it was started.
     pub launch: Launch,
@@ -115,12 +115,12 @@ impl Launch {
 }
 
 impl Balancer {
-    /// Where it serves.
+    /// The address on which the balancer serves.
     pub fn address(&self) -> SocketAddr {
         self.launch.listen
     }
 
-    /// `/metrics`.
+    /// The text of `/metrics`.
     ///
     /// # Errors
     /// The admin port does not answer.

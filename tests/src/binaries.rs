@@ -23,7 +23,7 @@ pub fn directory() -> PathBuf {
 /// Path of a built binary such as `scaledapp-sidecar`.
 ///
 /// # Errors
-/// It has not been built. The message says how to build it.
+/// The binary has not been built. The message says how to build it.
 pub fn path(name: &str) -> anyhow::Result<PathBuf> {
     let path = directory().join(name);
     if !path.is_file() {
@@ -43,10 +43,10 @@ pub fn has(program: &str) -> bool {
         .is_ok()
 }
 
-/// `Ok` if `program` is on the `PATH`.
+/// The path of `program`, if it is on the `PATH`.
 ///
 /// # Errors
-/// It is not; the text is the reason to print for a skipped test.
+/// The program is not on the `PATH`; the text is the reason to print for a skipped test.
 pub fn on_path(program: &str) -> Result<PathBuf, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

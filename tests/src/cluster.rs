@@ -55,7 +55,7 @@ impl Cluster {
     /// Runs kubectl and returns its result, even if it fails.
     ///
     /// # Errors
-    /// It does not start, or does not end in time.
+    /// kubectl does not start, or does not end in time.
     pub fn try_kubectl(&self, words: &[&str]) -> anyhow::Result<Ended> {
         let mut command = Command::new(&self.kubectl);
         command.args(words).env("KUBECONFIG", &self.kubeconfig);
@@ -65,7 +65,7 @@ impl Cluster {
     /// Runs kubectl and returns its output.
     ///
     /// # Errors
-    /// It fails. The message has its output.
+    /// kubectl fails. The message has its output.
     pub fn kubectl(&self, words: &[&str]) -> anyhow::Result<String> {
         let ended = self.try_kubectl(words)?;
         ensure!(
@@ -82,7 +82,7 @@ impl Cluster {
     /// Returns an object or a list as JSON.
     ///
     /// # Errors
-    /// It does not exist.
+    /// The object does not exist.
     pub fn get(&self, words: &[&str]) -> anyhow::Result<Value> {
         let text = self.kubectl(&[&["get", "-o", "json"][..], words].concat())?;
         Ok(serde_json::from_str(&text)?)
@@ -102,7 +102,7 @@ impl Cluster {
     /// Runs `kubectl apply` for a text and returns its output.
     ///
     /// # Errors
-    /// It fails. The message has its output.
+    /// kubectl fails. The message has its output.
     pub fn apply(&self, namespace: &str, yaml: &str) -> anyhow::Result<String> {
         let ended = self.try_apply(namespace, yaml)?;
         ensure!(ended.code == 0, "{}{}", ended.stderr, ended.stdout);
@@ -112,7 +112,7 @@ impl Cluster {
     /// Runs helm and returns its output.
     ///
     /// # Errors
-    /// It fails. The message has its output.
+    /// helm fails. The message has its output.
     pub fn helm(&self, words: &[&str]) -> anyhow::Result<String> {
         let mut command = Command::new(&self.helm);
         command.args(words).env("KUBECONFIG", &self.kubeconfig);
@@ -158,7 +158,7 @@ impl Cluster {
     /// Copies the load generator to a node.
     ///
     /// # Errors
-    /// It has not been built, or the engine refuses.
+    /// The load generator has not been built, or the engine refuses.
     pub fn prepare_load(&self, node: &str) -> anyhow::Result<()> {
         let load = binaries::path("scaledapp-load")?;
         let to = format!("{node}:{LOAD}");

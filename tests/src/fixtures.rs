@@ -1,5 +1,6 @@
-//! The apps that tests supervise. None has code for a supervisor, and each takes its port from its
-//! arguments instead of `PORT`, so its workers can share the port only by the socket hand-over.
+//! The apps that tests supervise. Most of them have no code for a supervisor and take their port
+//! from their arguments instead of `PORT`, so that their workers can share the port only by the
+//! socket hand-over.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -52,8 +53,8 @@ const EDGE: [(&str, &str); 3] = [
     ("interop-server", "google.golang.org/grpc/interop/server"),
 ];
 
-/// Builds a program of others that tests the protocols of the edge, and returns its path. The first
-/// build takes a minute or two.
+/// Builds a third-party program that tests HTTP/2 or gRPC, and returns its path. The first build
+/// takes a minute or two.
 ///
 /// # Errors
 /// There is no such program, or it does not build. Check first that `go` is installed.

@@ -27,7 +27,7 @@ pub(crate) enum Language {
 }
 
 impl Language {
-    /// Its name in the table.
+    /// The language's name in the table.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Node => "Node",
@@ -155,7 +155,7 @@ fn rack(does: Does) -> String {
 /// An app in its directory.
 #[derive(Debug, Clone)]
 pub(crate) struct App {
-    /// Its main file; for Go the binary.
+    /// The main file; for Go the binary.
     pub(crate) file: PathBuf,
     /// The directory of the app's files.
     pub(crate) directory: PathBuf,
@@ -168,7 +168,7 @@ impl App {
     /// Writes an app into its own directory; Go is compiled.
     ///
     /// # Errors
-    /// The directory cannot be written, or Go is not installed.
+    /// The directory cannot be written, or Go is not installed or does not compile the app.
     pub(crate) fn write(
         directory: &Path,
         language: Language,
@@ -262,7 +262,7 @@ pub(crate) fn has_python() -> bool {
 /// The path of the Go tool, which go.dev's archive installs outside of the `PATH`.
 ///
 /// # Errors
-/// It is not installed.
+/// Go is not installed.
 pub(crate) fn go_program() -> anyhow::Result<PathBuf> {
     let usual = PathBuf::from("/usr/local/go/bin/go");
     binaries::on_path("go")

@@ -22,7 +22,7 @@ const HANDLER: Does = Does::Wait(Duration::from_millis(20));
 /// Requests per second to each server.
 const RATE: u32 = 100;
 const CHECK_INTERVAL: Duration = Duration::from_millis(1);
-/// A replacement that takes longer than this counts as taking this long.
+/// How long to wait for a replacement. A replacement that takes longer is counted with this time.
 const MAX_REPLACEMENT_TIME: Duration = Duration::from_millis(900);
 
 /// The children of all threads of a process, from the kernel's own list: reading all of

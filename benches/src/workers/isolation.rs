@@ -1,6 +1,6 @@
-//! Runs the bench in its own network namespace, so that its ports cannot collide with
-//! others, and in its own PID namespace, so that nothing that it started outlives it,
-//! including PM2's daemon. If namespaces cannot be made, it runs without them.
+//! Runs the bench in its own network namespace, so that its ports cannot collide with others, and
+//! in its own PID namespace, so that no process that the bench started outlives it, including PM2's
+//! daemon. If namespaces cannot be made, the bench runs without them.
 
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
@@ -8,7 +8,8 @@ use anyhow::Context;
 use rustix::process::geteuid;
 
 const INSIDE: &str = "SCALEDAPP_BENCH_INSIDE";
-/// PID 1 is a shell that can be interrupted: when it ends, all processes end.
+/// The script of PID 1, a shell that can be interrupted. When it ends, all processes of the
+/// namespace end.
 const INIT: &str = "trap 'exit 130' INT TERM; ip link set lo up || exit 1; \"$@\" & wait $!";
 
 fn unshare() -> Command {

@@ -1,9 +1,9 @@
 //! The supervisor beside its peers (bare Node, Node's `cluster`, PM2, gunicorn and Puma),
 //! all measured in one run.
 //!
-//! `cargo xtask bench workers`. This file has the command line, the order of the sections
-//! and the form of the result. Only the ratios are reliable, because the machine may be
-//! shared; absolute times are not judged.
+//! `cargo xtask bench workers`. This file has the command line, the order of the sections and the
+//! form of the result. Ratios are more reliable than absolute figures, because the machine may be
+//! shared; a few targets are absolute nevertheless.
 
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
@@ -104,7 +104,7 @@ enum Pace {
 }
 
 impl Pace {
-    /// One value for each pace.
+    /// The value for this pace.
     fn of<T>(self, quick: T, usual: T, full: T) -> T {
         match self {
             Self::Quick => quick,
@@ -125,7 +125,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Whether this peer is installed. If not, it says so once.
+    /// Whether a peer is installed. If it is not, prints the reason once.
     fn has(&mut self, kind: Kind) -> bool {
         let Some(reason) = kind.missing() else {
             return true;

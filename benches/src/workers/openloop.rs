@@ -1,6 +1,6 @@
-//! Requests at a fixed rate that does not wait for answers, each on its own connection.
-//! Times count from when a request should have been sent, so that a stall of the server
-//! counts for every request that was due during it.
+//! Sends requests at a fixed rate, independent of the answers, each on its own connection. Times
+//! count from when a request should have been sent, so that a stall of the server counts for every
+//! request that was due during it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -59,7 +59,7 @@ impl Measured {
         late + self.failures.values().sum::<u64>()
     }
 
-    /// `1200 sent, 3 failed (3 reset)`.
+    /// `1200 sent, 3 failed, 3 reset`.
     pub(crate) fn summary(&self) -> String {
         let failed: u64 = self.failures.values().sum();
         let mut text = format!("{} sent, {failed} failed", self.sent);

@@ -37,7 +37,7 @@ impl Pm2 {
     /// Starts the daemon, and the app in cluster mode.
     ///
     /// # Errors
-    /// It does not start, or not with all of the workers.
+    /// The daemon does not start, or `pm2 start` fails.
     pub(crate) fn start(home: &Path, app: &Path, workers: usize) -> anyhow::Result<Self> {
         fs::create_dir_all(home)?;
         let mut pm2 = Self {
@@ -67,7 +67,7 @@ impl Pm2 {
     /// Runs `pm2 reload app` to its end.
     ///
     /// # Errors
-    /// It cannot be started or does not end.
+    /// The command cannot be started or does not end.
     pub(crate) fn reload(&self) -> anyhow::Result<Ended> {
         self.run(&["reload", NAME])
     }

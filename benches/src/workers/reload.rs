@@ -12,13 +12,13 @@ use crate::app::{self, Does, Language};
 use crate::server::{Kind, Server, is_ours};
 use crate::table::{Row, Target};
 
-/// Time-out for further answers after a reload. It is longer than start and drain of any
-/// peer, so that the load includes the end of each reload.
+/// Time-out for further answers after a reload. No peer takes that long to start and drain its
+/// workers.
 const MORE: Duration = Duration::from_secs(20);
 const QUICK: Duration = Duration::from_millis(20);
 const SLOW: Duration = Duration::from_secs(3);
 
-/// A load ends by itself after two minutes, so a new one starts before that.
+/// The age at which a load is replaced by a new one. A load ends by itself after two minutes.
 const FRESH: Duration = Duration::from_secs(50);
 /// Requests per second of each kind of client to each server with a quick handler. With a
 /// slow handler there is no rate: each client sends its next request after an answer.

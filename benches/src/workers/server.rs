@@ -24,7 +24,7 @@ const BOOT: Duration = Duration::from_mins(1);
 /// Time-out for replacing all workers, each of which starts and finishes three-second requests.
 const RELOAD: Duration = Duration::from_mins(1);
 
-/// The supervisor.
+/// The supervisor of the workers, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// `scaledapp-sidecar` with Request dispatch.
@@ -45,7 +45,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Its name in a row.
+    /// The name in a row of the table.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Request => "Request",
@@ -60,7 +60,8 @@ impl Kind {
         }
     }
 
-    /// Why it cannot be measured on this machine, and the cure.
+    /// Why this kind cannot be measured on this machine, and the cure; `None` if it can be
+    /// measured.
     pub(crate) fn missing(self) -> Option<&'static str> {
         let there = |program| binaries::on_path(program).is_ok();
         match self {
@@ -76,7 +77,7 @@ impl Kind {
     }
 }
 
-/// Whether it is `scaledapp-sidecar`, not a peer.
+/// Whether a kind is `scaledapp-sidecar`, not a peer.
 pub(crate) fn is_ours(kind: Kind) -> bool {
     matches!(kind, Kind::Request | Kind::Connection)
 }
@@ -177,7 +178,7 @@ impl Server {
         })
     }
 
-    /// The process that was started (PM2's daemon), the parent of all others.
+    /// The process that was started (for PM2 the daemon), from which all others descend.
     pub(crate) fn root(&self) -> u32 {
         match &self.running {
             Running::Ours(sidecar) => sidecar.process.pid(),
@@ -229,8 +230,8 @@ impl Server {
         pids
     }
 
-    /// Replaces all workers. Waits for the end of the command, or, if the command is a
-    /// signal, until no old worker is left.
+    /// Replaces all workers. Waits for the end of the command, or, if the reload is a signal, until
+    /// no old worker runs.
     ///
     /// # Errors
     /// The command cannot be started or does not end, or old workers keep running.

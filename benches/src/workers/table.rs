@@ -58,7 +58,7 @@ impl Row {
         self
     }
 
-    /// Adds a note: counts, and anything else that a reader must know.
+    /// Sets the note: counts, and anything else that a reader must know.
     pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
         self.note = note.into();
         self
@@ -75,7 +75,8 @@ impl Row {
             .filter(|ratio| ratio.is_finite())
     }
 
-    /// Whether the target is met; `None` without a target or without a ratio.
+    /// Whether the target is met; `None` without a target, or if the target is a ratio and there is
+    /// none.
     pub(crate) fn met(&self) -> Option<bool> {
         match self.target? {
             Target::RatioAtLeast(bound) => self.ratio().map(|ratio| ratio >= bound),
@@ -137,7 +138,7 @@ impl Row {
 pub(crate) const HEAD: &str = "| what | ours | | peer | | ratio | target | | requests and kinds |\n\
                                |---|---|---|---|---|---|---|---|---|";
 
-/// Formats a figure with three significant digits and no exponent.
+/// Formats a figure with about three significant digits and no exponent.
 fn short(figure: f64) -> String {
     let digits = match figure.abs() {
         size if size >= 100.0 || size == 0.0 => 0,

@@ -21,7 +21,7 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// Measures latency at 250 one-shot requests per second, of which 1 % burn 50 ms.
+/// Measures latency at 250 one-shot requests per second. One request in a hundred burns 50 ms.
 pub(crate) fn fixed_rate(bench: &mut Bench) -> anyhow::Result<()> {
     let kinds = [
         Kind::Connection,

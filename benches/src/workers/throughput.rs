@@ -177,8 +177,8 @@ fn round(
     Ok(load.requests)
 }
 
-/// Measures requests for each of which a worker writes a line, into a pipe that this bench
-/// reads, or into PM2's log files.
+/// Measures requests while workers write a line for each of them, into a pipe that this bench reads
+/// or into PM2's log files.
 pub(crate) fn log_lines(bench: &mut Bench) -> anyhow::Result<()> {
     let kinds = [Kind::Shared, Kind::Connection, Kind::Request, Kind::Pm2];
     let servers = bench.start_all(&kinds, Does::Log, 2)?;
