@@ -1,7 +1,8 @@
-//! A small blocking HTTP/1.1 client that reports exactly how a request failed.
+//! A small blocking HTTP/1.1 client that reports how a request failed.
 //!
-//! It never retries. Like every client with a pool, it checks whether an idle connection was closed
-//! before reusing it. Any error after that check is a failure.
+//! The client never retries. Like other clients that keep connections, it checks whether an idle
+//! connection was closed before it uses the connection again. Any error after that check is a
+//! failure.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -234,7 +235,7 @@ impl Connection {
     /// Sends bytes as they are.
     ///
     /// # Errors
-    /// They cannot be sent.
+    /// The bytes cannot be sent.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.stream.set_write_timeout(Some(self.timeout))?;
         Ok(self.stream.write_all(bytes)?)
@@ -259,7 +260,7 @@ impl Connection {
     /// Reads `len` bytes as they are (after 101).
     ///
     /// # Errors
-    /// They do not arrive in time.
+    /// The bytes do not arrive in time.
     pub fn read_bytes(&mut self, len: usize) -> Result<Vec<u8>, Failure> {
         let deadline = Instant::now() + self.timeout;
         while self.received.len() < len {

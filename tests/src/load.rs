@@ -44,7 +44,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Eight keep-alive clients, one POST in four, on `/`, as fast as answers arrive.
+    /// Eight keep-alive clients on `/`, as fast as answers arrive. One request in four is a POST.
     pub fn on(targets: &[SocketAddr]) -> Self {
         Self {
             targets: targets.to_vec(),
@@ -85,7 +85,7 @@ impl Load {
     /// Runs until `requests` have been sent.
     ///
     /// # Errors
-    /// As [`Load::start`], or it takes longer than two minutes.
+    /// As [`Load::start`], or the requests take longer than two minutes.
     pub fn run(self, requests: u64) -> anyhow::Result<Report> {
         let running = self.start()?;
         running.wait_sent(requests, MAX_TIME)?;
@@ -160,7 +160,7 @@ impl Running {
     /// Waits until `requests` have been sent in all.
     ///
     /// # Errors
-    /// They are not sent by the deadline.
+    /// The requests are not sent by the deadline.
     pub fn wait_sent(&self, requests: u64, deadline: Duration) -> anyhow::Result<()> {
         wait::until(deadline, &format!("{requests} requests are sent"), || {
             let sent = self.sent();
@@ -175,7 +175,7 @@ impl Running {
     /// Waits until `more` further requests have been answered.
     ///
     /// # Errors
-    /// They are not answered by the deadline.
+    /// The requests are not answered by the deadline.
     pub fn wait_more(&self, more: u64, deadline: Duration) -> anyhow::Result<()> {
         let before = self.ok();
         wait::until(
@@ -359,7 +359,7 @@ pub struct Report {
     pub failures: BTreeMap<(Method, Failure), u64>,
     /// Longest time without any success, from the start to the end.
     pub longest_gap: Duration,
-    /// Answers by the value of [`Load::tally`].
+    /// The number of answers for each value of the key [`Load::tally`].
     pub tally: BTreeMap<String, u64>,
     /// Connections opened.
     pub connections: u64,
@@ -367,7 +367,7 @@ pub struct Report {
     pub p50: Duration,
     /// 99th percentile of the time of successes.
     pub p99: Duration,
-    /// From start to end.
+    /// The time from start to end.
     pub elapsed: Duration,
 }
 

@@ -20,7 +20,7 @@ const BOOT: Duration = Duration::from_mins(1);
 pub struct State {
     /// The DNS server.
     pub dns: SocketAddr,
-    /// The app's name.
+    /// The app's host name.
     pub hostname: String,
     /// The balancers' addresses.
     pub balancers: Vec<SocketAddr>,
@@ -33,9 +33,9 @@ pub struct State {
 pub struct Pod {
     /// `NAME-INDEX`.
     pub name: String,
-    /// Where the app is served.
+    /// The address on which the app is served.
     pub address: SocketAddr,
-    /// Its supervisor's admin address.
+    /// The admin address of the pod's supervisor.
     pub admin: SocketAddr,
 }
 
@@ -48,7 +48,7 @@ pub struct Local {
     pub state: State,
     /// The directory of the run's files.
     pub workdir: PathBuf,
-    /// The time from its start until the state file existed.
+    /// The time from the start until the state file existed.
     pub took: Duration,
     state_file: PathBuf,
 }
@@ -109,8 +109,8 @@ impl Local {
         })
     }
 
-    /// The balancers as a client finds them: their addresses as `scaledapp-dns` answers them, with
-    /// the port from the state file.
+    /// The balancers as a client finds them: the addresses from DNS, with the port from the state
+    /// file.
     ///
     /// # Errors
     /// The name does not resolve.
@@ -176,7 +176,7 @@ impl Local {
     /// Runs `ctl` against every pod, one after the other.
     ///
     /// # Errors
-    /// One of them ended with another code than 0.
+    /// A `ctl` command ended with another code than 0.
     pub fn ctl_all(&self, words: &[&str]) -> anyhow::Result<()> {
         for pod in &self.state.pods {
             let ended = sidecar::ctl(pod.admin, words)?;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use anyhow::bail;
 
 /// First port. The range is below that of outgoing connections (32768 and up), so that no client's
-/// connection can take a port between the check and its use.
+/// connection can take a port between the check and the use of the port.
 const FIRST: u16 = 15_000;
 const COUNT: u16 = 16_000;
 
@@ -34,14 +34,14 @@ pub fn free(address: IpAddr) -> anyhow::Result<u16> {
 /// A free port on 127.0.0.1 as an address.
 ///
 /// # Errors
-/// None is free.
+/// No port is free.
 pub fn local() -> anyhow::Result<SocketAddr> {
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     Ok(SocketAddr::new(address, free(address)?))
 }
 
-/// A loopback address that no other call in this process returns. Other processes very probably use
-/// another block.
+/// A loopback address that no other of 250 calls in this process returns. Other processes very
+/// probably use another block.
 pub fn loopback() -> Ipv4Addr {
     let block = std::process::id() as u16;
     let address = NEXT_ADDRESS.fetch_add(1, Ordering::Relaxed);

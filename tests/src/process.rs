@@ -1,7 +1,7 @@
 //! A child process under test, with captured output and signals.
 //!
 //! Dropping a [`Process`] kills the child, its process group and all of its descendants. If the
-//! test has failed, it also prints the child's last output.
+//! test has failed, dropping also prints the child's last output.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
@@ -94,7 +94,7 @@ fn code(status: ExitStatus) -> i32 {
 /// Runs a command to its end.
 ///
 /// # Errors
-/// It cannot be started, or does not end within `deadline` (then it is killed).
+/// The command cannot be started, or does not end within `deadline` (then it is killed).
 pub fn run(command: Command, deadline: Duration) -> anyhow::Result<Ended> {
     Process::spawn(command)?.wait(deadline)
 }
@@ -104,7 +104,7 @@ impl Process {
     /// and nothing on its standard input.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// The command cannot be started.
     pub fn spawn(command: Command) -> anyhow::Result<Self> {
         Self::spawn_with(command, Stdio::null())
     }
@@ -113,7 +113,7 @@ impl Process {
     /// passes one.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// The command cannot be started.
     pub fn spawn_with(mut command: Command, stdin: Stdio) -> anyhow::Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         command
@@ -191,7 +191,7 @@ impl Process {
     /// Waits until the process has written `text` to its standard error.
     ///
     /// # Errors
-    /// It has not by the deadline. The message shows what it has written.
+    /// The process has not written it by the deadline. The message shows what it has written.
     pub fn says(&self, deadline: Duration, text: &str) -> anyhow::Result<()> {
         wait::until(deadline, &format!("{} says {text:?}", self.name), || {
             let stderr = self.stderr.text();

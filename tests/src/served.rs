@@ -1,7 +1,7 @@
 //! A server under test that logs its addresses, used only through its log and its admin port.
 //!
-//! It serves tests in a server's own package, which run the binary that cargo has just built.
-//! [`crate::balancer`] and [`crate::sidecar`] start release binaries.
+//! This module is for tests in a server's own package, which run the binary that cargo has just
+//! built. [`crate::balancer`] and [`crate::sidecar`] start release binaries.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -14,17 +14,17 @@ use crate::http::{self, Response};
 use crate::process::Process;
 use crate::wait;
 
-/// Time-out for an operation that takes a moment on a busy machine.
+/// Time-out for an operation that takes a moment if the machine is not busy.
 pub const SOON: Duration = Duration::from_secs(20);
 
 /// A running server.
 #[derive(Debug)]
 pub struct Served {
-    /// Its process.
+    /// The server's process.
     pub process: Process,
-    /// Where it serves.
+    /// The address on which the server serves.
     pub address: SocketAddr,
-    /// Its admin address.
+    /// The server's admin address.
     pub admin: SocketAddr,
     /// The log's length in bytes up to the end of the line that was waited for last. No test logs
     /// more lines than [`Process`] keeps.

@@ -136,14 +136,15 @@ pub struct Worker {
 /// A running supervisor.
 #[derive(Debug)]
 pub struct Sidecar {
-    /// Its process, or that of the wrapper if the wrapper does not exec the supervisor.
+    /// The process of the supervisor, or of the wrapper if the wrapper does not exec the
+    /// supervisor.
     pub process: Process,
     /// How it was started.
     pub launch: Launch,
 }
 
 impl Sidecar {
-    /// Where the app is served.
+    /// The address on which the app is served.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((
             self.launch.host.unwrap_or(Ipv4Addr::LOCALHOST),
@@ -151,7 +152,7 @@ impl Sidecar {
         ))
     }
 
-    /// `/status`.
+    /// The content of `/status`.
     ///
     /// # Errors
     /// The admin port does not answer with 200.
@@ -208,7 +209,7 @@ impl Sidecar {
     /// Runs `ctl` with these words.
     ///
     /// # Errors
-    /// It cannot be started or does not end.
+    /// `ctl` cannot be started or does not end.
     pub fn ctl(&self, words: &[&str]) -> anyhow::Result<Ended> {
         ctl(self.launch.admin, words)
     }
@@ -241,7 +242,7 @@ pub fn ctl(admin: SocketAddr, words: &[&str]) -> anyhow::Result<Ended> {
     process::run(command, Duration::from_mins(1))
 }
 
-/// `/status` of a supervisor.
+/// The content of a supervisor's `/status`.
 ///
 /// # Errors
 /// The supervisor does not answer with 200.

@@ -93,7 +93,7 @@ impl Upstream {
         Self::start(move |mut peer| while peer.read_request().is_some() && peer.write(&answer) {})
     }
 
-    /// Where it listens.
+    /// The address on which the upstream listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

@@ -1,9 +1,10 @@
-//! Waiting for a condition with a deadline. Tests wait only in this way.
+//! Waits for a condition with a deadline. Tests wait in this way instead of sleeping for a fixed
+//! time.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-/// Time between two checks: short compared with every deadline, long compared with a check.
+/// Time between two checks: short compared with deadlines, long compared with most checks.
 const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Calls `look` until it returns `Ok`.

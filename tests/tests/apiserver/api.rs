@@ -102,7 +102,7 @@ impl Api {
         })
     }
 
-    /// The body as text.
+    /// The body of the answer to a GET, as text.
     pub(crate) fn text(&self, path: &str) -> Result<String, Refused> {
         self.call("GET", path, "application/json", None)
     }

@@ -70,7 +70,7 @@ struct Taken {
     address: Ipv4Addr,
     begun: Instant,
     behaviour: Behaviour,
-    /// The answer of its admin port, and the server that gives it.
+    /// The answer of the pod's admin port, whether the pod is ready, and the task that answers.
     admin: Option<(&'static str, bool, AbortHandle)>,
     /// The last reported status.
     reported: Value,

@@ -1,5 +1,5 @@
-//! Tests of the status if objects of an app are refused, its pods find no node, or nothing
-//! is created at all: every condition names the cause with its cure.
+//! Tests of the status if objects of an app are refused, its pods find no node, or nothing is
+//! created at all: the conditions name the cause, and its cure if there is one.
 
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,7 @@ fn a_refused_object_is_reported_itself_and_written_once() {
     story.wait_complete("hello");
 }
 
-/// The status quotes the scheduler's message with a cure. If no scheduler looks at the pod, the
+/// The status quotes the scheduler's message with a cure. If no scheduler handles the pod, the
 /// status says so, too.
 #[test]
 fn a_pod_that_finds_no_node_is_reported_with_its_cure() {

@@ -45,7 +45,7 @@ fn service(server: &Server) -> IpAddr {
     made["spec"]["clusterIP"].as_str().unwrap().parse().unwrap()
 }
 
-/// Checks that DNS answers for a name with the addresses of the app's slots.
+/// Checks that the DNS server has the addresses of the app's slots for a name.
 fn assert_is_of(story: &Story, app: &str, name: &str) {
     let slots = |app: &Value| -> Vec<Value> {
         let balancers = app["status"]["balancers"].as_array();

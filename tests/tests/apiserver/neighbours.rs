@@ -117,8 +117,8 @@ podTemplate:
     assert_eq!(writes[before.len()..], [""; 0]);
 }
 
-/// Deployment tools track their objects by labels and annotations. They would delete objects of
-/// the operator that have them.
+/// Deployment tools track their objects by labels and annotations. They would delete objects of the
+/// operator with these labels or annotations.
 #[test]
 fn labels_of_deployment_tools_stay_on_the_object_that_they_deploy() {
     let Some(story) = story("marks", 1) else {

@@ -142,8 +142,8 @@ struct Case {
     name: &'static str,
     /// Creates the obstacle before the app is applied.
     before: fn(&Story),
-    /// Fields that are applied first, until the app is complete. For cases in which balancers fail
-    /// later.
+    /// Fields that are applied first, until the app is complete. They are for cases in which
+    /// balancers fail later.
     first: Option<&'static str>,
     fields: &'static str,
     rule: fn(&Value) -> Behaviour,
@@ -599,7 +599,7 @@ fn try_case(case: &Case) {
     assert!(warnings[0].starts_with(case.reason), "{warnings:?}");
 }
 
-/// Everything that can keep pods of the app, its init container or its balancers from starting.
+/// Causes that keep pods of the app, its init container or its balancers from starting.
 #[test]
 fn each_cause_is_quoted_at_once_with_its_cure() {
     // Four cases run at a time, each in its own namespace.

@@ -1,6 +1,6 @@
-//! Tests which objects the API server accepts, by server-side apply and by a plain create,
-//! as the first `kubectl apply` makes it. `scaledapp-operator render` accepts what a plain
-//! create accepts; `operator/tests/api/render.rs` tests it with the same list.
+//! Tests which objects the API server accepts, by server-side apply and by a plain create, which is
+//! what the first `kubectl apply` sends. `scaledapp-operator render` accepts what a plain create
+//! accepts; `operator/tests/api/render.rs` tests it with the same list.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use crate::story::story;
 #[derive(Deserialize)]
 struct Same {
     taken: Vec<String>,
-    /// Refused by server-side apply.
+    /// Accepted by a plain create, but refused by server-side apply.
     nulls: Vec<String>,
     refused: Vec<String>,
 }
