@@ -1,5 +1,5 @@
 # Runs a program of the node in the network and with the resolver of a pod on
-# it, because images from scratch contain no client.
+# this node, because images from scratch contain no client.
 #   in-pod POD COMMAND…
 # The container runtime sets the pod's name in each container's environment.
 pod=$1

@@ -9,8 +9,8 @@ while [ $# -gt 0 ]; do
     shift 2
 done
 
-# Beyond the cluster nobody has a route back to a pod. Between pods the source
-# is kept, so that they see who speaks to them.
+# Outside the cluster there is no route back to a pod, so the source address is
+# replaced. Between pods it is kept, so that a pod sees which pod has connected.
 nft -f - <<N
 table ip pods {
     chain leaving {
@@ -20,10 +20,10 @@ table ip pods {
 }
 N
 
-# Pods and cluster DNS take this over. They have no IPv6, and a search domain
-# of the engine's would send every question for a short name out of the cluster.
+# Pods and cluster DNS copy these resolvers. They have no IPv6, and with a search
+# domain of the engine, queries for short names would leave the cluster.
 resolvers=$(grep -E '^nameserver [0-9.]+$' /etc/resolv.conf) &&
     printf '%s\n' "$resolvers" >/etc/resolv.conf
 
-# Last: with it the node says that it is Ready.
+# This file is written last, because with it the node becomes Ready.
 printf '%s\n' "$plugins" >/etc/cni/net.d/10-pods.conflist

@@ -1,6 +1,6 @@
 # Runs inside the root file system of a kind node while its image is made: with
 # bash -eu, in namespaces of its own (processes and mounts end with it).
-# Which services a node starts is as in kind's own images/base/Dockerfile.
+# A node starts the same services as in kind's own images/base/Dockerfile.
 mount -t proc proc /proc
 
 rm -f /lib/systemd/system/sysinit.target.wants/systemd-tmpfiles-setup.service \
@@ -14,7 +14,7 @@ echo ReadKMsg=no >>/etc/systemd/journald.conf
 ln -sf /lib/systemd/systemd /sbin/init
 systemctl --quiet enable kubelet.service containerd.service undo-mount-hacks.service
 systemctl --quiet mask systemd-binfmt.service
-# Each node gets its own when it boots.
+# Each node gets its own machine id when it boots.
 : >/etc/machine-id
 
 # kubeadm finds the images of the control plane in the node's own containerd.

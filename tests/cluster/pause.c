@@ -1,4 +1,4 @@
-/* What holds a pod's namespaces: reaps what is orphaned in it, ends when told. */
+/* The process that keeps a pod's namespaces: it reaps orphans, and ends on TERM or INT. */
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>

@@ -1,11 +1,11 @@
 //! The control plane of this layer: etcd, kube-apiserver, kube-controller-manager,
 //! kube-scheduler and the real operator, without a node or a container.
 //!
-//! Everything runs on loopback in its own network namespace. Therefore ports can be fixed,
-//! and pods can have addresses that Kubernetes accepts. All tests of a run share one control
-//! plane and use different Kubernetes namespaces. A test that needs a control plane without
-//! an operator starts another one ([`bare`]). The kernel ends every process with the thread
-//! that started it.
+//! Everything runs on loopback in a network namespace of its own. Therefore ports can be fixed, and
+//! pods can have addresses that Kubernetes accepts. All tests of a run share one control plane and
+//! use different Kubernetes namespaces. A test that needs a control plane without an operator
+//! starts another one ([`bare`]). The kernel ends the processes of a control plane with the thread
+//! that started them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -40,8 +40,8 @@ const ZONE: [&str; 3] = [
     "--zone-namespaces=own.apps.test=names-a",
     "--ns=ns1.apps.test",
 ];
-/// The admission plugin that `OpenShift` enables besides Kubernetes' defaults (which
-/// include Pod Security, quotas and limit ranges).
+/// An admission plugin that `OpenShift` enables, in addition to Kubernetes' defaults (which include
+/// Pod Security, quotas and limit ranges).
 const PLUGINS: &str = "OwnerReferencesPermissionEnforcement";
 /// How long the start may take, on two busy cores.
 const START: Duration = Duration::from_mins(2);
@@ -54,6 +54,8 @@ struct Programs {
 }
 
 impl Programs {
+    /// Finds the compiled programs.
+    ///
     /// # Errors
     /// A program does not exist. The text is the reason to print for skipped tests.
     fn find() -> Result<Self, String> {
@@ -110,8 +112,8 @@ pub(crate) struct Server {
     operator: Mutex<Option<Process>>,
     /// The processes of the control plane. They are dropped after `operator`, which uses them.
     started: Mutex<Vec<Process>>,
-    /// Sends jobs to the thread that starts all processes. The kernel ends them with this thread,
-    /// so it must live as long as they do.
+    /// Sends jobs to the thread that starts all processes. The kernel ends the processes with this
+    /// thread, so the thread must live as long as they do.
     jobs: Mutex<mpsc::Sender<Job>>,
 }
 
@@ -150,6 +152,8 @@ pub(crate) fn bare() -> Option<&'static Server> {
     }
 }
 
+/// Finds the programs, and checks that this process can make a network namespace.
+///
 /// # Errors
 /// The tests must be skipped. The text is the reason to print.
 fn ready_programs() -> Result<Programs, String> {
@@ -239,7 +243,7 @@ impl Server {
         enter(&self.network)
     }
 
-    /// Starts a process that ends with this one.
+    /// Starts a process that ends with this process.
     fn spawn(
         &self,
         program: &Path,
@@ -566,7 +570,7 @@ impl Server {
     }
 }
 
-/// The audit policy: the API server logs every write with its user.
+/// The audit policy: the API server logs every write of the operator.
 fn audit() -> Value {
     let verbs = ["create", "update", "patch", "delete"];
     json!({
@@ -580,7 +584,8 @@ fn audit() -> Value {
     })
 }
 
-/// Makes the keys with which the API server signs tokens, and the list of static tokens.
+/// Makes the keys with which the API server signs tokens, the list of static tokens, and the file
+/// of the audit policy.
 fn keys(directory: &Path) -> anyhow::Result<()> {
     std::fs::write(directory.join("audit.json"), audit().to_string())?;
     std::fs::write(

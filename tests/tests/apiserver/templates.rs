@@ -27,7 +27,7 @@ impl Story {
     }
 }
 
-/// Each container has requests and limits, none of which is too small for the limit range.
+/// The requests and limits of each container are large enough for the limit range.
 #[test]
 fn a_quota_on_requests_and_limits_and_a_limit_range_let_all_pods_in() {
     let Some(story) = story("quota", 2) else {
@@ -118,8 +118,8 @@ fn fields_of_our_containers_are_applied_and_probes_are_replaced_as_a_whole() {
     story.wait_complete("hello");
 }
 
-/// Values of `podTemplate.spec` that only the API server can refuse, with the beginning of
-/// the message.
+/// Values of `podTemplate.spec` that only the API server can refuse, each with a part of the
+/// message.
 fn refused() -> Vec<(Value, &'static str)> {
     vec![
         (

@@ -1,7 +1,7 @@
-//! Tests of an upgrade from an older version. The objects that its operator stored
-//! (`tests/fixtures/upgrade`, recorded at commit 9ff87d4) meet the present definition and
-//! operator. No pod of an app is replaced, no slot and no list of pods is ever without an
-//! endpoint, and the first rollout afterwards is safe.
+//! Tests of an upgrade from an older version. The objects that the older operator stored
+//! (`tests/fixtures/upgrade`, recorded at commit 9ff87d4) meet the present definition and operator.
+//! No pod of an app is replaced, no slot and no list of pods is ever without an endpoint, and the
+//! first rollout afterwards is safe.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -334,7 +334,7 @@ impl Seen {
     }
 }
 
-/// Uids of the app's pods, and its template.
+/// The uids of the app's pods, and the template of its Deployment.
 fn running(story: &Story, app: &str) -> (BTreeSet<String>, Value) {
     let pods = story.pods(app, "app");
     let template = story.deployment(app)["spec"]["template"].clone();

@@ -1,4 +1,4 @@
-//! The chart as helm renders it: the effect of each value, and the refused values with their cure.
+//! The chart as helm renders it: the effects of its values, and the refused values with their cure.
 //! Nothing here needs a cluster.
 //!
 //! `cargo xtask test` compiles helm and passes its path. Without a path, helm is taken from

@@ -164,7 +164,7 @@ impl Story {
     }
 }
 
-/// The status of a condition; empty if it does not exist.
+/// The status of a condition; empty if the app has no condition of that type.
 fn condition(app: &Value, name: &str) -> String {
     let conditions = app["status"]["conditions"].as_array();
     let found = conditions

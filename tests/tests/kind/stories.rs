@@ -50,7 +50,7 @@ fn an_app_is_served_from_every_worker_through_every_slot_and_found_by_dns() {
         assert!(said.contains("200"), "{said}");
     }
 
-    // Every A record answers, and the records are exactly the slots.
+    // A balancer answers at the address of each A record, and the records are exactly the slots.
     let dns = story
         .cluster
         .get(&["-n", "scaledapp-system", "service", "scaledapp-dns"])
@@ -189,7 +189,8 @@ fn without_balancers_it_is_not_ready_and_after_the_last_app_of_its_name_nothing_
         })
         .unwrap();
     story.wait_ready();
-    // An app of the same name takes over what the first has left, so that its deletion removes it.
+    // An app of the same name takes over the objects that the first app has left, so that its own
+    // deletion removes them.
     story.kubectl(&["delete", "scaledapp", "hello", "--cascade=orphan"]);
     story.apply(&hello(IMAGES[0], ""));
     story.wait_ready();

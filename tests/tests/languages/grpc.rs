@@ -1,9 +1,9 @@
-//! Real implementations of gRPC through both hops: balancer and dispatcher, in front of two workers
+//! Real gRPC implementations through both hops: balancer and dispatcher, in front of two workers
 //! that know nothing of each other.
 //!
-//! The server is that of grpc-go's interoperability tests, unchanged. Its clients are those of
-//! grpc-go, of grpcio (Python) and of grpc-js (Node). What a server does that leaves, refuses or
-//! breaks off is tested in `wire_balancer`.
+//! The server is that of grpc-go's interoperability tests, unchanged. The clients are those of
+//! grpc-go, grpcio (Python) and grpc-js (Node). `wire_balancer` tests servers that shut down,
+//! refuse calls or break off.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -46,12 +46,12 @@ struct Stack {
 }
 
 impl Stack {
-    /// `None` if Go is not installed, which has been printed.
+    /// Starts both. If Go is not installed, prints that and returns `None`.
     fn start() -> Option<Self> {
         Self::start_with(&[])
     }
 
-    /// The same; `options` are those of the balancer.
+    /// As [`Stack::start`], with `options` for the balancer.
     fn start_with(options: &[&str]) -> Option<Self> {
         if let Err(reason) = binaries::on_path("go") {
             println!("{reason}");
@@ -123,7 +123,7 @@ fn the_interoperability_cases_pass_over_tls() {
     pass_all_cases(&stack, &options);
 }
 
-/// One empty call over a connection of its own, or over a kept one.
+/// Makes one empty call on a connection. Returns the fields with its status.
 async fn empty_call(sender: &mut h2::client::SendRequest<Bytes>) -> anyhow::Result<HeaderMap> {
     poll_fn(|context| sender.poll_ready(context)).await?;
     let request = Request::post("http://a.test/grpc.testing.TestService/EmptyCall")
@@ -142,7 +142,7 @@ async fn empty_call(sender: &mut h2::client::SendRequest<Bytes>) -> anyhow::Resu
     Ok(trailers)
 }
 
-/// Calls for as long as `act` runs. Returns how many there were; none may fail.
+/// Makes calls while `act` runs. Returns their number; none may fail.
 fn under_calls(to: SocketAddr, act: impl FnOnce() + Send + 'static) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -201,7 +201,7 @@ fn a_reload_of_all_workers_loses_no_call_and_calls_go_to_all_workers() {
     assert!(of_workers.count() >= 2, "{metrics}");
 }
 
-/// A client in another language: its script gets the address.
+/// Runs a client in another language. Its script gets the address as an argument.
 fn client_of(program: &std::path::Path, script: &str) {
     if !program.exists() {
         println!(

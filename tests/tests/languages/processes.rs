@@ -111,9 +111,10 @@ fn a_parent_that_binds_and_children_that_accept() {
     );
 }
 
-/// This is a documented limit. A worker is the process that the supervisor started. If it goes into
-/// the background, it ends for the supervisor, which starts another one and gives up after three
-/// starts. The background process is no longer in the worker's process group, so it may survive.
+/// This is a documented limit. A worker is the process that the supervisor started. If that process
+/// exits after it has started a background process, the supervisor starts another worker, and gives
+/// up after three starts. The background process is no longer in the worker's process group, so it
+/// may survive.
 #[test]
 fn a_server_that_daemonises_is_not_supported() {
     if !has("python3") {

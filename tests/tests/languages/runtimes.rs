@@ -23,7 +23,7 @@ pub(crate) enum Place {
 
 /// A server of a runtime.
 pub(crate) struct Runtime {
-    /// Its name in the table.
+    /// The name in the table.
     pub(crate) name: &'static str,
     pub(crate) place: Place,
     /// The arguments with which the program prints its version.
@@ -41,7 +41,7 @@ pub(crate) type Start = Box<dyn Fn(u16) -> Vec<String>>;
 
 /// A runtime that is installed.
 pub(crate) struct Found {
-    /// Its version, as it prints it.
+    /// The version, as the program prints it.
     pub(crate) version: String,
     /// The command that serves on a port.
     pub(crate) command: Start,

@@ -14,7 +14,7 @@ use crate::{SOON, fixture, installed, words};
 
 const MODULES: &str = "socketio/node_modules";
 
-/// `None` if the packages are not installed, which has been printed.
+/// The path of Node. If Node or the packages are not installed, prints that and returns `None`.
 fn node() -> Option<String> {
     match binaries::on_path("node") {
         Ok(node) if installed(MODULES).exists() => Some(node.to_string_lossy().into_owned()),

@@ -1,4 +1,4 @@
-//! Finds which file of a crate imports from which other file. It reads the tokens of the sources,
+//! Finds which file of a crate imports from which other file. The tokens of the sources are read,
 //! so that paths in code and in macros count like `use`.
 //!
 //! An import leads to the file that defines the item, even through a re-export (`pub use`). Test
@@ -32,13 +32,13 @@ struct Module {
     file: usize,
     parent: Option<usize>,
     children: BTreeMap<String, usize>,
-    /// The items that it defines itself.
+    /// The items that the module defines itself.
     items: BTreeSet<String>,
-    /// The names that it imports by `use`, each with its path.
+    /// The names that the module imports by `use`, each with its path.
     names: BTreeMap<String, Vec<String>>,
-    /// The paths that it imports completely (`use path::*`).
+    /// The paths that the module imports completely (`use path::*`).
     globs: Vec<Vec<String>>,
-    /// Every path in its code.
+    /// Every path in the module's code.
     paths: BTreeSet<Vec<String>>,
 }
 
@@ -198,8 +198,8 @@ impl Graph {
         }
     }
 
-    /// The file that defines the item of `path`, as the module `at` writes it. `None` for a module,
-    /// or for an item of another package.
+    /// The file that defines the item to which `path` leads if it is written in the module `at`.
+    /// `None` for a module, or for an item of another package.
     fn resolve(&self, at: usize, path: &[String], depth: usize) -> Option<usize> {
         // A name may refer to itself (`use clap;`).
         if depth > 16 {
@@ -221,7 +221,8 @@ impl Graph {
                 return self.resolve(inner, rest, depth + 1);
             }
         }
-        // If a module of this package does not define the name, a macro in that module does.
+        // If the path leads to a module of this package that does not define the name, a macro in
+        // that module probably defines it.
         is_ours.then_some(module.file)
     }
 

@@ -1,8 +1,8 @@
 //! Decides which imports between the files of a package are allowed: no circles, and no import from
 //! the file of a module above.
 //!
-//! The present exceptions are listed here, each with its cure. The lists only shrink: an entry that
-//! no longer applies fails the test and must be removed.
+//! The present exceptions are listed here, each with a reason or a cure. No exception may be added,
+//! and an entry that no longer applies fails the test and must be removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

@@ -54,9 +54,9 @@ pub(crate) struct Linked {
     pub(crate) version: String,
     /// An SPDX expression.
     pub(crate) license: String,
-    /// The registry that it comes from; `None` for packages of the workspace.
+    /// The registry that the package comes from; `None` for packages of the workspace.
     pub(crate) source: Option<String>,
-    /// The names of its direct dependencies.
+    /// The names of the direct dependencies.
     pub(crate) on: BTreeSet<String>,
 }
 

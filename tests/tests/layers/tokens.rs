@@ -10,9 +10,9 @@ use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 /// The content of one module.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// The items that it defines itself.
+    /// The items that the module defines itself.
     pub(crate) items: BTreeSet<String>,
-    /// Its submodules; those without a body are files.
+    /// The submodules; those without a body are files.
     pub(crate) modules: Vec<(String, Option<TokenStream>)>,
     /// The paths after `use`, each with its local name; `path::*` has none.
     pub(crate) uses: Vec<(Option<String>, Vec<String>)>,
@@ -29,7 +29,7 @@ const NAMING: [&str; 8] = [
 const UNBRACED: [&str; 4] = ["use", "type", "const", "static"];
 
 impl Found {
-    /// Reads `tokens`. They define items of the module only at its top level.
+    /// Reads `tokens`. Items belong to the module only if they are at its top level (`is_top`).
     pub(crate) fn walk(&mut self, tokens: TokenStream, is_top: bool) {
         let tokens: Vec<_> = tokens.into_iter().collect();
         let mut at = 0;

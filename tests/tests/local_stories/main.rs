@@ -21,7 +21,7 @@ use scaledapp_tests::binaries;
 use scaledapp_tests::load::{Load, Report};
 use scaledapp_tests::local::Local;
 
-/// Time-out for an operation that takes a moment on a busy machine.
+/// Time-out for an operation that takes a moment if the machine is not busy.
 const SOON: Duration = Duration::from_secs(20);
 
 /// Least number of requests of each load.

@@ -38,7 +38,7 @@ pub(crate) enum Way {
     Forward,
 }
 
-/// The running servers; dropping it ends them.
+/// The running servers, which end when this value is dropped.
 pub(crate) struct Lab {
     /// The recursors' names and addresses.
     pub(crate) recursors: [(&'static str, SocketAddr); 2],

@@ -44,8 +44,9 @@ fn every_case_passes_over_tls() {
     assert!(output.contains(wanted), "{output}");
 }
 
-/// A port without TLS speaks both protocols, so a connection that does not begin with the preface
-/// of HTTP/2 is one of HTTP/1.1 and is answered in it. That is the one case that cannot pass.
+/// A port without TLS speaks both protocols, so a connection that does not begin with the HTTP/2
+/// preface counts as an HTTP/1.1 connection and is answered in HTTP/1.1. This is the one case that
+/// cannot pass.
 #[test]
 fn every_case_but_that_of_the_preface_passes_without_tls() {
     let upstream = Upstream::answering("hello").unwrap();

@@ -1,8 +1,8 @@
-//! Calls of gRPC through a balancer to a server that speaks HTTP/2 only, with the `h2` crate on both
+//! gRPC calls through a balancer to a server that speaks HTTP/2 only, with the `h2` crate on both
 //! sides.
 //!
-//! Real implementations of gRPC are tested in the layer `languages`. Here, the server does what
-//! these do only by chance: it refuses, leaves, breaks off.
+//! The layer `languages` tests real gRPC implementations. Here, the server does on purpose what
+//! these do only by chance: it refuses calls, shuts down, or breaks off.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::SOON;
 use crate::http2::{Client, run};
 
-/// One message of gRPC.
+/// One gRPC message.
 fn message(text: &str) -> Bytes {
     let mut bytes = vec![0];
     bytes.extend_from_slice(&u32::try_from(text.len()).unwrap().to_be_bytes());
@@ -35,7 +35,7 @@ fn message(text: &str) -> Bytes {
 struct Seen {
     connections: AtomicU32,
     calls: Mutex<BTreeMap<String, u32>>,
-    /// Why streams were reset by the balancer.
+    /// The codes with which the balancer has reset streams.
     resets: Mutex<Vec<Reason>>,
     heads: Mutex<Vec<HeaderMap>>,
 }
@@ -46,7 +46,7 @@ impl Seen {
     }
 }
 
-/// A server; the path of a call says what it does. It runs as long as the process.
+/// A server whose behaviour depends on the path of a call. It runs until the process ends.
 struct Server {
     address: SocketAddr,
     seen: Arc<Seen>,
@@ -86,7 +86,7 @@ async fn serve(socket: TcpStream, seen: Arc<Seen>) {
         *seen.calls.lock().unwrap().entry(path.clone()).or_default() += 1;
         seen.heads.lock().unwrap().push(request.headers().clone());
         match path.as_str() {
-            // The streams that have begun go on.
+            // Streams that have begun continue.
             "/leave" => connection.graceful_shutdown(),
             "/abort" => {
                 abort(&mut connection, request, respond).await;
@@ -124,7 +124,7 @@ fn status(code: u32) -> HeaderMap {
     trailers
 }
 
-/// Sends bytes at the pace of the windows.
+/// Sends bytes as fast as the flow-control windows allow.
 async fn send_all(send: &mut SendStream<Bytes>, mut left: Bytes) {
     while !left.is_empty() {
         send.reserve_capacity(left.len());
@@ -209,7 +209,7 @@ struct Ended {
 }
 
 impl Ended {
-    /// The status, wherever it is.
+    /// The status, from the trailer fields or from the head.
     fn status(&self) -> Option<&str> {
         let trailers = self.trailers.as_ref().ok()?;
         let status = trailers.get("grpc-status");
@@ -247,7 +247,7 @@ async fn whole(answer: h2::client::ResponseFuture) -> Ended {
 /// One call with one message.
 async fn unary(client: &mut Client, request: Request<()>) -> Ended {
     let (answer, mut send) = client.send(request, false).await;
-    // The call may have ended before its message.
+    // The call may have ended before the message is sent.
     let _ended = send.send_data(message("hello"), true);
     whole(answer).await
 }
@@ -391,7 +391,7 @@ fn a_deadline_ends_the_call_on_both_sides() {
         let ended = unary(&mut client, call).await;
         assert_eq!(ended.status(), Some("4"), "{ended:?}");
         assert!(start.elapsed() >= Duration::from_millis(250));
-        // A time in no known form is no deadline.
+        // A malformed `grpc-timeout` sets no deadline.
         let call = request_with("/echo", &[("grpc-timeout", "5x")]);
         assert_eq!(unary(&mut client, call).await.status(), Some("0"));
     });

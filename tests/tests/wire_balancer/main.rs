@@ -27,5 +27,5 @@ mod websockets;
 
 use std::time::Duration;
 
-/// Time-out for an operation that takes a moment on a busy machine.
+/// Time-out for an operation that takes a moment if the machine is not busy.
 const SOON: Duration = Duration::from_secs(10);

@@ -65,7 +65,7 @@ fn a_cookie_for_what_is_gone_or_never_was_is_replaced() {
     ] {
         assert!(get(&balancer, &[("Cookie", wrong)]).1.is_some(), "{wrong}");
     }
-    // Of several, the first that is valid counts.
+    // Of several cookies, the first valid one counts.
     let several = format!("SCALEDAPP=old; {pair}");
     assert_eq!(
         get(&balancer, &[("Cookie", &several)]),

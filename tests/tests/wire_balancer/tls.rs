@@ -29,7 +29,7 @@ impl Authority {
         self.client_with(None)
     }
 
-    /// A client that trusts this authority. It shows a certificate of any authority, or none.
+    /// A client that trusts this authority. The client shows the certificate `shown`, or none.
     fn client_with(&self, shown: Option<(String, String)>) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();

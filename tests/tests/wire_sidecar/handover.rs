@@ -1,4 +1,4 @@
-//! Several unmodified processes on one port: how and when they get it.
+//! Several unmodified processes on one port: how and when they get the port.
 
 use std::time::{Duration, Instant};
 

@@ -42,7 +42,7 @@ use scaledapp_tests::binaries::has;
 use scaledapp_tests::http::{self, Request};
 use scaledapp_tests::wait;
 
-/// Time-out for an operation that takes a moment on a busy machine.
+/// Time-out for an operation that takes a moment if the machine is not busy.
 const SOON: Duration = Duration::from_secs(10);
 
 /// Sends one request on a new connection and returns the pid that answered.
