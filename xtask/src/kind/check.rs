@@ -1,6 +1,6 @@
-//! `cargo xtask kind check`: tries once what tests rely on in a cluster: an image without a
-//! registry, the strictest Pod Security, the socket hand-over in a pod, connections between pods on
-//! different nodes, and Service DNS.
+//! `cargo xtask kind check`: tries once what tests rely on in a cluster. These are an image without
+//! a registry, the strictest Pod Security, the socket hand-over in a pod, connections between pods
+//! on different nodes, and Service DNS.
 
 use std::fs;
 use std::time::Duration;

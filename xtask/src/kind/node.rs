@@ -1,6 +1,6 @@
 //! Builds a node image for kind without a container registry, from Debian packages, kind's own node
-//! files and the programs of `recipe`. The images of the control plane are made from these
-//! programs, too, and are already in the node's containerd. `source` decides whether an image is
+//! files and the programs of `recipe`. The images of the control plane are made from these programs
+//! and `pause.c`, and are already in the node's containerd. `source` decides whether an image is
 //! built.
 //!
 //! The content follows kind's images/base/Dockerfile and `kind build node-image`. Comments give the
@@ -122,7 +122,7 @@ pub(crate) fn ensure_image(cache: &Cache, engine: &Engine, image: &str) -> anyho
         version: golang::kubernetes_version()?,
     };
     // The work directory is not in /tmp, which may be in memory or too small. A killed run leaves
-    // its directory behind, so that is removed first.
+    // its directory behind, so an existing directory is removed first.
     let work = cache.at("work")?;
     remove(&work)?;
     let root = work.join("root");
