@@ -24,7 +24,7 @@ const COOKIE: &str = "SCALEDAPP";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sticky {
     /// By a cookie of this name, which the proxy sets. Sessions of engine.io (socket.io) come back
-    /// without the cookie as well, see [`EngineIo`].
+    /// without the cookie as well: their ids decide.
     Cookie(&'static str),
     /// Requests with the same value of this field go to the same server.
     Field(&'static str),
