@@ -14,6 +14,7 @@
 mod api;
 #[path = "../../src/authority.rs"]
 mod authority;
+mod h2c;
 mod status;
 mod stories;
 mod tls;
