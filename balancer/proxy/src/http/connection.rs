@@ -269,6 +269,8 @@ fn parse(
     } else {
         String::new()
     };
+    let is_grpc = request.is_grpc();
+    let timeout = is_grpc.then(|| request.grpc_timeout()).flatten();
     let meta = RequestMeta {
         framing: request.framing,
         version: request.version,
@@ -277,15 +279,11 @@ fn parse(
         is_idempotent: request.is_idempotent(),
         is_repeated: trust == Trust::Behind && request.is_repeated(),
         upgrade: request.upgrade,
-        is_websocket: request
-            .field("upgrade")
-            .is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket")),
+        is_websocket: request.upgrade && is_websocket(&request),
         expects_continue: request.expects_continue,
         takes_trailers: request.takes_trailers(),
-        is_grpc: request.is_grpc(),
-        until: request
-            .grpc_timeout()
-            .map(|time| thread.clock.now().saturating_add(time)),
+        is_grpc,
+        until: timeout.map(|time| thread.clock.now().saturating_add(time)),
         returning: thread
             .config
             .sticky
@@ -333,6 +331,11 @@ fn parse(
 fn own_cookie(thread: &Thread, shows_token: bool) -> Option<&'static str> {
     let is_last = thread.config.role == Role::Dispatcher || !shows_token;
     thread.config.sticky?.cookie().filter(|_| is_last)
+}
+
+fn is_websocket(request: &http1::Request<'_>) -> bool {
+    let protocol = request.field("upgrade");
+    protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
 }
 
 /// Closes the proxy's side and reads, for a while, what the client still sends.
