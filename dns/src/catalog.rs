@@ -17,8 +17,8 @@ pub(crate) struct Catalog {
     entries: Vec<Entry>,
     /// The addresses published last for each name; kept while none is healthy.
     published: BTreeMap<Name, Records>,
-    /// Names of which no probe reaches an address. Their addresses are published because the
-    /// operator reports that these addresses serve.
+    /// Names none of whose addresses can be reached by probes. The addresses are published
+    /// nevertheless, because the operator reports that they serve.
     unreached: BTreeSet<Name>,
     health: BTreeMap<SocketAddr, Health>,
     loaded: bool,
@@ -161,7 +161,8 @@ impl Catalog {
         verdicts && decided
     }
 
-    /// Names whose addresses no probe reaches, but which the operator reports as serving.
+    /// Names none of whose addresses can be reached by probes, although the operator reports that
+    /// these addresses serve.
     pub(crate) fn unreached(&self) -> &BTreeSet<Name> {
         &self.unreached
     }

@@ -1,9 +1,9 @@
 //! The `ScaledApp`s of a cluster as a source of records. This module watches them, in all
 //! namespaces or in some, and publishes what [`crate::apps`] reads from them.
 //!
-//! The server needs only `list` and `watch` of `scaledapps` in these namespaces. The last set
-//! stays in force while the API server cannot be reached. A namespace that cannot be read does
-//! not delay the others.
+//! The server needs only `list` and `watch` of `scaledapps` in these namespaces. The last set of
+//! records stays in force while the API server cannot be reached. A namespace that cannot be read
+//! delays the others only for about two seconds.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -38,7 +38,7 @@ impl Health {
         }
     }
 
-    /// Whether it has failed for longer than a balancer takes to start.
+    /// Whether the address has failed probes for longer than a balancer takes to start.
     pub(crate) fn is_out_of_reach(self) -> bool {
         matches!(self, Self::Unhealthy { failures } if failures >= OUT_OF_REACH)
     }

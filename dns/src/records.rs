@@ -26,8 +26,8 @@ pub(crate) struct Entry {
     pub(crate) withdrawn: BTreeSet<IpAddr>,
     /// Port on which an address must accept TCP. Without a port, the address counts as healthy.
     pub(crate) probe: Option<u16>,
-    /// Whether the operator reports that all addresses except the withdrawn ones serve. Used if no
-    /// probe reaches any of them.
+    /// Whether the operator reports that all addresses except the withdrawn ones serve. This counts
+    /// if probes can reach none of the addresses that serve.
     pub(crate) vouched: bool,
 }
 

@@ -29,7 +29,7 @@ use crate::service;
 use crate::tcp;
 use crate::udp::Udp;
 
-/// Attempts to find one port that is free for both protocols.
+/// Attempts to find a port that is free for both UDP and TCP.
 const PORT_TRIES: u32 = 16;
 /// How often the records file is checked for a change.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -44,7 +44,7 @@ const STALE: &str = "cannot read the ScaledApps of the cluster: the names that w
 const NEVER_READ: &str = "cannot read the ScaledApps of the cluster: until that succeeds, queries get SERVFAIL and /readyz is 503; it is retried. Is the API server reachable, and may this ServiceAccount list and watch scaledapps.scaledapp.io?";
 const NO_GLUE: &str = "the zone's name servers have no address: they can only be used through a forward or stub zone, because recursors that follow a delegation need an address";
 
-/// Runs until a signal ends it; an error means that it could not start.
+/// Runs the server until a signal ends it. An error means that the server could not start.
 pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -144,7 +144,7 @@ async fn follow_service(name: Option<String>) -> anyhow::Result<watch::Receiver<
     Ok(state)
 }
 
-/// Binds both protocols to one port.
+/// Binds UDP and TCP to one port.
 async fn bind(address: SocketAddr) -> io::Result<(Udp, TcpListener)> {
     let mut tries = 0;
     loop {
@@ -152,8 +152,8 @@ async fn bind(address: SocketAddr) -> io::Result<(Udp, TcpListener)> {
         let udp = Udp::bind(address).await?;
         match tcp::bind(udp.local_addr()?).await {
             Ok(tcp) => return Ok((udp, tcp)),
-            // With port 0, the port chosen for UDP may be taken for TCP. The next attempt gets
-            // another one.
+            // With port 0, the port chosen for UDP may be in use for TCP. The next attempt gets
+            // another port.
             Err(error)
                 if address.port() == 0
                     && error.kind() == io::ErrorKind::AddrInUse

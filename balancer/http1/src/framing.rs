@@ -52,8 +52,8 @@ impl Told {
             (None, None) => Ok(Self::Nothing),
             (Some(_), Some(_)) => Err(Fault::LengthAndCoding),
             (Some(length), None) => match sender {
-                // This is refused even for equal numbers: a canonical message gives the
-                // length once.
+                // A second `Content-Length` is refused even if its number is equal: a canonical
+                // message gives the length once.
                 Sender::Client if lengths.next().is_some() => Err(Fault::LengthRepeated),
                 Sender::Client => number(length).map(Self::Length).ok_or(Fault::Length),
                 Sender::Server => same_length(length, lengths),
@@ -111,7 +111,7 @@ fn chunked_again<'b>(
 
 fn only_chunked(coding: &[u8], version: Version) -> Result<Told, Fault> {
     if version == Version::Http10 {
-        // RFC 9112 section 6.1: the framing of such a message is faulty.
+        // RFC 9112 section 6.1: a coding in a message of HTTP/1.0 is faulty framing.
         Err(Fault::CodingOld)
     } else if coding.eq_ignore_ascii_case(b"chunked") {
         Ok(Told::Chunked)

@@ -15,7 +15,8 @@ pub(crate) enum Known {
     /// 3875 section 4.1.18); for some servers it is any byte that is neither a letter nor a
     /// digit.
     Shadow,
-    /// Only a proxy can say this about a client, and the codec does not write it itself.
+    /// A statement about a client that only a proxy can make and that the codec does not write
+    /// itself.
     Claim,
     /// `Proxy`, which gateway interfaces turn into the variable `HTTP_PROXY` (CVE-2016-5385
     /// and similar faults).
@@ -135,7 +136,7 @@ impl Known {
         Self::Other
     }
 
-    /// Whether it determines the end of a message or of its connection.
+    /// Whether the field determines the end of a message or of its connection.
     pub(crate) const fn frames(self) -> bool {
         matches!(
             self,

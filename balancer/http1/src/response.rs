@@ -51,7 +51,7 @@ pub enum Elsewhere {
     Interrupted,
 }
 
-/// The value of both fields.
+/// The value of `Scaledapp-Not-Executed` and of `Scaledapp-Interrupted`.
 pub(crate) const RETRY: &[u8] = b"retry";
 
 /// A complete, well-formed head.

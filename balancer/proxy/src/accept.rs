@@ -89,7 +89,8 @@ async fn serve(seed: Seed) -> io::Result<()> {
         thread: &thread,
         connections: &connections,
     };
-    // The table's owner may end first; then the last table stays in force.
+    // The table's owner may be dropped before this thread ends; then the last table stays in
+    // force.
     let mut has_owner = true;
     loop {
         let stages = thread.activity.stage();

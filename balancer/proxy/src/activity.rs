@@ -109,7 +109,8 @@ impl Activity {
         }
     }
 
-    /// Records that a tick has been done. `is_awaited`: something waits for the next one.
+    /// Records that a tick has been done. `is_awaited` says whether something waits for the next
+    /// tick.
     pub(crate) fn ticked(&self, now: Duration, is_awaited: bool) {
         let is_quiet = now.saturating_sub(self.latest.get()) >= QUIET;
         self.rests.set(!is_awaited && is_quiet);

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::name::{MAX_NAME, Name};
 
-/// Most addresses in one answer. Eight AAAA records of the longest name take 506 bytes with an
-/// OPT, so address answers are never truncated.
+/// Most addresses in one answer. An answer with eight AAAA records of the longest name and an OPT
+/// has 506 bytes, so answers with addresses are never truncated.
 pub const ADDRESSES_PER_ANSWER: usize = 8;
 /// Time to live of addresses if none is healthy: short, so that clients soon query again.
 pub const FAIL_OPEN_TTL: Duration = Duration::from_secs(5);

@@ -78,7 +78,8 @@ fn a_name_without_the_type_asked_for_still_exists() {
         let RData::SOA(data) = &soa.data else {
             panic!("{soa}")
         };
-        // coredns#2294: BIND caches the answer for the TTL, others for the smaller of the two.
+        // coredns#2294: BIND caches the answer for the SOA's TTL, others for the smaller of that
+        // TTL and MINIMUM.
         assert_eq!((soa.ttl, data.minimum), (5, 5));
     }
 }

@@ -22,7 +22,7 @@ fn each_address_comes_first_equally_often() {
         assert_eq!(addresses.len(), 3);
         *first.entry(addresses[0]).or_insert(0) += 1;
     }
-    // 300 each; 71 are five standard deviations.
+    // Each address is expected to come first 300 times; 71 is five standard deviations.
     assert!(
         first.len() == 3 && first.values().all(|n| n.abs_diff(300) < 71),
         "{first:?}"

@@ -218,8 +218,8 @@ fn put_origin(out: &mut Vec<u8>, request: &Request<'_>, origin: &Origin<'_>) {
     let ours = origin.scheme.as_bytes();
     let scheme = match origin.trust {
         Trust::Edge => ours,
-        // The other fields are searched only if this one is missing: ScaledApp proxies send
-        // this one.
+        // Other fields are searched for the scheme only if `X-Forwarded-Proto` is missing:
+        // ScaledApp proxies send `X-Forwarded-Proto`.
         _ if request.section.first(Known::ForwardedProto).is_some() => ours,
         _ => request.scheme_otherwise().unwrap_or(ours),
     };

@@ -2,7 +2,7 @@
 
 use scaledapp_http1::{BodyReader, BodyWriter, Framing, Malformed};
 
-/// The data, the number of consumed bytes, and how it ended.
+/// The data, the number of consumed bytes, and how the body ended.
 type Outcome = (Vec<u8>, usize, Result<bool, &'static str>);
 
 /// Reads everything in `parts`, as a connection would.

@@ -113,7 +113,7 @@ fn a_refusal_names_the_cure() {
     ] {
         let message = ownership.check(hostname, "b").unwrap_err().to_string();
         assert!(message.contains(part), "{message}");
-        // The message must not list the namespaces that may have it.
+        // The message must not list the namespaces that may have the name.
         assert!(!message.contains('['), "{message}");
     }
 }
