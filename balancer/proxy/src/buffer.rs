@@ -58,7 +58,7 @@ impl Buffers {
 }
 
 /// How many bytes of answers a thread keeps for slow readers. Beyond that, a server has to
-/// wait for its reader again.
+/// wait until the client reads.
 const MAX_HELD_BYTES: usize = 32 << 20;
 
 /// The bytes of an answer that one connection keeps for a slow reader.

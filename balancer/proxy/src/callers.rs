@@ -84,8 +84,8 @@ impl KnownCallers {
     }
 }
 
-/// How to treat a caller. If `trust` is [`Trust::Behind`], this applies to a caller that
-/// sends one of the `tokens`, or to every caller if no token is required (`None`).
+/// How to treat a caller. If `trust` is [`Trust::Behind`], a caller is treated as a ScaledApp
+/// proxy if it sends one of the `tokens`, or if no token is required (`None`).
 fn trust(trust: Trust, tokens: Option<&Tokens>, shown: Option<&[u8]>, is_named: bool) -> Trust {
     let is_ours = || match tokens {
         None => true,

@@ -84,7 +84,7 @@ enum Pace {
 #[derive(Debug)]
 struct Step {
     at: Duration,
-    /// Since when it has been idle, or since when its client has not sent or read.
+    /// Since when the connection has been idle, or since when its client has not sent or read.
     since: Duration,
     waker: Option<Waker>,
     /// Bytes of memory that the connection holds.
@@ -148,7 +148,7 @@ impl Clock {
         self.now.set(now);
     }
 
-    /// Checks all deadlines; with `ends_idle`, those of idle connections pass as well.
+    /// Checks all deadlines. With `ends_idle`, the deadlines of all idle connections pass now.
     pub(crate) fn tick(&self, now: Duration, ends_idle: bool) -> Tick {
         self.now.set(now);
         let (mut is_busy, mut held) = (false, 0);
@@ -304,8 +304,8 @@ impl Steps {
         step.pass(slot, &mut self.passed)
     }
 
-    /// Ends a connection even if it is busy. It is then no longer counted and not cut
-    /// twice.
+    /// Ends a connection even if it is busy. Its memory no longer counts afterwards, so the
+    /// connection is not cut twice.
     fn cut(&mut self, slot: Slot, why: Cut) -> Option<Waker> {
         let step = &mut self.all[slot.index()];
         step.held = 0;
@@ -316,7 +316,7 @@ impl Steps {
 
 impl Step {
     /// The deadline has passed. Returns the waker of its task; if the connection is parked,
-    /// its slot is recorded instead. Either happens only once.
+    /// its slot is recorded instead. A second call does neither.
     fn pass(&mut self, slot: Slot, parked: &mut Vec<Slot>) -> Option<Waker> {
         if std::mem::take(&mut self.is_parked) {
             parked.push(slot);

@@ -35,8 +35,8 @@ pub enum UpstreamProtocol {
 pub struct Limits {
     /// Client connections of all threads together. At the limit, a new connection replaces
     /// the one that has waited longest for a request, or else the one whose client has not
-    /// sent or read for longest. While servers work on all of them, new connections wait in
-    /// the listen queue.
+    /// sent or read for longest. While servers work on the requests of all connections, new
+    /// connections wait in the listen queue.
     pub connections: u32,
     /// Client connections of one address; further ones get 503 and are closed. The limit
     /// does not apply behind a ScaledApp balancer ([`Trust::Behind`]), because all
@@ -52,7 +52,7 @@ pub struct Limits {
     /// refused.
     pub waiting: u32,
     /// How long a request waits for an endpoint before it gets 503: the sum of all its
-    /// waits. Both kinds of 503 carry `Retry-After: 1` (seconds).
+    /// waits. This 503 and the one of [`Self::waiting`] carry `Retry-After: 1` (seconds).
     pub waiting_time: Duration,
     /// The time for a request's head, from its first byte to its last, and for the first
     /// byte of a new connection.
@@ -64,13 +64,13 @@ pub struct Limits {
     /// The time from the end of a request, or from the last interim response, to the end of
     /// the answer's head; after that the client gets 504.
     pub answer_time: Duration,
-    /// The time between two bytes of a body, from or to either side. It also bounds how
-    /// long the proxy waits for a client that reads slowly, see [`Self::body_rate`].
+    /// The time between two bytes of a body, from or to the client or the endpoint. It also
+    /// bounds how long the proxy waits for a client that reads slowly, see [`Self::body_rate`].
     pub stall_time: Duration,
     /// As [`Self::stall_time`], for an answer that is marked as a stream, such as
     /// `text/event-stream`.
     pub stream_time: Duration,
-    /// How long both sides of an upgraded connection may be silent.
+    /// How long an upgraded connection may last without a byte from the client or the endpoint.
     pub upgrade_time: Duration,
     /// How long the proxy may wait in total for the bytes of one request body; after that
     /// the client gets 408.
@@ -158,8 +158,9 @@ pub enum HeadLimitError {
 }
 
 impl Limits {
-    /// The limits with the heads that `--head-bytes` and `--head-fields` allow: one number
-    /// for requests and answers, or the default of each.
+    /// The limits with the heads that `--head-bytes` and `--head-fields` allow. A number that is
+    /// given applies to requests and answers; without it, requests and answers keep their
+    /// different defaults.
     ///
     /// # Errors
     /// A number is out of range.

@@ -104,8 +104,8 @@ impl ConnectionLimit {
         }
     }
 
-    /// Notifies the thread once a connection has ended. The caller must check again
-    /// afterwards.
+    /// Notifies the thread once a connection has ended. After this call, the caller must check
+    /// again whether there is room.
     pub(crate) fn wait(&self, thread: &Arc<Notify>) {
         let mut waits = lock(&self.waits);
         if !waits.iter().any(|waits| Arc::ptr_eq(waits, thread)) {

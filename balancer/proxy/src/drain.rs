@@ -122,8 +122,8 @@ impl Departure {
         }
         if self.closing.is_none() {
             let is_quiet = now.saturating_sub(arrival.max(self.begun)) >= quiet;
-            // Some clients never learn that the server shuts down. Half of the time is
-            // reserved for requests in flight.
+            // Some clients never learn that the server shuts down. Half of the time until the
+            // deadline is reserved for requests in flight.
             if elapsed >= min && (is_quiet || elapsed >= deadline / 2) {
                 self.closing = Some(now);
             }

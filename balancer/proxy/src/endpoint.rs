@@ -49,13 +49,14 @@ pub struct Endpoint {
     address: SocketAddr,
     standing: AtomicU8,
     in_flight: AtomicU32,
-    /// How many of those in flight are connections that have switched to another protocol.
+    /// How many of the requests in flight are connections that have switched to another protocol.
     upgraded: AtomicU32,
-    /// How many of those in flight are requests whose client is expected to act next.
+    /// How many of the requests in flight have a client that is expected to act next.
     held_up: AtomicU32,
-    /// When it last sent something, in microseconds on the process's clock.
+    /// When the endpoint last sent something, in microseconds on the process's clock.
     heard: AtomicU64,
-    /// When the first of the requests that now await an answer arrived, on the same clock.
+    /// When the first of the requests that now await an answer arrived, in microseconds on the
+    /// process's clock.
     asked: AtomicU64,
     capacity: AtomicU32,
     /// The reported requests in flight and queued, minus those that this process had in
@@ -64,7 +65,7 @@ pub struct Endpoint {
     closed: AtomicBool,
     retired: AtomicBool,
     hands_back: AtomicBool,
-    /// How many of those in flight may be requests that end workers.
+    /// How many of the requests in flight may be requests that end workers.
     suspects: AtomicU32,
     /// How many requests broke off there.
     broken: AtomicU32,
@@ -481,7 +482,7 @@ pub(crate) struct InFlight<'a> {
     is_upgraded: Cell<bool>,
     is_held_up: Cell<bool>,
     is_suspect: Cell<bool>,
-    /// No waiting request is woken when it ends.
+    /// No waiting request is woken when this request ends.
     is_quiet: bool,
 }
 

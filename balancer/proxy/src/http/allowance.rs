@@ -7,9 +7,10 @@
 //! an app that takes its time to read an upload costs the client nothing. Time is an
 //! argument.
 //!
-//! The same account records since when a client has been behind. This decides which
-//! connection ends if there are too many. To catch up, the client must move as many bytes
-//! as the rate asks for in the time since then, so a byte now and then is not enough.
+//! An [`Allowance`] also records since when the client has been behind. If there are too many
+//! connections, the connection whose client has been behind for longest ends. To catch up, a
+//! client must have moved as many bytes as the rate asks for in the time for which it has been
+//! behind, so a byte now and then is not enough.
 
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub(crate) struct Allowance {
     since: Option<Duration>,
     /// Since when the client has been behind, while the proxy waits for it.
     behind: Option<Duration>,
-    /// The bytes that it has moved since then.
+    /// The bytes that the client has moved since `behind`.
     bytes: u64,
 }
 

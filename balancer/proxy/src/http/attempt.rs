@@ -159,7 +159,8 @@ impl<'t> Attempt<'_, 't> {
             let sent = *self.sent.get_or_insert(now);
             bound(sent.saturating_add(limits.answer_time), Failure::Timeout);
         } else if !has_head && self.meta.is_grpc {
-            // Both sides may be silent: the client decides when it sends its next message.
+            // The client and the server may both be silent: the client decides when it sends its
+            // next message.
             bound(
                 self.moved.saturating_add(limits.stream_time),
                 Failure::Timeout,

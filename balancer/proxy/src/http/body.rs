@@ -27,7 +27,7 @@ pub(crate) struct Flow {
     ended: bool,
     /// `out` still contains everything from the first byte of the head on.
     whole: bool,
-    /// How many of the written bytes are kept.
+    /// How many written bytes may be kept, so that they can be sent again.
     keep: usize,
     /// Trailer fields are passed on.
     passes_trailers: bool,

@@ -162,7 +162,7 @@ impl Client {
     }
 
     /// Reads once and notes the end of the client's side. `Some` if there is nothing more
-    /// to read now; it says whether the connection is broken.
+    /// to read now; its value says whether the connection is broken.
     fn poll_more(&mut self, thread: &Thread, context: &mut Context<'_>) -> Option<bool> {
         let read = self
             .input

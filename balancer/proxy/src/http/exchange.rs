@@ -76,7 +76,7 @@ impl<'a> Exchange<'a> {
                     self.search.has_waited = true;
                 }
             }
-            // In the meantime, other requests for its path may have ended workers.
+            // While this request waited, other requests for its path may have ended workers.
             if self.admitted.is_none()
                 && std::mem::take(&mut self.search.has_waited)
                 && self.admit().is_err()
@@ -174,7 +174,7 @@ impl<'a> Exchange<'a> {
                 self.thread.counts.answered(400, elapsed);
                 Some(self.answer(400, reason, true).await)
             }
-            // A failure is rare, too, so its future is separate as well.
+            // A failure is rare, so its future is not part of the future of each request either.
             End::Failed(broken) => Box::pin(self.broke_off(broken, upstream, endpoint)).await,
         }
     }
@@ -222,7 +222,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Both sides speak another protocol from here on: passes bytes on until they end.
+    /// Passes bytes between the client and the upstream, which speak another protocol from here
+    /// on, until the tunnel ends.
     async fn switch(&mut self, upstream: Upstream, endpoint: &Endpoint) {
         let thread = self.thread;
         count(&thread.counts.upgrades);
@@ -241,7 +242,7 @@ impl<'a> Exchange<'a> {
             ..
         } = upstream;
         let client = &mut *self.client;
-        // The buffers are no longer needed, and such a connection may last for days.
+        // The buffers are no longer needed, and an upgraded connection may last for days.
         let [early_of_client, early_of_upstream] = [&mut client.input, &mut input].map(|input| {
             let early = input.filled().to_vec();
             input.consume(early.len());

@@ -78,7 +78,7 @@ impl<'a> Attempt<'a, '_> {
         self.take_head_of(false)
     }
 
-    /// As `take_head`; `is_mended`: there are no folded lines left to join.
+    /// As `take_head`. `is_mended` says that there are no folded lines left to join.
     fn take_head_of(&mut self, is_mended: bool) -> Result<bool, Failure> {
         let is_sent = self.request.is_sent();
         let mut fields = self.thread.fields.borrow_mut();
@@ -227,8 +227,8 @@ impl<'a> Attempt<'a, '_> {
     }
 }
 
-/// What is known of the answer. `close`: whether the client's connection ends; `keep`: how
-/// long the upstream's connection is kept.
+/// What is known of the answer. `close` says whether the client's connection ends, and `keep`
+/// says how long the upstream's connection is kept.
 fn answered(response: &Response<'_>, close: bool, keep: Option<Duration>) -> Answered {
     Answered {
         status: response.status,

@@ -21,7 +21,7 @@ pub(crate) enum End {
     /// The upstream has sent the whole answer. A part of it may still be on its way to the
     /// client.
     Answered(Answered),
-    /// Both sides have switched to another protocol.
+    /// The client and the upstream have switched to another protocol.
     Switched,
     /// There is no complete answer, whichever side caused that.
     Failed(BrokenOff),
