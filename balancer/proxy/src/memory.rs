@@ -93,8 +93,8 @@ struct Looked {
 }
 
 impl Memory {
-    /// A budget of `budget` bytes, or of `percent` of the container's memory. `owns`: the
-    /// container belongs to the proxy alone, so all of its sockets count.
+    /// A budget of `budget` bytes, or of `percent` of the container's memory. `owns` says whether
+    /// the container belongs to the proxy alone; if it does, all sockets of the container count.
     pub(crate) fn new(budget: Option<u64>, percent: u32, owns: bool, threads: usize) -> Self {
         let limiting = Limiting::find(Path::new("/"));
         let limit = limiting.read().or_else(of_machine);

@@ -32,8 +32,8 @@ pub(crate) struct Occupancy {
     connections: Cell<u32>,
     /// Tasks that serve a connection, or wait for one to serve.
     tasks: Cell<u32>,
-    /// Accepting waits until a connection of this thread is idle, or any connection has
-    /// ended.
+    /// Accepting waits until a connection of this thread is idle or stalled, or until any
+    /// connection of the proxy has ended.
     is_blocked: Cell<bool>,
     /// Notified when a connection has ended, or could be ended for a new one.
     ended: Arc<Notify>,

@@ -111,7 +111,7 @@ impl Pool {
         self.idle.remove(&endpoint);
     }
 
-    /// Closes all connections because their descriptors are needed.
+    /// Closes all connections because descriptors or memory are short.
     pub(crate) fn empty(&mut self) {
         self.idle.clear();
     }

@@ -155,7 +155,7 @@ impl Proxy {
     }
 
     /// Resolves, after [`Self::drain`], when no client awaits an answer and none can send a
-    /// request any more: only upgraded connections are left. It is late by up to 20 ms.
+    /// request any more: only upgraded connections are left. The future resolves up to 20 ms late.
     pub async fn answered(&self) {
         let answered = async {
             loop {

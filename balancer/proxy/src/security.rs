@@ -1,7 +1,7 @@
 //! What the proxy needs from a TLS library: sessions that own no sockets.
 //!
-//! Which library, certificates and versions these are is decided by the owner of a
-//! listener. So the supervisor, which links this crate, links no TLS library.
+//! The owner of a listener decides which library, certificates and versions of TLS are used.
+//! So the supervisor, which links this crate, links no TLS library.
 
 use std::fmt;
 use std::io;

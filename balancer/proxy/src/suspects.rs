@@ -118,7 +118,8 @@ impl Suspects {
         attempt.await
     }
 
-    /// A worker has ended by itself while it executed a request for this path.
+    /// A worker has ended while it executed a request for this path, and the request may be the
+    /// cause.
     pub(crate) fn ended(&self, now: Duration, path: &Name, worker: u64, sign: Sign) {
         let is_proven = match sign {
             Sign::Beside => false,
@@ -306,8 +307,8 @@ impl Paths {
         self.0.iter_mut().find(|path| path.name == name)
     }
 
-    /// Records an end. Returns the sentence for the log, if any, and how many more workers
-    /// the path has certainly ended since that was last counted.
+    /// Records an end. Returns the sentence for the log, if any, and the number of workers
+    /// that the path has certainly ended and that have not been counted yet.
     fn ended(&mut self, now: Duration, name: &str, end: End) -> (Option<String>, u64) {
         self.forget(now);
         if self.find(name).is_none() {

@@ -6,8 +6,9 @@
 //! `server.close()`), or whose process ends, closes connections at the moment when requests
 //! are written to them. On the wire that is a reset, which says only that something was not
 //! read. The kernel knows how much, and reports it when it destroys a socket
-//! ([`scaledapp_proc::destroyed`]). [`proves`] decides; [`Witness`] listens while there are
-//! requests in flight that may not be repeated without such a proof.
+//! ([`scaledapp_proc::destroyed`]). [`proves`] decides whether a report proves that a request
+//! was not read. [`Witness`] listens while there are requests in flight that may be repeated
+//! only with such a proof.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -155,7 +156,7 @@ impl Witness {
     }
 
     /// Listens from now on, and learns the identifiers of a connection's ends; must be
-    /// called before a request is written. `None`: nothing can be known about it.
+    /// called before a request is written. `None` means that the kernel reports nothing.
     pub(crate) fn watch(&self, now: Duration, link: &mut Link) -> Option<Ends> {
         self.needed.store(now.as_millis() as u64, Ordering::Relaxed);
         let mut hears = self.hears();

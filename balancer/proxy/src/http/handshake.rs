@@ -18,7 +18,8 @@ use crate::transport::{Secured, Transport};
 /// The answer to a client that does not speak TLS.
 const CLEAR_TEXT: &str = "TLS is spoken here: ask for https://";
 
-/// Carries out the handshake, if the connection needs one; `Err`: the connection is over.
+/// Carries out the handshake, if the connection needs one. An error means that the connection
+/// is over.
 pub(super) async fn settle(thread: &Thread, client: &mut Client) -> Result<Option<Settled>, ()> {
     let is_new = match &client.transport {
         Transport::Secured(secured) => secured.settled().is_none(),

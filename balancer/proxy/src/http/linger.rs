@@ -43,7 +43,7 @@ impl Linger {
         self.taken += bytes as u64;
     }
 
-    /// How long to wait for more; zero means no longer.
+    /// How long to wait for more bytes; zero means that the wait is over.
     pub(crate) fn timeout(&self, now: Duration, is_leaving: bool) -> Duration {
         let at = |rate| Duration::from_millis(self.taken.saturating_mul(1000) / rate);
         let time = (SILENCE_TIMEOUT + at(MIN_RATE))

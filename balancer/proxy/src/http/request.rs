@@ -23,7 +23,7 @@ pub(crate) struct RequestMeta {
     /// [`scaledapp_http1::Request::is_repeated`].
     pub(crate) is_repeated: bool,
     pub(crate) upgrade: bool,
-    /// That protocol is WebSocket.
+    /// The protocol that its `Upgrade` names is WebSocket.
     pub(crate) is_websocket: bool,
     /// Its client waits for `100 Continue` before it sends the body.
     pub(crate) expects_continue: bool,

@@ -7,7 +7,8 @@
 /// 7.4.1). A client connects again, where a connection that merely ends may count as a fault.
 pub(super) const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
 
-/// The same as a client sends it, with a mask of zeros.
+/// The same close frame as [`GOING_AWAY`] in the form in which a client sends it, with a mask of
+/// zeros.
 pub(super) const CLIENT_GOING_AWAY: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9];
 
 /// The longest header: two bytes, eight of a length, four of a mask.
@@ -87,7 +88,7 @@ impl Frames {
 mod tests {
     use super::*;
 
-    /// A header with a payload of zeros. Also returns where the frame ends.
+    /// A frame whose mask and payload consist of zeros.
     fn frame(opcode: u8, length: usize, is_masked: bool) -> Vec<u8> {
         let mask = if is_masked { 0x80 } else { 0 };
         let mut bytes = vec![0x80 | opcode];

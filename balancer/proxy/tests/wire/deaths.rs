@@ -25,7 +25,7 @@ fn a_worker_that_ends_by_itself_costs_one_repetition() {
     );
     assert!(running.counts("x_repeated_total 1"));
     assert!(worker.requests.try_recv().is_err());
-    // The balancer has already repeated it.
+    // The balancer says that it has already repeated this request.
     let mut client = running.connect();
     let head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nScaledapp-Repeated: 1\r\n\r\n";
     std::io::Write::write_all(&mut client, head).unwrap();
@@ -175,7 +175,7 @@ fn a_suspect_request_that_waits_is_judged_again_at_its_turn() {
     let of_first = next_of(&workers);
     let mut second = ask(&running, "/bad");
     let of_second = next_of(&workers);
-    // The first request is repeated, and it is its turn.
+    // The first request has its turn and is repeated.
     of_first.close();
     let again = next_of(&workers);
     // The second request is to be repeated, and waits for its turn.

@@ -66,7 +66,7 @@ fn only_what_may_be_repeated_is_handed_back() {
             "{answer}"
         );
     });
-    // The same field from an app is not believed.
+    // `Scaledapp-Interrupted` from an app is not believed.
     let mut client = ask(&running, "/");
     worker.next().answer(HANDED_BACK);
     let answer = read_all(&mut client);
@@ -224,7 +224,7 @@ fn the_next_pod_learns_that_the_request_was_repeated() {
         let endpoints = pods.iter().map(Stage::pod).collect();
         let balancer = start(endpoints, Limits::default());
         let mut client = balancer.connect();
-        // The same field from a client is not believed.
+        // `Scaledapp-Repeated` from a client is not believed.
         client
             .write_all(b"GET / HTTP/1.0\r\nHost: a\r\nScaledapp-Repeated: 1\r\n\r\n")
             .unwrap();

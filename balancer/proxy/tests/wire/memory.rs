@@ -69,7 +69,8 @@ fn stalled_uploads_end_before_memory_does_and_requests_are_answered() {
 
 #[test]
 fn requests_are_not_kept_while_memory_is_tight() {
-    // The proxy keeps such a body, because a slow client would otherwise block a worker.
+    // The proxy keeps a short body until it is complete, because a slow client would otherwise
+    // block a worker.
     let running = tight(1 << 20, short(|limits| limits.replay_bytes = 64 << 10));
     let held: Vec<_> = (0..12).map(|_| stalled(&running, 60_000)).collect();
     until("memory is tight", || {

@@ -236,8 +236,8 @@ impl Stage {
         endpoint
     }
 
-    /// As [`Self::endpoint`], but as a process of which it is known whether it runs and
-    /// what ended it.
+    /// As [`Self::endpoint`], but as a process. `runs` says whether the process certainly runs,
+    /// and `ended` says what ended it.
     pub(crate) fn process(&self, runs: bool, ended: Option<EndedBy>) -> Arc<Endpoint> {
         let process = Box::new(Runs(runs));
         let endpoint = Endpoint::of_process("one", self.address, &Counters::new("0"), process);

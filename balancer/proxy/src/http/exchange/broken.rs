@@ -40,7 +40,8 @@ impl Exchange<'_> {
             reused: upstream.reused && cause != Failure::HandedBack,
         };
         if upstream.link.transport.is_unprocessed() {
-            // This is treated like a kept connection that was closed in the meantime.
+            // The failure is treated like that of a kept connection that was closed in the
+            // meantime.
             failed.written = false;
             failed.reused = true;
         }

@@ -43,7 +43,7 @@ impl Exchange<'_> {
             Framing::None | Framing::UntilClose => false,
         };
         self.client.body = Allowance::to_send(&thread.config.limits);
-        // The client of a call may wait for a part of the answer before it sends the rest.
+        // The client of a gRPC call may wait for a part of the answer before it sends the rest.
         if !is_short || self.meta.upgrade || self.meta.expects_continue || self.meta.is_grpc {
             return Ok(());
         }

@@ -70,8 +70,8 @@ fn refused(thread: &Thread, endpoint: &Endpoint, error: &io::Error) {
     }
 }
 
-/// Keeps the connection if it may be used again; `is_sent`: the whole request has been
-/// sent.
+/// Keeps the connection if it may be used again. `is_sent` says whether the whole request has
+/// been sent.
 pub(super) fn keep(
     thread: &Thread,
     is_sent: bool,
