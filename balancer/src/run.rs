@@ -41,8 +41,8 @@ const UNKNOWN_TIMEOUT: Duration = Duration::from_mins(2);
 /// The largest token file, in bytes; it has room for the most and longest tokens.
 const TOKEN_FILE_BYTES: u64 = 8 << 10;
 
-/// Runs until a signal ends it. An error means that it could not start, or that all
-/// forwarding threads have ended.
+/// Runs the balancer until a signal ends it. An error means that the balancer could not
+/// start, or that all forwarding threads have ended.
 pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -254,12 +254,12 @@ struct Balancer {
 enum AllUnknown {
     No,
     Since(Instant),
-    /// This has been logged.
+    /// The log already says that no endpoint has shown that it belongs to the app.
     Logged,
 }
 
 impl AllUnknown {
-    /// Completes when it is time to log this.
+    /// Completes when it is time to log that no endpoint has shown that it belongs to the app.
     async fn log_due(self) {
         match self {
             Self::Since(since) => sleep_until(since + UNKNOWN_TIMEOUT).await,

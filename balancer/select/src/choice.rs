@@ -55,9 +55,9 @@ pub struct Candidate {
 
 impl Candidate {
     /// How good a choice this endpoint is (lower is better), or `None` if it may not be
-    /// chosen. `all_unknown`: nothing is known of any endpoint. It is then more likely that
-    /// this proxy cannot reach their admin ports than that none of them belongs to the app,
-    /// so unknown endpoints count as suspect.
+    /// chosen. `all_unknown` says whether the standing of all endpoints is unknown. If it is,
+    /// this proxy probably cannot reach their admin ports. That none of them belongs to the app
+    /// is less likely, so unknown endpoints then count as suspect.
     fn tier(self, all_unknown: bool) -> Option<u8> {
         if self.tried {
             return None;
@@ -199,7 +199,7 @@ pub enum Preference {
     Weight(u64),
 }
 
-/// How much busier than the average an endpoint may be, in hundredths, before it is passed over.
+/// How busy an endpoint may be, in hundredths of the average load, before it is passed over.
 const BOUND: u64 = 125;
 
 /// The index of the endpoint that a client prefers. `None` if no endpoint fits the preference, or
@@ -230,7 +230,8 @@ pub fn preferred(
             let best = Best::of(count, &see)?;
             let all = (0..count).filter(|at| best.contains(see(*at)));
             let load: u64 = all.clone().map(|at| see(at).load).sum();
-            // One request is always allowed, or an idle app would spread every client.
+            // One request in flight is always allowed. Otherwise an endpoint with a single
+            // request would be passed over while the app is nearly idle.
             let most = load * BOUND / 100 / best.count as u64 + 1000;
             all.filter(|at| see(*at).load <= most)
                 .max_by_key(|at| weight(hash, see(*at).key))
@@ -642,7 +643,7 @@ mod tests {
         );
         let other = preferred(hash, 5, |at| all[at]).unwrap();
         assert_ne!(other, usual);
-        // Without other endpoints there is nothing to pass it over for.
+        // The only endpoint is never passed over.
         assert_eq!(preferred(hash, 1, |_| all[usual]), Some(0));
     }
 

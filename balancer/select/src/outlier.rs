@@ -60,7 +60,7 @@ pub struct Outlier {
 
 impl Outlier {
     /// Records an outcome. Returns the number of ejections in a row if this outcome ejects
-    /// the endpoint. `counts_errors`: whether 5xx answers count against it.
+    /// the endpoint. `counts_errors` says whether 5xx answers count against the endpoint.
     pub fn note(&self, outcome: Outcome, now: Duration, counts_errors: bool) -> Option<u32> {
         match outcome {
             Outcome::Answered => self.forgive(),

@@ -73,8 +73,8 @@ pub struct Ticket<'a> {
 }
 
 impl Queue {
-    /// `limit`: the largest number of requests in flight at one endpoint. `max_waiting`:
-    /// how many requests may wait; a new one beyond that is refused.
+    /// `limit` is the largest number of requests in flight at one endpoint. At most
+    /// `max_waiting` requests may wait; a new one beyond that is refused.
     pub fn new(limit: Option<NonZeroU32>, max_waiting: usize) -> Self {
         Self {
             limit,
@@ -266,8 +266,8 @@ impl Ticket<'_> {
         self.turn.0 = self.turn.0.saturating_sub(1);
     }
 
-    /// The request has found no endpoint. If it has tried `all` of them, no other request
-    /// would find one either.
+    /// The request has found no endpoint. `all` says whether it could have gone to any of them;
+    /// if so, no other request would find an endpoint either.
     pub fn found_nothing(&mut self, all: bool) {
         let mut waiters = self.queue.lock();
         let (freed, changes) = std::mem::take(&mut self.turn);
@@ -297,7 +297,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts how often it has been woken.
+    /// Counts how often a request has been woken.
     #[derive(Debug, Default)]
     struct Woken(AtomicUsize);
 

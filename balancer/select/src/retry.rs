@@ -96,8 +96,8 @@ pub fn may_need_proof(past: &Past, is_idempotent: bool) -> bool {
     !is_idempotent || past.has_met_an_end()
 }
 
-/// Whether a failed attempt can be repeated only with such a proof. `false` if no proof
-/// would help.
+/// Whether a failed attempt can be repeated only with proof that the request was not read.
+/// `false` if no proof would help.
 pub fn needs_proof(failed: Failed, past: &Past, is_idempotent: bool) -> bool {
     let may_help = failed.written && !failed.answered && failed.replayable;
     may_help && may_need_proof(past, is_idempotent)

@@ -31,7 +31,7 @@ pub(crate) fn read<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> R
     let (mut v4, mut v6) = (BTreeMap::new(), BTreeMap::new());
     let mut problem = None;
     for slice in slices {
-        // A pod may be in one slice for IPv4 and one for IPv6, and one entry is enough.
+        // A pod may be in one slice for IPv4 and one for IPv6, but becomes only one backend.
         let found = match slice.address_type.as_str() {
             "IPv4" => &mut v4,
             "IPv6" => &mut v6,

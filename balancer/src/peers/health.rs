@@ -19,9 +19,10 @@ pub(crate) fn parse(line: &[u8]) -> Option<Snapshot> {
     serde_json::from_slice(line).ok()
 }
 
-/// Whether a dispatcher answers there, which may hand requests back. Under Connection
-/// dispatch the app answers, and an app must not decide what is repeated. A supervisor of
-/// an older version does not report which of the two answers, and counts as a dispatcher.
+/// Whether a dispatcher answers requests in the pod; a dispatcher may hand requests back. Under
+/// Connection dispatch the app answers, and an app must not decide what is repeated. A
+/// supervisor of an older version does not report whether the dispatcher or the app answers;
+/// such a pod counts as one with a dispatcher.
 pub(crate) fn hands_back(snapshot: Snapshot) -> bool {
     matches!(snapshot.dispatch, None | Some(Dispatch::Request))
 }

@@ -134,7 +134,7 @@ fn a_pod_without_a_supervisor_gets_nothing_once_another_pods_supervisor_has_answ
     };
     wait("it has spoken", || spoke("ours serving"));
     assert_eq!(answers(50), ["ours"]);
-    // It has answered once, and is silent now.
+    // The supervisor of `ours` has answered once, and is silent now.
     wait("it is silent", || spoke("ours suspect"));
     assert_eq!(answers(50), ["ours"]);
     let metrics = server.metrics();

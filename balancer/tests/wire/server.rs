@@ -17,7 +17,7 @@ pub(crate) fn binary(arguments: &[&str]) -> Command {
     command
 }
 
-/// Waits until `holds`.
+/// Waits until `holds` returns true.
 pub(crate) fn wait(what: &str, holds: impl FnMut() -> bool) {
     wait::until_true(SOON, what, holds).unwrap();
 }
@@ -69,7 +69,7 @@ impl Server {
         wait(&format!("{expected:?}"), || self.standings() == expected);
     }
 
-    /// Waits for its end and returns the exit code.
+    /// Waits until the balancer exits. Returns the exit code.
     pub(crate) fn wait_end(mut self) -> i32 {
         self.0.process.wait(SOON).unwrap().code
     }

@@ -12,7 +12,8 @@ use crate::peers::{
     MOMENT, OK, Request, Running, Stage, ask, read_all, short, start_with, until, upstream,
 };
 
-/// A little longer than a client that does not send or read keeps its connection.
+/// A little longer than the time for which a client that does not send or read keeps its
+/// connection.
 const SOON: Duration = Duration::from_secs(4);
 const PLACES: u32 = 20;
 const CLOSE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";

@@ -10,7 +10,7 @@ use scaledapp_proxy::{Config, Counters, Endpoint, Limits, Process, Trust};
 
 use crate::peers::{OK, Running, start_with};
 
-/// A worker of which it is known whether it may reset its connections.
+/// A worker's process. `may_reset` says whether it may reset its connections.
 #[derive(Debug)]
 struct Worker {
     may_reset: bool,
