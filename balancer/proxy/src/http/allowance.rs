@@ -8,9 +8,9 @@
 //! argument.
 //!
 //! An [`Allowance`] also records since when the client has been behind. If there are too many
-//! connections, the connection whose client has been behind for longest ends. To catch up, a
-//! client must have moved as many bytes as the rate asks for in the time for which it has been
-//! behind, so a byte now and then is not enough.
+//! connections and none has been idle for long, the connection whose client has been behind for
+//! longest ends. To catch up, a client must have moved as many bytes as the rate asks for in the
+//! time for which it has been behind, so a byte now and then is not enough.
 
 use std::time::Duration;
 
