@@ -66,7 +66,7 @@ impl Quantity {
             other => (0, other.get(1..).unwrap_or("0").parse::<i32>().unwrap_or(0)),
         };
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        // Further digits are dropped. With any suffix, they are worth less than two units.
+        // Digits after the 18th are dropped. With any suffix, they are worth less than two units.
         let fraction = fraction.get(..18).unwrap_or(fraction);
         let digits: u128 = format!("0{whole}{fraction}").parse().ok()?;
         let exponent = decimal - i32::try_from(fraction.len()).ok()?;

@@ -101,7 +101,7 @@ pub mod condition {
     pub const READY: &str = "Ready";
     /// A change is being rolled out.
     pub const PROGRESSING: &str = "Progressing";
-    /// The app serves, but with less than specified.
+    /// Something is missing, or a release does not come up; requests may still be served.
     pub const DEGRADED: &str = "Degraded";
     /// kstatus: the app is not yet as specified.
     pub const RECONCILING: &str = "Reconciling";

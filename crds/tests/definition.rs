@@ -158,7 +158,7 @@ fn kubectl_scale_writes_the_total_and_columns_tell_the_state() {
     assert_eq!(definition["spec"]["names"]["shortNames"], json!(["sapp"]));
 }
 
-/// The messages of the rules for an object with `spec`.
+/// The messages of the rules that an object with this name and `spec` breaks.
 fn messages(name: &str, spec: &str) -> Vec<String> {
     let app = scaledapp_crds::read(&format!(
         "apiVersion: scaledapp.io/v1alpha1\nkind: ScaledApp\nmetadata: {{name: {name}}}\nspec: {spec}\n"

@@ -17,7 +17,7 @@ spec:
   command: [node, server.js]
 ";
 
-/// The shortest object with one more line in its spec, which is line 8.
+/// The error in the shortest object if `line` is added to its spec, as line 8 of the text.
 fn error(line: &str) -> String {
     read(&format!("{SHORTEST}  {line}\n"))
         .unwrap_err()

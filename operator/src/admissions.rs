@@ -122,7 +122,8 @@ impl Admissions {
         hidden.map(|(key, _)| key.clone()).collect()
     }
 
-    /// Whether an invisible object was already written with this hash.
+    /// Whether another write of an invisible object would change nothing: the object was already
+    /// written with this hash, or objects of its kind are never changed.
     pub(crate) fn is_hidden(&self, uid: &str, key: &ObjectKey, hash: &str) -> bool {
         let known = self.known();
         let found = known.hidden.get(uid).and_then(|hidden| hidden.get(key));
@@ -145,7 +146,8 @@ impl Admissions {
         }
     }
 
-    /// The API server's recent refusal of the same object.
+    /// The API server's refusal of this object with this hash; `None` if there was none, or if its
+    /// pause is over.
     pub(crate) fn refusal(&self, uid: &str, key: &ObjectKey, hash: &str) -> Option<CallError> {
         let known = self.known();
         let refusal = known.refused.get(uid)?.get(key)?;

@@ -85,7 +85,7 @@ pub struct Applied {
 pub enum End {
     /// The whole plan is carried out.
     Done,
-    /// The API server refuses fields of the object, as in [`Plan::stalled`].
+    /// The API server refuses fields of the `ScaledApp`, which [`Plan::stalled`] names.
     Refused,
 }
 
@@ -103,7 +103,7 @@ impl Applied {
     /// The plan and how it ended, or what went wrong.
     ///
     /// # Errors
-    /// The API server refused a call or did not answer.
+    /// A call to the API server failed or was not made ([`CallError`]).
     pub fn into_end(self) -> Result<(Plan, End), CallError> {
         Ok((self.plan, self.end?))
     }
@@ -385,7 +385,7 @@ impl Pass<'_> {
     }
 
     /// The object with the uids of the accounts that own it. An owner whose uid is not known is
-    /// left out, because the API server requires one.
+    /// left out, because the API server requires the uid.
     fn with_uids<K: Planned>(&self, object: &K) -> K {
         let mut object = object.clone();
         let owners = &mut Metadata::metadata_mut(&mut object).owner_references;

@@ -1,5 +1,5 @@
-//! The state of the watches: which lists are still missing, and in which namespace. Decides
-//! when the operator counts as ready, and which namespaces' apps it may reconcile.
+//! The state of the watches: which lists are still missing, and in which namespace. This state
+//! decides when the operator counts as ready, and which namespaces' apps it may reconcile.
 //!
 //! If the watched namespaces are named, a namespace that cannot be read (it does not exist, or its
 //! Role is missing) does not block the others; `/status` names it.

@@ -31,8 +31,8 @@ use crate::triggers::Triggers;
 const BALANCER_INTERVAL: Duration = Duration::from_millis(500);
 /// After a miss, the next probe starts this long after the one that missed.
 const AFTER_MISS: Duration = Duration::from_millis(300);
-/// How long a balancer may take to answer. On a busy node it takes less; a dead balancer never
-/// answers.
+/// How long a balancer may take to answer. Even on a busy node, a balancer needs less time; a dead
+/// balancer never answers.
 const BALANCER_TIMEOUT: Duration = Duration::from_millis(300);
 /// How often a balancer's `/status` is queried for what it knows of its pods.
 const BALANCER_STATUS_INTERVAL: Duration = Duration::from_secs(2);

@@ -1,6 +1,6 @@
 //! The operator's metrics (`scaledapp_operator_…`).
 //!
-//! The values of labels come from fixed sets. The name of an object is never such a value.
+//! The values of labels come from fixed sets. The name of an object is never the value of a label.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Reads what a decision about one app needs, once in a pass. Most of it is in the stores. The
 //! API server is asked whether a planned name belongs to another owner, because the stores do not
-//! contain such objects.
+//! contain objects of other owners.
 
 use std::fmt::Debug;
 

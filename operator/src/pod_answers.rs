@@ -169,7 +169,7 @@ mod tests {
                 vec![],
                 0,
             ),
-            // A reload: the old one is ready, its successor starts.
+            // During a reload, the old worker is ready while its successor starts.
             (
                 vec![worker(0, "Ready", 0), worker(0, "Starting", 0)],
                 vec![],

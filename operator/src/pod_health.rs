@@ -107,7 +107,7 @@ impl PodsHealth {
             .is_some_and(|health| (1..MISSES).contains(&health.misses))
     }
 
-    /// Forgets all pods but these.
+    /// Forgets all pods for which `is_kept` is false.
     pub(crate) fn retain(&self, is_kept: impl Fn(&str) -> bool) {
         self.known().retain(|uid, _| is_kept(uid));
     }

@@ -27,7 +27,8 @@ pub fn definition() -> anyhow::Result<String> {
 /// The objects that the `ScaledApp` of a file becomes, as YAML documents.
 ///
 /// # Errors
-/// The file cannot be read or does not contain one `ScaledApp`, or that `ScaledApp` is invalid.
+/// The file cannot be read or does not contain one `ScaledApp`, or that `ScaledApp` is invalid or
+/// its plan is stalled.
 pub fn file(args: &RenderArgs) -> anyhow::Result<String> {
     let name = args.file.display();
     let text = read(&args.file).with_context(|| format!("cannot read {name}"))?;

@@ -15,7 +15,8 @@ const ANSWER_BYTES: u64 = 64 << 10;
 /// Sends `GET` and returns the body of a 2xx answer.
 ///
 /// # Errors
-/// The URL is not plain HTTP, there is no answer in time, or its status is not 2xx.
+/// The URL is not plain HTTP, its host cannot be reached, there is no HTTP answer in time, or the
+/// answer's status is not 2xx.
 pub fn get(url: &str) -> anyhow::Result<String> {
     let rest = url
         .strip_prefix("http://")

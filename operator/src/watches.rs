@@ -330,7 +330,7 @@ where
                 for object in gone.iter().filter_map(|gone| store.get(gone)) {
                     self.give(&Event::Delete((*object).clone()));
                 }
-                // Passes over these apps waited for this namespace's lists.
+                // Passes over apps of this watch's namespace may have waited for the list.
                 (self.changed)(&Event::InitDone);
             }
         }

@@ -1,6 +1,6 @@
-//! Decides which connection is closed when an admin port, or another port that is open to any
-//! client, has too many. The decision needs neither sockets nor time, only the order in which
-//! connections arrived or last sent something.
+//! Decides which connection is closed when there are too many connections to an admin port, or to
+//! another port that is open to any client. The decision needs neither sockets nor time, only the
+//! order in which connections arrived or last sent something.
 //!
 //! A new connection is always accepted. To make room, a connection of the source with the most
 //! connections is closed, so that a source that floods the port costs no other source a

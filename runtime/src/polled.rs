@@ -16,7 +16,7 @@ use bytes::Bytes;
 /// Two changes within this time may have the same time stamp (the kernel's clock tick is at
 /// most 10 ms), so that `stat` does not distinguish them.
 const GRANULARITY: Duration = Duration::from_millis(50);
-/// The same time for file systems that store time stamps in whole seconds.
+/// Like [`GRANULARITY`], for file systems that store time stamps in whole seconds.
 const COARSE: Duration = Duration::from_secs(2);
 
 /// The result of one poll.
@@ -100,7 +100,7 @@ impl PolledFile {
     }
 }
 
-/// The results of earlier polls, from which follows what is new.
+/// The results of earlier polls, with which the next result is compared.
 #[derive(Debug, Default)]
 struct Known {
     /// `None`: the next poll reads the file, whatever `stat` reports.

@@ -345,7 +345,7 @@ fn connect_from(from: &str, to: SocketAddr) -> std::io::Result<std::net::TcpStre
     Ok(socket.into())
 }
 
-/// A server on its own thread, because these clients block.
+/// A server on its own thread, because the clients of the tests that use it block.
 fn start_apart(values: Option<watch::Receiver<Bytes>>) -> SocketAddr {
     let (sender, address) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -383,7 +383,7 @@ fn probe(from: &str, to: SocketAddr, path: &str) -> Duration {
     started.elapsed()
 }
 
-/// Both probes answer, for the flooding address and for another one.
+/// Checks that `/livez` and `/readyz` answer the flooding address and another one.
 fn probes_answer(to: SocketAddr) {
     for from in ["127.0.0.1", "127.0.0.9"] {
         for path in ["/livez", "/readyz"] {

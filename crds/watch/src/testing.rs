@@ -170,7 +170,7 @@ impl ApiServer {
         });
     }
 
-    /// Stops answering requests, or starts again.
+    /// Stops answering requests, or answers them again.
     pub fn set_away(&self, away: bool) {
         self.shared.change(|state| {
             state.away = away;

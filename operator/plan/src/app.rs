@@ -35,8 +35,8 @@ pub struct ValidatedApp {
     pub workers: Workers,
     /// TLS at the balancers.
     pub tls: Option<Tls>,
-    /// How a client comes back to the same worker, as the flag `--sticky` of balancer and
-    /// dispatcher says it.
+    /// How a client comes back to the same worker, as a value of the flag `--sticky` of balancer
+    /// and dispatcher; `None` if clients do not come back.
     pub sticky: Option<String>,
     /// Networks of the proxies in front of the balancers. The balancers believe what these proxies
     /// report about clients.
@@ -133,7 +133,7 @@ pub struct Workers {
     pub readiness: Readiness,
     /// How long work in flight may take to finish.
     pub drain_timeout: Duration,
-    /// From the stop signal to SIGKILL; `None`: [`Workers::STOP_GRACE`].
+    /// The time from the stop signal to SIGKILL; `None`: [`Workers::STOP_GRACE`].
     pub stop_grace: Option<Duration>,
     /// When the supervisor replaces a worker.
     pub limits: Limits,
@@ -200,7 +200,7 @@ impl Workers {
     /// The supervisor's default of `--stop-grace`.
     pub const STOP_GRACE: Duration = Duration::from_secs(10);
 
-    /// From the stop signal to SIGKILL.
+    /// The time from the stop signal to SIGKILL.
     pub fn stop_grace(&self) -> Duration {
         self.stop_grace.unwrap_or(Self::STOP_GRACE)
     }
@@ -237,7 +237,7 @@ impl Workers {
         .collect()
     }
 
-    /// Flags without a value that the object asks for.
+    /// Those flags of the supervisor without a value that the object turns on.
     pub fn switches(&self) -> Vec<&'static str> {
         [
             ("--wait-ready", self.readiness.message),
@@ -346,7 +346,8 @@ impl Balancers {
         flags
     }
 
-    /// What the app speaks, if it is not HTTP/1. Balancer and dispatcher have the same flag.
+    /// The flag for the app's protocol; `None` for HTTP/1. The balancer and the dispatcher have the
+    /// same flag.
     fn app_protocol(&self) -> Option<(&'static str, String)> {
         self.is_h2c.then(|| ("--protocol", "h2c".to_owned()))
     }

@@ -62,7 +62,7 @@ use pod_template::Pinned;
 use workload::Scale;
 
 /// The plan for `app`, given what was observed. Planning never fails: [`Plan::stalled`] reports
-/// what cannot be done, and a stalled plan updates the slots only.
+/// what cannot be done, and a stalled plan updates only the `EndpointSlice`s of the slots.
 pub fn plan(app: &App, observed: &Observed, settings: &Settings) -> Plan {
     let owner = app.owner();
     if !observed.foreign.is_empty() {

@@ -20,7 +20,7 @@ fn object(lines: &str) -> ScaledApp {
     scaledapp_crds::read(&format!("{HEAD}{SHORTEST}{lines}\n")).unwrap()
 }
 
-/// All violations of the shortest object with more lines.
+/// All violations of the shortest object after `lines` were added to its spec.
 fn violations(lines: &str) -> Vec<String> {
     match validate(&object(lines)) {
         Ok(_) => Vec::new(),

@@ -43,7 +43,7 @@ fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D
     }
 }
 
-/// One entry of a balancer's endpoints file, which is a list of them.
+/// One entry of a balancer's endpoints file, which is a list of entries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backend {

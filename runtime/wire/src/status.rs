@@ -128,8 +128,8 @@ pub struct Worker {
     /// Where the worker is reached, for people to read; sent only in a [`crate::Description`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// CPU time that it and its children have used, in seconds. `None` if the kernel does
-    /// not report it, and from older supervisors.
+    /// CPU time that the worker and its children have used, in seconds. `None` if the kernel
+    /// does not report it; older supervisors do not send this field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_seconds: Option<f64>,
     /// The worker's generation.

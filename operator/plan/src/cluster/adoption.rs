@@ -19,7 +19,8 @@ use super::facts::owner;
 use super::meta::{Owner, SERVICE_ACCOUNT};
 use super::{ObjectKey, Objects, Observed};
 
-/// The path of the field that the API server did not accept.
+/// The path of an object's owners. If the stored object differs from the written one here, the API
+/// server did not accept the app as owner.
 const OWNERS: &str = "metadata.ownerReferences";
 
 /// Names the objects that the app uses without owning them, and the command that sets their

@@ -274,7 +274,7 @@ pub(super) fn role(app: &App) -> Role {
 /// After `kubectl delete --cascade=orphan` they have lost the app, and the operator has no right
 /// to change them; but the account becomes the next app's, so they are deleted with that app. The
 /// account's uid is empty here, because the account may be created in the same pass; the operator
-/// fills it in when it creates the object.
+/// fills it in when it creates the Role or the binding.
 fn owned_by_account(owner: &Owner<'_>) -> ObjectMeta {
     let mut meta = owner.meta(owner.balancers(), component::BALANCER);
     meta.owner_references

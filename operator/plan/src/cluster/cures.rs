@@ -71,7 +71,8 @@ fn ends(part: &Part, of: Of) -> String {
     }
 }
 
-/// The fields of the object that set the resources and the template of these pods.
+/// The fields of the object that set the resources and the template of the app's or the balancers'
+/// pods.
 fn template(of: Of) -> &'static str {
     match of {
         Of::App => "spec.resources or spec.podTemplate",

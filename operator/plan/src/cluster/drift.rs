@@ -104,8 +104,9 @@ fn differences<T: Serialize>(live: &T, planned: &T) -> Option<Differences> {
 /// Maps that server-side apply treats as one value: an added field changes their meaning.
 const ATOMIC: [&str; 3] = ["selector", "nodeSelector", "labelSelector"];
 
-/// The fields that identify the members of a list in server-side apply: others may add
-/// members (a sidecar, a variable) and order them differently. Any other list is one value.
+/// The fields by which server-side apply identifies the members of the list named `list`: others
+/// may add members (a sidecar, a variable) and order them differently. `None` for a list that
+/// server-side apply treats as one value.
 pub(super) fn keys(list: &str) -> Option<&'static [&'static str]> {
     Some(match list {
         "containers"

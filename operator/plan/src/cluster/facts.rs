@@ -19,7 +19,7 @@ use super::slots::{leads_somewhere, serving};
 use super::{Answer, App, Kind, ObjectKey, Observed, Plan, Pod, Supervisor};
 use crate::Violation;
 
-/// How long a pod counts as new: most apps become ready within this time.
+/// How long a pod or a slot counts as new: most apps become ready within this time.
 const NEW_FOR: SignedDuration = SignedDuration::from_secs(60);
 
 /// How a pass went.
@@ -64,15 +64,17 @@ pub(super) struct Facts {
     pub(super) changing: bool,
     /// Only the Deployment's number of pods is still changing.
     pub(super) scaling: bool,
-    /// The Deployment is paused and differs from the plan; the text is the cure.
+    /// The command that resumes the Deployment; `None` unless the Deployment is paused and its
+    /// rollout is not finished.
     pub(super) resume_cure: Option<String>,
     /// The Deployment has exceeded its progress deadline.
     pub(super) stuck: bool,
-    /// Why pods of the app do not run, as [`failures`] chooses it.
+    /// The failure of the app's pods that [`failures`] chooses to report.
     pub(super) failure: Option<PodFailure>,
-    /// Why pods of the balancers do not run, as [`failures`] chooses it.
+    /// The failure of the balancers' pods that [`failures`] chooses to report.
     pub(super) balancer_failure: Option<PodFailure>,
-    /// All pods that are not ready and all slots without a balancer are new.
+    /// Some pods are not ready, or some slots do not serve through their own balancer; and all of
+    /// these pods and slots are new.
     pub(super) young: bool,
     pub(super) slots: Vec<SlotStatus>,
     /// Every slot's own balancer serves.
@@ -86,7 +88,7 @@ pub(super) struct Facts {
     pub(super) unreachable: Option<String>,
     pub(super) reload_failed: bool,
     pub(super) no_node: bool,
-    /// Nodes that lack a pod have no room for one.
+    /// Some nodes lack a pod and cannot take one.
     pub(super) full_nodes: bool,
 }
 
@@ -251,11 +253,12 @@ fn lacking(slots: &[SlotStatus], own: impl Fn(&SlotStatus) -> bool) -> Vec<u32> 
         .collect()
 }
 
-/// Whether everything that is not ready is new: pods, and slots that lack a balancer. The time is
-/// bounded, so that something that never becomes ready is reported. A pod for which Kubernetes
-/// reports a failure does not count as new.
+/// Whether some pods are not ready or some slots are `lacking`, and all of these pods and slots are
+/// new. They are new only for [`NEW_FOR`], so that something that never becomes ready is reported.
+/// A pod for which Kubernetes reports a failure does not count as new.
 fn young(observed: &Observed, lacking: &[u32]) -> bool {
     let is_young = |created: Timestamp| observed.now.duration_since(created) < NEW_FOR;
+    // A pod that is being deleted will not become ready.
     let waits = |pod: &&Pod| !pod.deleting && !pod.ready;
     let pods: Vec<bool> = observed
         .pods
@@ -274,13 +277,12 @@ fn young(observed: &Observed, lacking: &[u32]) -> bool {
             created.is_some_and(|created| is_young(created.0))
         })
     };
-    // A slot is new if its pod is.
+    // A slot also counts as new if a pod of it waits. Whether that pod is new is checked below.
     let pod_is_new = |slot: &u32| {
         let mut pods = observed.pods.iter().filter(waits);
         pods.any(|pod| pod.slot == Some(*slot))
     };
     let mut slots = lacking.iter();
-    // A pod that is being deleted will not become ready.
     let any = !pods.is_empty() || !lacking.is_empty();
     any && pods.into_iter().all(|young| young)
         && slots.all(|slot| slot_is_new(slot) || pod_is_new(slot))

@@ -1,5 +1,5 @@
 //! Chooses which of several failures to report as the reason why pods do not run. If Kubernetes
-//! or a pod gives a message, that message is used; the operator words the others itself. The text
+//! or a pod gives a message, that message is used; otherwise the operator writes one. The text
 //! does not change while the cause is the same.
 
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(super) fn of_app(observed: &Observed, live: Option<&Deployment>) -> Option<P
         .or_else(|| of_pods(observed, component::APP))
 }
 
-/// Why the balancers' pods do not run, in the same order.
+/// Why the balancers' pods do not run. The failures have the same order as in [`of_app`].
 pub(super) fn of_balancers(observed: &Observed, app: &str) -> Option<PodFailure> {
     let live = observed.live.deployments.iter();
     let mut balancers = live.filter(|it| it.metadata.name.as_deref() != Some(app));

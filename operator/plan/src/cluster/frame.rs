@@ -29,7 +29,7 @@ pub(super) struct Frame {
     pub(super) root: &'static str,
     /// The name of the main container.
     pub(super) container: &'static str,
-    /// Fields of that container that a user sets outside the template, each with the cure.
+    /// Fields of the main container that a user sets outside the template, each with the cure.
     pub(super) elsewhere: &'static [(&'static str, &'static str)],
     /// Fields of the pod that only the operator sets, each with the reason.
     pub(super) ours: &'static [(&'static str, &'static str)],

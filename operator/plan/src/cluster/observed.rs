@@ -22,10 +22,10 @@ pub struct Observed {
     pub nodes: Vec<Node>,
     /// The requests of all pods on a node, for the nodes that were looked up.
     pub used: BTreeMap<String, Resources>,
-    /// The objects labelled as this app's (`instance` and `managed-by`), in its
-    /// namespace.
+    /// The project's objects in the app's namespace whose label `app.kubernetes.io/instance` is the
+    /// app's name.
     pub live: Objects,
-    /// The pods labelled as this app's: those that run the app, and those of the balancers.
+    /// The pods with that label: those that run the app, and those of the balancers.
     pub pods: Vec<Pod>,
     /// What admission changed in objects that were written recently.
     pub admitted: BTreeMap<ObjectKey, Admitted>,

@@ -441,8 +441,8 @@ pub(super) fn token_volume(app: &App) -> Volume {
 }
 
 /// How pods are spread over nodes. Pods of a total may share a node if no other node has room.
-/// With pods per node, a node may not get more pods than that number. A full node gets no pod,
-/// and this must not keep the other nodes from getting theirs.
+/// With pods per node, no node may get more than `per_node` pods. A full node gets no pod, and this
+/// must not keep the other nodes from getting their pods.
 fn spread(app: &App) -> Vec<TopologySpreadConstraint> {
     match app.app.pods {
         Pods::PerNode(per_node) if per_node.get() > 1 => {

@@ -25,8 +25,8 @@ pub struct Cause {
 
 impl Cause {
     /// Reads the causes from the message with which server-side apply refuses an object
-    /// that does not fit the schema: it has status 500 and names the fields only in its
-    /// text.
+    /// that does not fit the schema. Such a refusal has status 500, and only its message names
+    /// the fields.
     pub fn of_apply(message: &str) -> Vec<Self> {
         if !message.starts_with("failed to create typed patch object") {
             return Vec::new();

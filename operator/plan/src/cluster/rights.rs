@@ -4,8 +4,9 @@
 //! prefix of names, so a right to change these objects would cover the Roles and `RoleBinding`s
 //! of all users. Their owners are the app and the balancers' account, and they are deleted
 //! together with their owners; [`super::adoption`] handles objects without an owner reference. If
-//! something else changes a Role or `RoleBinding`, this is reported with the cure. For the same
-//! reason a later version that needs other rules has to give the Role another name.
+//! something else changes a Role or `RoleBinding`, this is reported with the cure. A later version
+//! of the operator that needs other rules has to give the Role another name, because it cannot
+//! change the existing one.
 
 use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

@@ -19,9 +19,9 @@ use super::{Observed, Pod};
 /// Prefix of labels and annotations that only this project sets.
 const OWN_PREFIX: &str = "scaledapp.io/";
 
-/// The selector of all watches. A Deployment's selector uses these two labels and is immutable, so
-/// these labels of pods do not change. `managed-by` is not used, because policies of some clusters
-/// set it on everything.
+/// The selector of all watches, which uses the labels `instance` and `component`. A Deployment's
+/// selector uses the same two labels and is immutable, so these labels of pods do not change.
+/// `managed-by` is not used, because policies of some clusters set it on everything.
 pub fn watched() -> String {
     let (app, balancer) = (component::APP, component::BALANCER);
     format!(
@@ -137,7 +137,7 @@ mod tests {
                 "",
                 true,
             ),
-            // Any chart may set these.
+            // Any chart may set these labels.
             (component.to_owned(), "", false),
             (format!("{component}{theirs}"), "", false),
             // The watch does not deliver this object.

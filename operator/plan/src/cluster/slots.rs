@@ -25,8 +25,8 @@ const SLOT_PORT: i32 = 80;
 pub(super) const POD_TLS_PORT: u16 = 8443;
 pub(super) const SLOT_TLS_PORT: i32 = 443;
 const ZONE: &str = "topology.kubernetes.io/zone";
-/// How long a new slot's balancer may take to start before other balancers are reported as
-/// its substitute.
+/// How long a slot counts as new. When the balancer of a new slot starts to serve, this is not
+/// reported as a return to its slot.
 const NEW_FOR: SignedDuration = SignedDuration::from_secs(60);
 /// How much longer than its TTL an answer may be in use: common resolvers keep it for 30 s more.
 const RESOLVER_CACHE: Duration = Duration::from_secs(35);

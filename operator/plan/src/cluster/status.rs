@@ -13,14 +13,14 @@ use super::meta::cut;
 use super::selection::{self, app_pods};
 use super::{Event, EventType, Observed};
 
-/// Most supervisor images that are listed. An upgrade has two; the bound is there because any pod
-/// may be created with the operator's labels.
+/// Most supervisor images that are listed. During an upgrade there are two. The number is bounded
+/// because anybody who may create pods can give them the operator's labels.
 const MAX_IMAGES: usize = 8;
 /// Longest name of an image, with its digest.
 const MAX_IMAGE_BYTES: usize = 512;
 
-/// The status after a pass. Times of conditions change only where their status
-/// does, so that the same facts give the same status.
+/// The status after a pass. The time of a condition changes only if the condition's status does,
+/// so that the same facts give the same status.
 pub fn status(object: &ScaledApp, observed: &Observed, outcome: Outcome<'_>) -> ScaledAppStatus {
     let before = object.status.clone().unwrap_or_default();
     let facts = Facts::of(object, observed, outcome, &before);

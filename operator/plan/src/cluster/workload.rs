@@ -20,7 +20,8 @@ use crate::Pods;
 /// autoscaler, the pending pod gets a node within this time.
 const PENDING_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How many pods, how they are replaced, and what the operator has to remember for that.
+/// How many pods there should be, how they are replaced, and what the operator has to remember to
+/// count them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Scale {
     pub(super) replicas: i32,

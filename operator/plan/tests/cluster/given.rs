@@ -12,7 +12,7 @@ use scaledapp_plan::cluster::{
 
 pub(crate) const UID: &str = "11111111-2222-3333-4444-555555555555";
 
-/// An applied object with these further lines of spec.
+/// An object with a uid and a generation, as after `kubectl apply`. `lines` are added to its spec.
 pub(crate) fn object(lines: &str) -> ScaledApp {
     named("hello", lines)
 }

@@ -24,7 +24,8 @@ fn degraded(object: &mut ScaledApp, observed: &Observed) -> (String, String, usi
             .clone()
     };
     let degraded = find("Degraded");
-    // Neither problem keeps a release from counting as rolled out.
+    // Neither an autoscaler that cannot scale nor an object without an owner keeps a release from
+    // counting as rolled out.
     for kind in ["Ready", "Updated"] {
         assert_eq!(find(kind).status, "True", "{kind}");
     }

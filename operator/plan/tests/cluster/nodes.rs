@@ -202,7 +202,7 @@ fn a_pod_that_was_evicted_from_a_cordoned_node_is_not_planned_elsewhere() {
     step(&mut observed, "");
     observed.nodes[2].schedulable = false;
     assert_eq!(replicas(&step(&mut observed, "")), 3);
-    // The eviction: its successor does not fit onto the other nodes.
+    // The pod is evicted, and its successor does not fit onto the other nodes.
     observed.pods[2].deleting = true;
     observed.pods.push(pending(3, 0));
     assert_eq!(replicas(&step(&mut observed, "")), 2);

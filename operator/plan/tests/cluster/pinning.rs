@@ -321,7 +321,8 @@ fn an_app_keeps_the_token_that_it_has() {
     assert!(!is_rotation(&old, &new));
 }
 
-/// `kubectl scale` of an app with pods per node to the number of pods that it has.
+/// `kubectl scale` may give an app with pods per node a total that equals its number
+/// of pods.
 #[test]
 fn a_total_equal_to_the_number_of_pods_replaces_none() {
     let mut observed = running(&app(""));

@@ -66,7 +66,7 @@ fn a_slot_leads_to_its_own_balancer_or_to_all_others_and_never_nowhere() {
         );
         observed.pods.iter_mut().for_each(harm);
         let planned = plan(&three, &observed, &settings());
-        // If all are silent, something probably blocks the operator.
+        // If all balancers are silent, something probably blocks the operator.
         let left = if *how == "silent" { own } else { Vec::new() };
         assert_eq!(leads(&planned), left, "{how}");
         assert!(planned.delete.is_empty());

@@ -586,7 +586,8 @@ fn a_generation_is_updated_once_all_of_it_serves() {
     assert!(shown(&object).starts_with("TTT"), "{}", shown(&object));
 }
 
-/// `helm upgrade --wait` reads Stalled right after the fix.
+/// When a stuck release is corrected, `helm upgrade --wait` reads `Stalled` before the Deployment's
+/// controller has observed the new generation. `Stalled` must not report the old rollout then.
 #[test]
 fn a_rollout_is_no_longer_stuck_once_the_object_has_another_generation() {
     let (mut object, mut observed) = started("");

@@ -422,8 +422,8 @@ const REFUSED: &str = r"  env: [{name: A, value: a}, {name: B, valueFrom: {field
       - {name: mesh, image: m, ports: [{containerPort: 99999}]}
       - {name: app, resources: {limits: {cpu: 500m}}, env: [{name: C, value: c}]}";
 
-/// The name of a Deployment, one of its fields, and the user's field that it comes from; empty:
-/// none.
+/// The name of a Deployment, one of its fields, and the user's field from which that field comes;
+/// empty if it comes from none.
 const ORIGINS: &[(&str, &str, &str)] = &[
     (
         "hello",
