@@ -278,7 +278,7 @@ impl Pass<'_> {
         Api::namespaced(self.context.caller.client.clone(), self.of.namespace)
     }
 
-    /// Whether a write would only get the same answer as the last one.
+    /// Whether a write of the object would only get the same answer as its last write.
     fn is_answered<K: Planned>(&mut self, object: &K, key: &ObjectKey) -> bool {
         let (uid, hash) = (self.of.uid, hash(object));
         if self.context.admissions.is_hidden(uid, key, hash) {

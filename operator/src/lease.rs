@@ -31,7 +31,7 @@ pub const GRACE: Duration = Duration::from_secs(6);
 
 const _: () = assert!(GRACE.as_secs() + CALL_TIMEOUT.as_secs() < DURATION.as_secs());
 
-/// The content of a Lease, and since when it has been the same.
+/// The content of a Lease, and since when the content has not changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeaseContent {
     /// The replica that holds it; none after a release.

@@ -93,7 +93,7 @@ async fn ask(address: SocketAddr, path: &str, limit: usize) -> Result<AdminAnswe
     }
 }
 
-/// The answer in these bytes (RFC 9112 section 6.3); `None` if it is not complete yet.
+/// Parses the answer in `bytes` (RFC 9112 section 6.3); `None` if it is not complete yet.
 fn parse(bytes: &[u8], has_ended: bool) -> Result<Option<AdminAnswer>, AdminError> {
     const END: &[u8] = b"\r\n\r\n";
     const START: &[u8] = b"HTTP/1.";

@@ -1,7 +1,8 @@
-//! Tests that the JSON between the processes of `ScaledApp` is the same as before it had types. The
-//! files in `golden` were written by the processes themselves (a supervisor with a crashing worker
-//! and one on another port, a failed reload, a balancer, a DNS server, `scaledapp local`). Each
-//! must be read and written again byte for byte.
+//! Tests that the types of this crate read and write the JSON that the processes of `ScaledApp`
+//! exchanged before the types existed. The files in `golden` were written by the processes
+//! themselves (a supervisor with a crashing worker and one on another port, a failed reload, a
+//! balancer, a DNS server, `scaledapp local`). Each file must be read and written again byte for
+//! byte.
 
 #![allow(
     clippy::unwrap_used,

@@ -224,7 +224,7 @@ fn compare(live: &Value, planned: &Value, amounts: bool, path: &Path<'_>, found:
     }
 }
 
-/// Whether an absent field would mean the same.
+/// Whether an absent field would mean the same as this value.
 pub(super) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,

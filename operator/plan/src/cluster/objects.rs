@@ -87,7 +87,8 @@ pub struct ObjectKey {
 pub struct Plan {
     /// Objects to apply. An object for which [`super::is_applied`] is true needs no request.
     pub apply: Objects,
-    /// Live objects that the app no longer needs. They are deleted after the others were applied.
+    /// Live objects that the app no longer needs. They are deleted after all planned objects
+    /// were applied.
     pub delete: Vec<ObjectKey>,
     /// Annotations to be set on pods, after everything else.
     pub touch: Vec<PodAnnotations>,
@@ -140,8 +141,8 @@ pub struct Event {
     pub action: &'static str,
     /// What happened, in a sentence.
     pub note: String,
-    /// When the reported change happened, if that is known: then an event that is sent
-    /// twice is stored once.
+    /// When the reported change happened; `None` if that is not known. An event with this time is
+    /// stored once, even if it is sent twice.
     #[serde(skip)]
     pub since: Option<Timestamp>,
 }

@@ -67,7 +67,8 @@ impl Resources {
             .fold(Self::default(), Self::plus)
     }
 
-    /// How many more of this pod fit onto a node that offers `self`, of which `used` is taken.
+    /// How many more pods like `pod` fit onto a node that offers `self` and whose pods request
+    /// `used`.
     pub(super) fn fits(self, used: Self, pod: &PodSpec) -> u32 {
         let one = asked(pod);
         let of = |offered: i128, used: i128, one: i128| {

@@ -133,7 +133,7 @@ pub(crate) fn apply(observed: &mut Observed, planned: &Plan) {
         }
     }
     if live.deployments.is_empty() {
-        // The plan contains slots only, so the other objects do not change.
+        // The plan contains only `EndpointSlice`s, so the other objects do not change.
         live = scaledapp_plan::cluster::Objects {
             endpoint_slices: live.endpoint_slices,
             ..before

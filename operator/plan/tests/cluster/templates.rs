@@ -352,7 +352,8 @@ fn what_breaks_our_containers_is_refused_with_its_path_and_the_cure() {
     }
 }
 
-/// An older operator accepted these templates, so a new one must not stop their apps.
+/// An older operator accepted templates that a new one refuses. The new one must not stop the apps
+/// with such a template.
 #[test]
 fn a_template_that_is_refused_today_stays_until_it_is_changed() {
     // For an app named `other`, the label has its usual value. So the template is accepted, and the

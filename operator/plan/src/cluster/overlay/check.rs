@@ -72,8 +72,8 @@ fn unknown(written: &Value, understood: &Value, path: &str) -> Option<String> {
     }
 }
 
-/// The first member of a list with the same keys as an earlier one: a merge would combine
-/// the two, and the API server refuses them.
+/// The first list member whose keys equal those of an earlier member of the list: a merge would
+/// combine the two members, and the API server refuses them.
 fn twice(written: &Value, path: &str, list: &str) -> Option<(String, String)> {
     match written {
         Value::Object(fields) => fields
