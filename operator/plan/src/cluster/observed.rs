@@ -25,8 +25,7 @@ pub struct Observed {
     /// The project's objects in the app's namespace whose label `app.kubernetes.io/instance` is the
     /// app's name.
     pub live: Objects,
-    /// The app's pods, selected by the same label: those that run the app, and those of its
-    /// balancers.
+    /// The app's pods: those that run the app, and those of its balancers.
     pub pods: Vec<Pod>,
     /// What admission changed in objects that were written recently.
     pub admitted: BTreeMap<ObjectKey, Admitted>,
