@@ -24,7 +24,7 @@ pub(crate) fn scale(name: &str, state: Option<&Path>, workers: &str) -> anyhow::
 /// release costs only the new workers of one pod, and no request.
 ///
 /// # Errors
-/// As [`scale`].
+/// Those of [`scale`].
 pub(crate) fn reload(name: &str, state: Option<&Path>) -> anyhow::Result<String> {
     each_pod(name, state, |pod| {
         ctl(pod, &["reload"])?;
@@ -44,7 +44,7 @@ pub(crate) struct Logs {
 /// Returns the last stderr lines of each worker.
 ///
 /// # Errors
-/// As [`scale`].
+/// Those of [`scale`].
 pub(crate) fn logs(name: &str, state: Option<&Path>) -> anyhow::Result<Logs> {
     let lines = each_pod(name, state, |pod| {
         let lines = ctl(pod, &["logs"])?;

@@ -120,7 +120,7 @@ pub(crate) struct Made {
 impl Made {
     /// Removes the directory if it is empty.
     pub(crate) fn remove(&self) {
-        // This fails if another run or a file that this run did not make is in the directory.
+        // This fails if the directory contains anything that this run did not make.
         let _stays = rustix::fs::unlinkat(&self.parent, &self.name, AtFlags::REMOVEDIR);
     }
 }
@@ -158,7 +158,7 @@ impl Directory {
     /// Makes it if it is missing.
     ///
     /// # Errors
-    /// As [`Self::make`]; or other users may enter the directory.
+    /// The directory cannot be made, belongs to another user, or may be entered by other users.
     pub(crate) fn private(&self, name: &OsStr, made: &mut Vec<Made>) -> Result<Self, Unsafe> {
         let inner = self.child(name, made)?;
         let stat = inner.stat()?;
@@ -171,10 +171,10 @@ impl Directory {
         Ok(inner)
     }
 
-    /// As [`Self::private`], but returns `None` if the directory does not exist.
+    /// Opens a directory as [`Self::private`] does, but returns `None` if it does not exist.
     ///
     /// # Errors
-    /// As [`Self::private`].
+    /// Those of [`Self::private`].
     pub(crate) fn existing(&self, name: &OsStr) -> Result<Option<Self>, Unsafe> {
         match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => self.private(name, &mut Vec::new()).map(Some),
@@ -354,7 +354,7 @@ impl Directory {
 /// Opens and reads a file by its path, as [`Directory::read`] does.
 ///
 /// # Errors
-/// As [`Directory::read`].
+/// Those of [`Directory::read`].
 pub(crate) fn read(path: &Path) -> Result<(File, String), Unsafe> {
     read_at(CWD, path.as_os_str(), path)
 }

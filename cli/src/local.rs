@@ -31,13 +31,17 @@ use crate::output::Output;
 use crate::rundir::RunDir;
 use crate::state::State;
 
-/// File with the pods of an app, for its balancers. With several apps, `NAME-endpoints.json`.
+/// File with the pods of an app, for its balancers. With several apps, its name is
+/// `NAME-endpoints.json`.
 const ENDPOINTS: &str = "endpoints.json";
-/// File with the names of a zone, for its DNS server. For the second zone, `2-records.json`.
+/// File with the names of a zone, for its DNS server. For the second zone, its name is
+/// `2-records.json`.
 const RECORDS: &str = "records.json";
-/// File with the token by which pods recognise their balancers. With several apps, `NAME-token`.
+/// File with the token by which pods recognise their balancers. With several apps, its name is
+/// `NAME-token`.
 const TOKEN: &str = "token";
-/// Files with the certificate of an app's balancers and its key. With several apps, `NAME-tls.crt`.
+/// Files with the certificate of an app's balancers and the key of the certificate. With several
+/// apps, the names begin with `NAME-`.
 const TLS: [&str; 2] = ["tls.crt", "tls.key"];
 /// After this long, the log says what the start waits for. Most apps listen sooner.
 const NOTICE_AFTER: Duration = Duration::from_secs(5);
@@ -49,7 +53,7 @@ const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time that a supervisor on a busy machine may need beyond drain and stop grace.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
 
-/// How a run that had started ended.
+/// How a run ended after a signal had asked it to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// All processes stopped in time after SIGTERM.
@@ -319,8 +323,9 @@ impl Local<'_> {
         self.wait(named).await
     }
 
-    /// Waits until `ready` resolves. A process that ends before that is not restarted but makes the
-    /// start fail, because its end points to a mistake in the app or in the project's programs.
+    /// Waits until `ready` resolves. If a process ends before that, the start fails and the process
+    /// is not restarted, because the cause is usually a mistake in the app or in the project's
+    /// programs.
     async fn wait(&mut self, ready: impl Future<Output = ()>) -> anyhow::Result<Started> {
         let event = tokio::select! {
             () = ready => return Ok(Started::Ready),
@@ -392,7 +397,7 @@ impl Local<'_> {
             for app in self.apps {
                 let record = &app.plan.dns;
                 // Without an answer, the DNS server is not running, for example because the start
-                // failed before it.
+                // failed before the server was started.
                 while ask::addresses(record.listen, record.hostname.as_str())
                     .await
                     .is_ok_and(|left| !left.is_empty())

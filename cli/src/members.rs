@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use crate::launch::Program;
 use crate::output::{Output, RecentLines};
 
-/// Pause before the first restart; doubled for each failure in a row.
+/// Pause before the restart of a process that ended soon after its start. It doubles with each
+/// further failure in a row.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const MAX_DELAY: Duration = Duration::from_secs(5);
 /// Minimum time that a process must have run so that its end does not count as a failed start.
@@ -108,7 +109,7 @@ impl Members {
         Ok(())
     }
 
-    /// Waits for the next event. Cancel safe.
+    /// Waits for the next event. This function is cancel safe.
     pub(crate) async fn next(&mut self) -> Event {
         let event = self.events.recv().await;
         let event = event.expect("invariant: we hold a sender ourselves");
@@ -179,7 +180,7 @@ impl Members {
     pub(crate) fn signal(&self, which: &[Index], signal: Signal) {
         for index in which {
             if let Some(process) = &self.list[*index].process {
-                // The call fails if the process has just ended; its event follows.
+                // The call fails if the process has just ended; [`Event::Ended`] follows.
                 let _gone = pidfd_send_signal(process, signal);
             }
         }

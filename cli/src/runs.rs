@@ -30,7 +30,7 @@ pub(crate) struct Runs {
 /// Finds the run of an app.
 ///
 /// # Errors
-/// The app does not run here, the state file is another app's, or as [`all`].
+/// The app does not run here, the state file is another app's, or one of the errors of [`all`].
 pub(crate) fn find(name: &str, state: Option<&Path>) -> anyhow::Result<State> {
     let Runs { living, notes } = look(state, Some(name))?;
     let others: Vec<String> = living.iter().map(|run| run.app().to_owned()).collect();
@@ -64,8 +64,8 @@ pub(crate) fn all(state: Option<&Path>) -> anyhow::Result<Runs> {
     look(state, None)
 }
 
-/// As [`all`]. If the command is for one app, the files of other killed runs are kept, because the
-/// command would not report them.
+/// Does what [`all`] does. If the command is for one app (`only`), the files of the other apps'
+/// killed runs are kept, because the command would not report them.
 fn look(state: Option<&Path>, only: Option<&str>) -> anyhow::Result<Runs> {
     if let Some(path) = state {
         let living = named(path)?;

@@ -71,8 +71,8 @@ impl Desired {
         }
     }
 
-    /// Reads the file. The first call returns the file's number of workers, but the reload
-    /// token in it counts as already done.
+    /// Reads the file. The first call that finds a valid file returns its number of workers, but
+    /// its reload token counts as already done.
     ///
     /// # Errors
     /// The file cannot be read or is invalid; each error is returned once. A missing file

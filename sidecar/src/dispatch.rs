@@ -70,7 +70,7 @@ pub(crate) struct Feed {
     pub(crate) process: Runs,
     /// The shared port.
     pub(crate) port: u16,
-    /// The worker's own address for it.
+    /// The worker's own address for the shared port.
     pub(crate) address: SocketAddr,
 }
 

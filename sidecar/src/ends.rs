@@ -117,8 +117,8 @@ pub(crate) struct Refuses {
 }
 
 impl Process for Runs {
-    /// Whether the process is neither exiting nor one of several. The kernel marks a process
-    /// as exiting before it closes its sockets.
+    /// Whether the process is not exiting, has no child process and has never waited for one. The
+    /// kernel marks a process as exiting before it closes its sockets.
     fn surely_runs(&self) -> bool {
         let pid = self.pid;
         let read = |path: String| std::fs::read_to_string(path).ok();

@@ -23,7 +23,7 @@ struct Record {
     text: String,
 }
 
-/// The last incidents, oldest first.
+/// The last events, oldest first: incidents, and messages about fatal paths.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
     kept: VecDeque<Record>,

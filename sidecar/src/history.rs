@@ -28,7 +28,7 @@ pub(crate) enum Cause {
     DrainTimedOut,
     /// It did not end after the stop signal and was killed.
     KilledAfterGrace,
-    /// The supervisor replaced it without a request, for this reason.
+    /// The supervisor recycled it, for this reason.
     Recycled(&'static str),
     /// The supervisor killed it, for this reason.
     Killed(&'static str),

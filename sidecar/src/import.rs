@@ -14,7 +14,7 @@ const PROGRAM: &str = "scaledapp";
 pub fn run(arguments: &[OsString]) -> anyhow::Error {
     let beside = std::env::current_exe().map(|ours| ours.with_file_name(PROGRAM));
     let beside = beside.ok().filter(|path| path.is_file());
-    // If it is not there, the one on PATH is used.
+    // If the directory of this program does not contain `scaledapp`, the one on PATH is used.
     let program = beside.unwrap_or_else(|| PathBuf::from(PROGRAM));
     let error = Command::new(program).arg("import").args(arguments).exec();
     anyhow::Error::from(error).context(

@@ -104,8 +104,8 @@ impl Tail {
     }
 }
 
-/// How many pieces of about [`PIECE_BYTES`] may wait for a stream. When there are that
-/// many, reading pauses.
+/// How many pieces of about [`PIECE_BYTES`] may wait for a stream. When that many wait, reading
+/// pauses or further pieces are dropped, as `--logs-full` demands.
 const PIECES: usize = 16;
 /// How many bytes are read in one call. Marked lines are passed on once they fill four times
 /// as much.

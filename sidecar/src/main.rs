@@ -52,7 +52,7 @@ fn main() -> ExitCode {
 fn print(text: &str) -> ExitCode {
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
-        // The reader has closed the pipe (`ctl status | head`), so nothing can be reported.
+        // The reader has closed the pipe, so nothing can be reported.
         Err(_) => ExitCode::FAILURE,
     }
 }

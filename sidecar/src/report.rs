@@ -89,8 +89,8 @@ impl Report {
         self.publish();
     }
 
-    /// Takes the number of open connections by process group, from the kernel, and those
-    /// not accepted yet.
+    /// Takes the number of open connections of each process group, and `queued`, the number of
+    /// connections that are not accepted yet.
     pub(crate) fn set_open_connections(&self, open_connections: &HashMap<u32, u32>, queued: u32) {
         let mut view = lock(&self.state.view);
         view.open_connections.clone_from(open_connections);

@@ -67,7 +67,7 @@ pub struct Settings {
     pub shutdown_message: bool,
     /// How long a worker may take to become ready.
     pub boot_timeout: Duration,
-    /// How long requests in flight may take when the supervisor stops.
+    /// How long requests in flight may take when a worker or the whole supervisor drains.
     pub drain_timeout: Duration,
     /// A stopping listener closes after this time without a new connection.
     pub drain_quiet: Duration,

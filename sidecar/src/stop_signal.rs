@@ -90,7 +90,8 @@ mod tests {
 
     use super::*;
 
-    /// An app with two stopped threads, and its handling of TERM.
+    /// Starts an app with two threads, which treats TERM as the Python statement `handler` says,
+    /// and stops it. Returns `None` if there is no `python3`.
     fn stopped(handler: &str) -> Option<Child> {
         let script = format!(
             "import signal, threading, time\n\

@@ -1,10 +1,10 @@
 //! The supervisor's loop: turns inputs into engine events and carries out the engine's
 //! actions.
 //!
-//! The loop makes no lifecycle decisions (`scaledapp-engine`) and handles no requests (`dispatch`).
-//! `workers` acts on worker processes, `ctl/answers` answers `ctl`. The loop runs on one thread
-//! that lives as long as the process, because the kernel ties a worker's death signal to the thread
-//! that forked it.
+//! `scaledapp-engine` makes the lifecycle decisions, `dispatch` handles the requests of clients,
+//! `workers` acts on worker processes, and `ctl/answers` answers the commands of `ctl`. The loop
+//! runs on one thread that lives as long as the process, because the kernel ties a worker's death
+//! signal to the thread that forked it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,7 +36,7 @@ pub(crate) struct Supervisor {
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
     pub(crate) started: Instant,
     pub(crate) stopping: bool,
-    /// The readiness checks that the last worker that timed out had not passed.
+    /// The readiness checks that were still missing when a worker last timed out at boot.
     pub(crate) missed: Option<String>,
 }
 
@@ -109,7 +109,7 @@ impl Supervisor {
             }
             Input::Drained(worker) => Some(Event::Drained(worker)),
             Input::Control(asked) => self.asked(asked),
-            // While the supervisor stops, no worker is started any more.
+            // A stopping supervisor neither scales nor reloads.
             Input::Workers(_) | Input::Reload | Input::ReloadTo(_) | Input::Step(_)
                 if self.stopping =>
             {
@@ -227,7 +227,8 @@ impl Supervisor {
         events.collect()
     }
 
-    /// Measures the workers, and checks everything that causes no event of its own.
+    /// Measures the workers, and checks what may change without another input: sockets that a
+    /// worker has shut down, lost CPU time, closed listeners, free memory and the number of cores.
     fn look(&mut self) -> Vec<Event> {
         self.workers.sharing.borrow_mut().mend();
         let mut events: Vec<Event> = self.measuring.starved(&self.engine).into_iter().collect();

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     pipe: Option<ChildStdin>,
-    /// The groups to report to a new child if it has to be restarted.
+    /// The groups to report to a new watching process if the present one is killed.
     groups: BTreeSet<u32>,
 }
 

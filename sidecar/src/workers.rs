@@ -283,7 +283,7 @@ impl Workers {
                     address: None,
                 };
                 self.run_for(worker, async move {
-                    // A repeated message changes nothing.
+                    // If the worker has called `listen` by then, this finding changes nothing.
                     tokio::time::sleep(LISTEN_TIMEOUT).await;
                     let _ended = inputs.send(Input::Found(worker, finding));
                 });
@@ -339,7 +339,7 @@ impl Workers {
     }
 
     /// Replaces a worker that has closed its listener but still runs; the worker may finish its
-    /// work. `surge`: whether there is memory for its successor beside it.
+    /// work. `surge` says whether there is memory for the successor beside the worker.
     pub(crate) fn still_not_listening(&self, worker: WorkerId, surge: bool) -> Option<Event> {
         let process = self.living.processes.get(&worker)?;
         let is_closed = !process.addresses.contains_key(&self.recipe.port?);
@@ -351,9 +351,9 @@ impl Workers {
     }
 
     /// Finds workers that have closed the shared socket but still run (Connection dispatch). The
-    /// check takes place only while connections wait to be accepted, and reports a worker only
-    /// after two such checks in a row, because the worker may be about to listen again. `surge`:
-    /// whether there is memory for a successor beside such a worker.
+    /// check takes place only while connections wait to be accepted, and a worker is replaced only
+    /// if two checks in a row find that it has closed the socket, because it may be about to listen
+    /// again. `surge` returns whether there is memory for a successor beside the worker.
     pub(crate) fn closed_listeners(
         &mut self,
         engine: &Engine,
@@ -476,8 +476,8 @@ impl Workers {
         }
     }
 
-    /// The worker that ended; `None` if the supervisor still waits for other processes of the
-    /// worker's group.
+    /// Returns the worker that ended; `None` if the process was not a worker, or if the supervisor
+    /// still waits for other processes of the worker's group.
     pub(crate) fn reaped(&mut self, reaped: Reaped, engine: &Engine) -> Option<WorkerId> {
         let worker = self.worker_of(reaped.pid)?;
         let is_stopping = state_of(engine, worker) == Some(WorkerState::Stopping);
@@ -607,8 +607,8 @@ impl Workers {
         }
     }
 
-    /// The last stderr lines by slot: those of its last ended worker, then those of the running
-    /// workers.
+    /// The last stderr lines by slot: those of the slot's last ended worker, then those of its
+    /// running workers.
     pub(crate) fn tails(&self, only: Option<u32>) -> Tails {
         let ended = self.living.last_words.tails();
         let running = self

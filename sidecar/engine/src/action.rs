@@ -155,7 +155,7 @@ impl fmt::Display for Failure {
 
 impl core::error::Error for Failure {}
 
-/// An event that is logged and counted.
+/// Something that happened to the workers or to an operation, for the log and the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Incident {
     /// A worker became ready.
@@ -185,8 +185,8 @@ pub enum Incident {
         /// Time until the next worker of the slot starts.
         restart_in: Duration,
     },
-    /// The worker of a slot exited by itself with code 0 after it had served; the next one
-    /// starts immediately.
+    /// The worker of a slot exited by itself with code 0, after it had served or had been ready for
+    /// long. The next worker starts immediately.
     Finished {
         /// The worker.
         worker: WorkerId,
@@ -228,7 +228,7 @@ pub enum Incident {
         /// Its slot.
         slot: Slot,
     },
-    /// The supervisor has begun to replace a worker without a request.
+    /// The supervisor has begun to replace a worker by its own decision.
     RecycleBegan {
         /// The worker.
         worker: WorkerId,
@@ -265,7 +265,7 @@ pub enum Incident {
         /// The reason.
         failure: Failure,
     },
-    /// The restart of one slot failed; its old worker keeps serving.
+    /// The restart of one slot or the recycling of its worker failed; the old worker keeps serving.
     RestartFailed {
         /// The reason.
         failure: Failure,

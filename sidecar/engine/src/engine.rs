@@ -308,8 +308,8 @@ impl Engine {
         let hopeless =
             matches!(exit, Exit::Spawn { .. }) && !self.ever_ready && record.never_ready < TRIES;
         let proved = ready_for.is_some_and(|served| served >= backoff.at_once_after);
-        // The worker exited with code 0 after it had served: it recycled itself, as `uvicorn
-        // --limit-max-requests` does.
+        // The worker exited with code 0 after it had served, or after it had been ready for so long
+        // that it counts as proved: it recycled itself, as `uvicorn --limit-max-requests` does.
         let orderly = exit == Exit::Code(0)
             && worker.state == WorkerState::Ready
             && (proved || worker.has_served);
@@ -540,7 +540,7 @@ impl Engine {
             settle(request.operation(), Err(Failure::Stopping), out);
             return;
         }
-        // Only the latest request of each kind waits.
+        // A request replaces a waiting one that it makes unnecessary.
         if let Some(earlier) = self
             .pending
             .iter_mut()

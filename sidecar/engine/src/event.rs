@@ -75,7 +75,7 @@ pub enum Event {
     Wake,
 }
 
-/// Why the supervisor replaces or kills a worker without a request.
+/// Why the supervisor replaces or kills a worker by its own decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// The worker uses more memory than one worker may.

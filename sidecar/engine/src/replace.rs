@@ -107,7 +107,7 @@ impl Running {
 
 impl Engine {
     /// Takes all steps of the replacement that are possible now, and then begins the next
-    /// one.
+    /// replacement.
     pub(crate) fn advance(&mut self, now: Duration, out: &mut Vec<Action>) {
         loop {
             let step = match self.running {

@@ -13,8 +13,8 @@ pub enum Hierarchy {
     Unified,
 }
 
-/// Directories of the cgroups in which `controller` may limit this process, in either
-/// version. `root` replaces `/`.
+/// Directories of the cgroups in which `controller` may limit this process, in version 1 and in
+/// version 2. `root` replaces `/`.
 ///
 /// To find them, the kernel has to list every mount, so call this function only once. The
 /// directories stay valid: a cgroup does not move, and only the values in its files change when a

@@ -3,9 +3,9 @@
 //! After `close` there is no other source: a reset says that something was left unread, but not how
 //! much. No privilege is needed within one's own network namespace.
 //!
-//! While a listener exists, the end of each TCP socket of the namespace costs the kernel a
-//! message (a few microseconds on a worker thread of its own). So a listener should exist
-//! only while its reports are needed.
+//! While a [`Watch`] exists, the end of each TCP socket of the namespace costs the kernel a message
+//! (a few microseconds on one of its own threads). So a `Watch` should exist only while its reports
+//! are needed.
 
 use std::collections::VecDeque;
 use std::io;
@@ -39,8 +39,8 @@ pub struct Destroyed {
 }
 
 /// Receives reports about sockets that were destroyed with unread or unacknowledged bytes, and
-/// about disconnected sockets. The kernel filters out all others, including those with a count of
-/// one, which usually is a FIN.
+/// about disconnected sockets. The kernel filters out all other reports, including those with a
+/// count of one, which usually is a FIN.
 #[derive(Debug)]
 pub struct Watch {
     socket: OwnedFd,
@@ -53,7 +53,7 @@ pub struct Watch {
 const TCP_DESTROYED: u32 = 1 << 0 | 1 << 2;
 
 impl Watch {
-    /// Starts to listen.
+    /// Subscribes to the kernel's reports.
     ///
     /// # Errors
     /// The kernel or a sandbox does not allow it.
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!((told.read, told.unread), (0, 0));
     }
 
-    /// For this reason the supervisor has to know about `SO_LINGER`.
+    /// This case is the reason why the supervisor has to know about `SO_LINGER`.
     #[test]
     fn a_process_that_resets_its_connections_looks_the_same() {
         let mut pair = pair("127.0.0.1").unwrap();

@@ -109,8 +109,8 @@ fn ask(port: u16, states: u32, ask_for: u8, take: &mut dyn FnMut(&[u8])) -> io::
     Ok(())
 }
 
-/// The same as [`at_port`] from `/proc/net/tcp` and `tcp6` (`proc_pid_net(5)`); empty if
-/// they cannot be read.
+/// Returns what [`at_port`] returns, but reads it from `/proc/net/tcp` and `tcp6`
+/// (`proc_pid_net(5)`). The result is empty if these files cannot be read.
 pub fn listed(port: u16, states: u32) -> Vec<Found> {
     let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
     let texts = tables.map(|path| std::fs::read_to_string(path).unwrap_or_default());

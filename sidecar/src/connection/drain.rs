@@ -48,9 +48,9 @@ const CHANCE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a connection counts as short. One that lasts longer will not end any sooner if new ones
 /// are held back.
 const MAX_SHORT_LIFE: Duration = Duration::from_secs(1);
-/// How often new processes of the workers are searched for, and the largest share of the
-/// time that this may take (one part in this many): the search reads all processes of the
-/// machine.
+/// The shortest interval between two searches for new processes of the workers, and how many times
+/// as long as a search the interval is at least. The interval is long because a search reads all
+/// processes of the machine.
 const SCAN: (Duration, u32) = (Duration::from_millis(250), 40);
 /// How long a process group may take to stop. On a busy machine it needs CPU time for that,
 /// and an attempt that is given up too early has to start again. A group that has not

@@ -47,7 +47,8 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
-    /// What to do at the time `now` (since any fixed moment) if a hold is `wanted`.
+    /// What to do at the time `now`, which is measured from any fixed moment. `wanted` says whether
+    /// a hold is wanted.
     pub(crate) fn look(&mut self, now: Duration, wanted: bool) -> Option<Turn> {
         match self.held {
             None if wanted && now >= self.rested => {
@@ -94,8 +95,9 @@ mod tests {
         &[3, 6, 12, 24],
     ];
 
-    /// The holds that follow from calls of `look` at these intervals, each with whether a hold
-    /// was wanted. `late` is how late the timer ends a hold if no call ends it.
+    /// The holds that follow from calls of `look`. Each call is given by the milliseconds since the
+    /// previous call and by whether a hold is wanted. `late` is how late the timer ends a hold if
+    /// no call ends it.
     fn holds(looks: &[(u64, bool)], late: Duration) -> Vec<(Duration, Duration)> {
         let mut hold = Hold::default();
         let (mut now, mut due, mut begun) = (Duration::ZERO, None, None);

@@ -73,9 +73,8 @@ pub(crate) fn sockets_of(members: &[Member]) -> HashMap<u32, HashSet<u64>> {
     all
 }
 
-/// Whether the processes of a worker (its group `pid` and its descendants `tree`) have
-/// sockets open, but none of `shared`. If their descriptors cannot be read, the result is
-/// `false`.
+/// Whether a worker has sockets open, but none of `shared`. Its processes are those of the group
+/// `pid` and the descendants `tree`. If their descriptors cannot be read, the result is `false`.
 pub(crate) fn has_closed(pid: u32, tree: &[u32], shared: &HashSet<u64>) -> bool {
     let mut members = members(&[pid]);
     members.extend(tree.iter().map(|process| (*process, pid)));
@@ -145,7 +144,7 @@ pub(crate) fn parse_state(stat: &str) -> Option<char> {
     after_name(stat)?.next()?.chars().next()
 }
 
-/// The fifth field.
+/// The fifth field, the process group.
 fn parse_group(stat: &str) -> Option<u32> {
     after_name(stat)?.nth(2)?.parse().ok()
 }

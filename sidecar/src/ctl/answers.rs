@@ -57,7 +57,7 @@ impl Looking<'_> {
         no_such.unwrap_or(Reply::Ok(Answer::Tails(tails)))
     }
 
-    /// Everything known about each slot, or about one.
+    /// Everything known about each slot, or about the slot `only`.
     fn describe(&self, only: Option<u32>) -> Reply<Answer> {
         if let Some(no_such) = self.no_such(only) {
             return no_such;
@@ -148,8 +148,8 @@ impl Operations {
         self.add(reply)
     }
 
-    /// Answers the caller. `cause` returns the last output of the worker that caused a
-    /// failure, and the readiness checks that it has not passed.
+    /// Answers the caller. `cause` returns the last output and the missing readiness checks of the
+    /// worker that caused a failure.
     pub(crate) fn settle(
         &mut self,
         operation: OperationId,

@@ -86,9 +86,10 @@ pub(crate) struct Sums {
     kept: BTreeMap<Key, f64>,
     /// Values of running processes, as last seen.
     last: HashMap<u32, BTreeMap<Key, f64>>,
-    /// Type and help of each kept name, used when no running worker has it.
+    /// Type and help of each remembered family, by name. They are used if no page of a scrape
+    /// contains the family.
     known: BTreeMap<String, (Kind, Option<String>)>,
-    /// The family of each kept sample.
+    /// The name of the family of each remembered sample.
     families: BTreeMap<Key, String>,
     /// The approximate memory of the maps above, in bytes.
     pub(super) bytes: usize,
@@ -123,8 +124,8 @@ fn add(one: f64, other: f64) -> f64 {
 }
 
 impl Sums {
-    /// Sums pages by pid. `alive` lists all workers, including those that did not answer:
-    /// their last known values count.
+    /// Sums pages, each of which is given with the pid of its worker. `alive` lists all workers,
+    /// including those that did not answer: their last known values count.
     pub(crate) fn sum(&mut self, alive: &[u32], pages: &[(u32, Exposition)]) -> Exposition {
         self.bury_all_but(alive);
         let mut total = Total::default();
@@ -192,7 +193,8 @@ impl Sums {
     }
 
     /// Records a value of a running process. If the counter has restarted from zero, the previous
-    /// value is kept. Returns whether there was enough memory.
+    /// value is kept. Returns `false`, and records nothing, if the value is not finite or there is
+    /// not enough memory.
     fn saw(&mut self, pid: u32, name: &str, family: &Family, sample: &Sample) -> bool {
         // A value that is not finite cannot be kept: every later sum would not be finite
         // either.

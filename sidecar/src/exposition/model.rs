@@ -70,7 +70,8 @@ pub(crate) struct Exposition {
     /// Families in order of first appearance.
     pub(crate) families: Vec<(String, Family)>,
     pub(super) index: HashMap<String, usize>,
-    /// Lines that are neither a comment nor a sample.
+    /// Malformed lines: lines that are neither a comment nor a sample, and declarations of unknown
+    /// types.
     pub(crate) skipped: u64,
     /// Families whose type differs from the one that was read first.
     pub(crate) conflicts: u64,

@@ -35,8 +35,7 @@ pub(crate) enum Finding {
         /// The worker's own address; `None` if all workers accept from one queue.
         address: Option<SocketAddr>,
     },
-    /// It was given a socket for this port that listens already, so it may omit its own
-    /// `listen`.
+    /// For this port, it was given a socket that listens already, so it may omit its own `listen`.
     TookOver(u16),
     /// It listens on another port.
     ListeningElsewhere(u16),

@@ -77,7 +77,7 @@ pub(crate) enum Listened {
     },
     /// Another port that the worker had bound before.
     Elsewhere(u16),
-    /// A socket whose bind was not seen (Unix sockets, port 0).
+    /// Any other socket, for example a Unix socket or one on which `bind` was never called.
     Unknown,
 }
 
@@ -124,7 +124,7 @@ impl Sharing {
     /// Sockets for Connection dispatch on `host` (`None`: all addresses).
     ///
     /// # Errors
-    /// A port is taken; the message says which. This is tested without `SO_REUSEPORT`,
+    /// A port is taken; it is returned with the error. This is tested without `SO_REUSEPORT`,
     /// because otherwise two supervisors would silently share the port.
     pub(crate) fn connection(
         host: Option<IpAddr>,
@@ -257,7 +257,7 @@ impl Sharing {
         self.members().map(|member| member.inode).collect()
     }
 
-    /// Whether this is one of the shared sockets.
+    /// Whether a shared socket has this inode.
     fn has(&self, inode: u64) -> bool {
         self.members().any(|member| member.inode == inode)
     }

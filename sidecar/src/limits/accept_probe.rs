@@ -51,7 +51,7 @@ impl AcceptProbe {
         true
     }
 
-    /// The result of the probe, at the time `now`.
+    /// Records the result of the probe at the time `now`.
     pub(crate) fn ended(&mut self, now: Duration, accepts: bool) {
         // If the worker has made progress in the meantime, the result is out of date.
         let Self::Running { pause } = *self else {

@@ -18,10 +18,10 @@ use crate::cores::Quotas;
 use crate::dispatch::Front;
 use crate::workers::Workers;
 
-/// For how long each worker has made no progress while clients wait, at the time `now` (since the
-/// start). Workers that make progress, or whose progress is unknown, are left out. A worker is hung
-/// after `most`, not counting the time in which it waited for a CPU or `quotas` kept it from
-/// running.
+/// For how long each worker has made no progress while clients wait. `now` is the time since the
+/// supervisor's start. Workers that make progress, or whose progress is unknown, are left out. A
+/// worker is hung after `most`, not counting the time in which it waited for a CPU or `quotas` kept
+/// it from running.
 pub(super) fn silent_workers(
     engine: &Engine,
     workers: &mut Workers,

@@ -74,8 +74,8 @@ impl Measuring {
         (starved >= Duration::from_millis(10)).then_some(Event::Starved(starved))
     }
 
-    /// The events that follow from a measurement of all workers at the time `now` (since
-    /// the start).
+    /// Measures all workers and returns the events that follow. `now` is the time since the
+    /// supervisor's start.
     pub(crate) fn look(
         &mut self,
         engine: &Engine,

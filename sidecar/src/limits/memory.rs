@@ -3,9 +3,9 @@
 
 pub(crate) use scaledapp_proc::{Container, Limiting, of_machine};
 
-/// Resident memory of a worker and all its descendants, in bytes: the private memory of
-/// each, and, counted once, the file-backed and shared memory of the process that has the
-/// most of that.
+/// Resident memory of a worker and all its descendants, in bytes. Private memory is summed over the
+/// processes. File-backed and shared memory is counted once, for the process that has the most of
+/// it.
 ///
 /// The values come from `proc_pid_statm(5)`, whose counters the kernel keeps anyway; walking
 /// the page tables (smaps) would stop a large process for milliseconds.
@@ -13,7 +13,7 @@ pub(crate) fn of_tree(pid: u32) -> Option<u64> {
     of(&tree(pid))
 }
 
-/// The same for a known list of processes.
+/// Resident memory of the processes `tree`, in bytes, counted as [`of_tree`] does.
 pub(crate) fn of(tree: &[u32]) -> Option<u64> {
     let (mut own, mut shared) = (0_u64, 0_u64);
     let mut found = false;
@@ -27,8 +27,8 @@ pub(crate) fn of(tree: &[u32]) -> Option<u64> {
     found.then_some(own + shared)
 }
 
-/// A process and its descendants, the process first. The search ends at a number that apps hardly
-/// reach.
+/// A process and its descendants, the process first. The search ends at a number of processes that
+/// apps hardly reach.
 pub(crate) fn tree(pid: u32) -> Vec<u32> {
     const MAX_PROCESSES: usize = 256;
     let mut found = vec![pid];

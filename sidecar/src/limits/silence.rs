@@ -1,14 +1,13 @@
 //! Decides whether a worker hangs under Connection dispatch. This file decides from
 //! observations and reads neither files nor a clock.
 //!
-//! A worker hangs if four things are true at every check for as long as `--hang-timeout`:
-//! none of its threads waits where it would notice a connection (`waiting`); it has
-//! accepted and closed no connection; it has read and sent no byte; and a client has sent
-//! bytes that are unread. An app that applies back-pressure to an upload has unread bytes,
-//! but some checks find its event loop waiting. An app with long computations has clients that
-//! wait, but other clients are answered. One case is not detected: a hung worker whose only
-//! waiting client is the one whose request caused it, because that request's bytes have
-//! been read.
+//! A worker hangs if four things are true at every check for as long as `--hang-timeout`: none of
+//! its threads waits where it would notice a connection (`waiting`); it has accepted and closed no
+//! connection; it has read and sent no byte; and a client has sent bytes that are unread. An app
+//! that applies back-pressure to an upload has unread bytes, but some checks find its event loop
+//! waiting. An app with long computations has clients that wait, but other clients are answered.
+//! One case is not detected: if a request makes the worker hang and no other client waits, no byte
+//! is unread, because the worker has read that request.
 //!
 //! Time in which the machine did not let the worker run does not count.
 
@@ -40,22 +39,23 @@ pub(crate) struct Silence {
     /// For how long no thread has waited for connections since its connections were last
     /// listed.
     not_waiting: Duration,
-    /// Its connections at that time.
+    /// Its connections when they were last listed.
     before: Option<Carried>,
     /// For how long nothing has moved.
     silent: Duration,
 }
 
 impl Silence {
-    /// Records that one of its threads waits for connections, or that this is unknown.
+    /// Records that one of the worker's threads waits for connections, or that it is unknown
+    /// whether one does.
     pub(crate) fn is_waiting(&mut self) {
         *self = Self::default();
     }
 
-    /// Records that no thread waits for connections at the time `now` (since any fixed
-    /// moment), and that the worker was kept from running for `kept` since its start.
-    /// Returns whether its connections have to be listed now; `most` is the silence after
-    /// which a worker is hung.
+    /// Records that no thread waits for connections at the time `now`, which is measured from any
+    /// fixed moment, and that the worker was kept from running for `kept` since its start. Returns
+    /// whether the worker's connections have to be listed now. `most` is the silence after which a
+    /// worker is hung.
     pub(crate) fn is_not_waiting(&mut self, now: Duration, kept: Duration, most: Duration) -> bool {
         if let Some((then, had)) = self.looked.replace((now, kept)) {
             let elapsed = now.saturating_sub(then).min(MAX_ELAPSED);

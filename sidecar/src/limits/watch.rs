@@ -55,12 +55,13 @@ pub(crate) struct Watch {
     before: Option<(Duration, u64)>,
     /// The bytes that each worker used when it was first seen ready.
     born: HashMap<WorkerId, u64>,
-    /// The same for the worker that became ready last, even if it has ended.
+    /// The bytes that the newest worker used when it was first seen ready. The value is kept after
+    /// the worker has ended.
     newborn: Option<u64>,
     /// The worker that was killed to free memory. Until it has ended, no other worker is
     /// killed for this reason.
     killed: Option<WorkerId>,
-    /// Whether workers of normal size fill the container; this is logged once.
+    /// Whether workers of normal size fill the container. It is logged when this becomes true.
     pub(crate) is_too_small: bool,
 }
 
@@ -88,8 +89,9 @@ impl Watch {
         self.limits.memory.is_some()
     }
 
-    /// The events that have to follow at the time `now` (since any fixed moment), with
-    /// `wanted` workers desired.
+    /// Returns the events that follow from the measurements of the `workers` and of the
+    /// `container`. `now` is the time since any fixed moment, and `wanted` is the desired number of
+    /// workers.
     pub(crate) fn look(
         &mut self,
         now: Duration,
@@ -192,7 +194,7 @@ impl Watch {
             self.is_too_small = false;
             return None;
         }
-        // A worker is starting, draining or stopping. A replacement that is under way will
+        // If a worker is starting, draining or stopping, a replacement is under way, which will
         // free memory soon.
         if workers.iter().any(|worker| worker.age.is_none()) {
             return None;
@@ -253,7 +255,7 @@ impl Watch {
             let bytes = worker.bytes;
             return Some((0, Cause::Memory { bytes, limit }));
         }
-        // In thousandths of the limit, so that the division remains exact enough.
+        // Thousandths instead of percents, because they spread the limits of workers more finely.
         let jitter = u64::from(self.limits.jitter_percent.min(100)) * 10;
         let mut random = fastrand::Rng::with_seed(self.seed ^ worker.worker.0);
         let share = 1000 - random.u64(..=jitter);

@@ -96,8 +96,8 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// Locks a mutex, even if another thread panicked while it held the lock. Every value under these
-/// locks is replaced as a whole, so a panic leaves none of them half-written.
+/// Locks a mutex, even if another thread panicked while it held the lock. The values under these
+/// locks are usable after each step of an update, so a panic between two steps does no harm.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,7 +11,7 @@ use crate::cli::{HangTimeout, MechanismArg, RunArgs};
 /// Refuses settings that need a port.
 ///
 /// # Errors
-/// There is such a setting; the message names the flag and what to give instead.
+/// A setting that needs a port is given; the message names the flag and what to give instead.
 pub(super) fn check(args: &RunArgs, file: &FileSettings) -> anyhow::Result<()> {
     let limits = &args.limits;
     let shares = args.share.as_ref().or(file.share.as_ref());

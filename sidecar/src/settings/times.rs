@@ -31,7 +31,7 @@ pub(crate) struct Times {
 /// effect would be mistaken for an effective one.
 ///
 /// # Errors
-/// There is such a setting; the message names the flag.
+/// A setting of the dispatcher is given under Connection dispatch; the message names the flag.
 pub(super) fn check_dispatch(
     args: &RunArgs,
     file: &FileSettings,

@@ -20,7 +20,7 @@ pub(crate) struct Believed {
     pub(crate) trust: Trust,
     /// The file with the tokens; a balancer must show one of them.
     token_file: Option<PathBuf>,
-    /// Proxies that are believed as well.
+    /// Further networks whose proxies are believed.
     forwarded_from: Vec<Network>,
 }
 
@@ -28,7 +28,7 @@ impl Believed {
     /// Merges the flags with the file.
     ///
     /// # Errors
-    /// A setting would have no effect, or another effect than it seems to have.
+    /// A network in the file is invalid, or a setting would have no effect.
     pub(super) fn resolve(
         args: &TrustArgs,
         file: &FileSettings,
@@ -99,7 +99,7 @@ impl Believed {
     }
 }
 
-/// The first of these flags that is set.
+/// The first of the trust settings that is given, as a flag or in the file.
 pub(super) fn given(args: &TrustArgs, file: &FileSettings) -> Option<&'static str> {
     let flags = [
         ("--trust", args.trust.or(file.trust).is_some()),

@@ -232,9 +232,9 @@ impl AsRawFd for Listener {
     }
 }
 
-/// The filter: `bind`, `listen` and `SO_LINGER` of the native ABI notify, everything else
-/// is allowed. A foreign ABI (32-bit code) is allowed too: such a worker binds for itself,
-/// and the supervisor reports that it sees no `listen`.
+/// The filter: `bind`, `listen` and `SO_LINGER` of the native ABI notify, everything else is
+/// allowed. Calls of a foreign ABI (32-bit code) are allowed too: a worker that makes them binds
+/// for itself, and the supervisor reports that it sees no `listen`.
 pub(crate) const FILTER: [libc::sock_filter; 12] = [
     statement(LOAD_WORD, OFFSET_ARCH),
     jump(AUDIT_ARCH, 0, 9),

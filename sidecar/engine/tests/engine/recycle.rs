@@ -1,4 +1,4 @@
-//! Workers that the supervisor replaces or kills without a request.
+//! Workers that the supervisor replaces or kills by its own decision.
 
 use scaledapp_engine::{
     Action, Cause, Dispatch, Event, Exit, Incident, SlotState, WorkerId, WorkerState,

@@ -234,7 +234,7 @@ fn walk(dispatch: Dispatch, workers: u32, steps: &[Step]) {
     assert!(world.exited.is_some() && world.processes.is_empty());
 }
 
-/// The same walk, with a stop in the middle.
+/// Walks like [`walk`], with a stop in the middle.
 fn stopped_walk(dispatch: Dispatch, workers: u32, steps: &[Step], quick: bool) {
     let world = World::start(dispatch, workers);
     let mut walk = Walk {
