@@ -19,8 +19,9 @@ pub(crate) struct Share {
 /// The number of threads that libuv starts by default. They wait for files and name lookups
 /// and hardly compute.
 const UV_THREADS: u64 = 4;
-/// The size of the heap for old objects, in percent of the worker's memory limit. V8 ends a process
-/// that exceeds this size. The percentage is more than 100, so that the worker is recycled first.
+/// The size of the heap for old objects, in percent of the worker's memory limit or of its share of
+/// the container's limit, whichever is smaller. V8 ends a process that exceeds this size. The
+/// percentage is more than 100, so that the worker is recycled first.
 const OLD_SPACE_PERCENT: u64 = 125;
 /// The heap for old objects, in bytes, that Node needs to start.
 const MIN_OLD_SPACE_BYTES: u64 = 32 << 20;

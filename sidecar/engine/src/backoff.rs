@@ -29,8 +29,8 @@ impl Default for Backoff {
             cap: Duration::from_secs(10),
             jitter_percent: 20,
             reset_after: Duration::from_secs(30),
-            // The same as PM2's `min_uptime`. Requests that crash a worker each second
-            // must not lead to fewer and fewer workers.
+            // Equal to PM2's `min_uptime`. Requests that crash a worker each second must not lead
+            // to fewer and fewer workers.
             at_once_after: Duration::from_secs(1),
             // A client hardly notices a fifth of a second, and a crashing app costs at most
             // five boots per second and slot.

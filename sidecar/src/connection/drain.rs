@@ -7,10 +7,10 @@
 //! accept again. A worker that has accepted a connection in between is continued and checked
 //! again later.
 //!
-//! If other workers of its generation keep serving, a draining worker may by chance never be idle.
-//! If that lasts, new connections are held back from all workers: the SYNs of clients are dropped,
-//! and clients repeat them after one second or more. `hold` decides how long such a hold lasts, and
-//! when the next one may begin.
+//! A draining worker may by chance never be idle while other workers of its generation keep
+//! serving. If that lasts, new connections are held back from all workers: the SYNs of clients are
+//! dropped, and clients repeat them after one second or more. `hold` decides how long such a hold
+//! lasts, and when the next one may begin.
 //!
 //! On a busy machine each step may take a hundred times as long as on a quiet one, so no
 //! step waits for another: a timer ends a hold, and a stopped worker is continued as soon

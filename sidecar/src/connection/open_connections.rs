@@ -17,7 +17,7 @@ use scaledapp_proc::sockets::{self, ALL_BUT_LISTEN, CLOSE_WAIT, ESTABLISHED, Fou
 /// closed its side, and the kernel finishes without the app.
 const CARRYING: u32 = ESTABLISHED | CLOSE_WAIT;
 
-/// Inodes of the accepted connections on local `ports`, of both families.
+/// Inodes of the accepted connections on local `ports`, over IPv4 and IPv6.
 pub(crate) fn carrying(ports: &[u16]) -> HashSet<u64> {
     let inodes = found(ports, CARRYING).map(|socket| socket.inode);
     inodes.filter(|inode| *inode != 0).collect()

@@ -255,7 +255,7 @@ impl Watch {
             let bytes = worker.bytes;
             return Some((0, Cause::Memory { bytes, limit }));
         }
-        // Thousandths instead of percents, because they spread the limits of workers more finely.
+        // Thousandths instead of percent, because they spread the limits of workers more finely.
         let jitter = u64::from(self.limits.jitter_percent.min(100)) * 10;
         let mut random = fastrand::Rng::with_seed(self.seed ^ worker.worker.0);
         let share = 1000 - random.u64(..=jitter);
