@@ -205,7 +205,7 @@ pub fn nginx(
     })
 }
 
-/// `scaledapp-balancer` in front of these servers.
+/// `scaledapp-balancer` in front of the servers of `origin`.
 ///
 /// # Errors
 /// The balancer cannot be started or does not serve in time.

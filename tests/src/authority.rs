@@ -1,7 +1,7 @@
 //! A certificate authority for tests, with files of the certificates that it has signed.
 //!
-//! The test targets that need it include this file. The file is no module of the library, because
-//! `cargo xtask demo` links the library and would have to compile a crate for cryptography.
+//! The test targets that need an authority include this file. It is no module of the library,
+//! because `cargo xtask demo` links the library and would have to compile a crate for cryptography.
 
 #![allow(dead_code, reason = "each target uses a part of it")]
 
@@ -21,7 +21,8 @@ impl Authority {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // The certificates would look self-signed if the authority had the same subject.
+        // If authority and certificates had the same subject, the certificates would look
+        // self-signed.
         let name = &mut params.distinguished_name;
         name.push(DnType::CommonName, "authority of a test");
         Self {

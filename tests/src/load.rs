@@ -428,8 +428,8 @@ impl Report {
         of.map(|(_, count)| count).sum()
     }
 
-    /// Failed requests without refused connections: a client that connects after a port was closed
-    /// has lost no request.
+    /// Failed requests, not counting refused connections: a client that connects after a port was
+    /// closed has lost no request.
     pub fn lost(&self) -> u64 {
         self.failed() - self.failed_with(&Failure::Refused)
     }

@@ -1,4 +1,4 @@
-//! Free ports and loopback addresses that tests which run at the same time do not share.
+//! Free ports and loopback addresses, so that tests do not collide if they run at the same time.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -40,8 +40,8 @@ pub fn local() -> anyhow::Result<SocketAddr> {
     Ok(SocketAddr::new(address, free(address)?))
 }
 
-/// A loopback address that no other of 250 calls in this process returns. Other processes very
-/// probably use another block.
+/// A loopback address. This process returns it again only after 250 calls, and other processes very
+/// probably use other addresses.
 pub fn loopback() -> Ipv4Addr {
     let block = std::process::id() as u16;
     let address = NEXT_ADDRESS.fetch_add(1, Ordering::Relaxed);

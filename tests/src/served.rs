@@ -26,8 +26,8 @@ pub struct Served {
     pub address: SocketAddr,
     /// The server's admin address.
     pub admin: SocketAddr,
-    /// The log's length in bytes up to the end of the line that was waited for last. No test logs
-    /// more lines than [`Process`] keeps.
+    /// The position in the log, in bytes, after the line that was waited for last. The position
+    /// stays valid because no server logs more lines in a test than [`Process`] keeps.
     read: Cell<usize>,
 }
 

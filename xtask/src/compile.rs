@@ -63,7 +63,7 @@ pub(crate) fn run_local() -> anyhow::Result<PathBuf> {
 }
 
 fn run_some(wanted: &[&'static str], profile: &str) -> anyhow::Result<PathBuf> {
-    // Even pure Rust is linked by the C compiler; libc6-dev has the start files for that.
+    // Even pure Rust is linked by the C compiler, which needs the start files in libc6-dev.
     distribution::ensure("cc", &["gcc", "libc6-dev"])?;
     let target = target()?;
     let what = match &target {

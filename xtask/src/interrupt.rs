@@ -18,7 +18,7 @@ impl Interrupt {
     /// Catches the signals from now on, so that they no longer end this process.
     ///
     /// # Errors
-    /// A thread or descriptor cannot be made.
+    /// A descriptor cannot be made, or a signal handler cannot be installed.
     pub(crate) fn watch() -> anyhow::Result<Self> {
         let runtime = Builder::new_current_thread()
             .enable_all()

@@ -86,7 +86,7 @@ pub(crate) fn kills(bench: &mut Bench) -> anyhow::Result<()> {
     })?;
     for ours in all.iter().filter(|kills| is_ours(kills.kind)) {
         for peer in all.iter().filter(|kills| !is_ours(kills.kind)) {
-            // The supervisors of other languages are compared once.
+            // The supervisors of other languages are compared with Request dispatch only.
             if ours.kind == Kind::Connection && matches!(peer.kind, Kind::Gunicorn | Kind::Puma) {
                 continue;
             }
@@ -222,7 +222,7 @@ struct Released {
     report: Report,
     code: i32,
     took: Duration,
-    /// From the last new worker's end to the command's; `None`: none ended.
+    /// From the end of the last new worker to the end of the command; `None`: no new worker ended.
     after_death: Option<Duration>,
 }
 

@@ -65,7 +65,8 @@ fn memory_rows(found: &[Memory], bare: f64, bench: &mut Bench) {
     let added = |memory: &Memory| (memory.many - memory.few) / (MANY - FEW) as f64;
     for ours in found.iter().filter(|memory| is_ours(memory.kind)) {
         for peer in found.iter().filter(|memory| !is_ours(memory.kind)) {
-            // The two modes differ only in the dispatcher's buffers, so one row is enough.
+            // The two modes differ only in the dispatcher's buffers, so Connection dispatch is
+            // compared with a single peer, PM2.
             if ours.kind == Kind::Connection && peer.kind != Kind::Pm2 {
                 continue;
             }
@@ -104,7 +105,7 @@ fn memory_rows(found: &[Memory], bare: f64, bench: &mut Bench) {
         )
         .beside(Kind::Bare.name(), bare);
         bench.row(if is_ours(memory.kind) {
-            // A worker runs the same binary with the same arguments.
+            // A worker runs the same binary with the same arguments as the bare node.
             row.target(Target::RatioAtMost(1.05))
         } else {
             row

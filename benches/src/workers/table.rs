@@ -64,7 +64,8 @@ impl Row {
         self
     }
 
-    /// Our figure divided by the peer's; `None` without a peer, or if the peer's is zero.
+    /// The ratio of paired rounds if it is set, otherwise our figure divided by the peer's. `None`
+    /// without both, or if the peer's figure is zero.
     fn ratio(&self) -> Option<f64> {
         let quotient = || {
             let (_, theirs) = self.peer.as_ref()?;
@@ -75,8 +76,8 @@ impl Row {
             .filter(|ratio| ratio.is_finite())
     }
 
-    /// Whether the target is met; `None` without a target, or if the target is a ratio and there is
-    /// none.
+    /// Whether the target is met; `None` without a target, or if the target is for a ratio and the
+    /// row has no ratio.
     pub(crate) fn met(&self) -> Option<bool> {
         match self.target? {
             Target::RatioAtLeast(bound) => self.ratio().map(|ratio| ratio >= bound),
@@ -134,7 +135,7 @@ impl Row {
     }
 }
 
-/// The two lines above rows.
+/// The header of the table: the two lines above its rows.
 pub(crate) const HEAD: &str = "| what | ours | | peer | | ratio | target | | requests and kinds |\n\
                                |---|---|---|---|---|---|---|---|---|";
 

@@ -110,7 +110,7 @@ fn values_that_admission_changes_are_written_once_and_those_that_people_change_a
     let after = story.server.writes("mirrored");
     assert_eq!(after[before.len()..], [""; 0]);
 
-    // A person changes first a field that admission does not change, then one that it does.
+    // A person changes first a field that admission does not change, then one that it changes.
     for (path, patch) in [
         ("spec.replicas", json!({"spec": {"replicas": 5}})),
         (

@@ -345,7 +345,7 @@ impl ContainerState {
     }
 }
 
-/// The states of the init containers, and of the others.
+/// The states of the init containers, and of the other containers.
 fn containers(known: &Taken) -> (ContainerState, ContainerState) {
     let elapsed = known.begun.elapsed();
     let done = || ContainerState {

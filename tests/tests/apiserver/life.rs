@@ -93,7 +93,8 @@ fn pods_per_node_follow_the_nodes() {
     assert_eq!(nodes, ["nodes-1", "nodes-2", "nodes-3"]);
 }
 
-/// `kubectl delete --cascade=orphan` and a restored backup leave such objects behind.
+/// After `kubectl delete --cascade=orphan`, or after a backup is restored, there are objects whose
+/// app no longer exists.
 #[test]
 fn objects_that_an_app_left_behind_become_its_own_again() {
     let Some(story) = story("orphan", 1) else {
@@ -216,8 +217,8 @@ fn an_object_of_somebody_else_with_our_name_is_left_alone() {
     assert_eq!(story.server.api.get(&map).unwrap()["data"], theirs["data"]);
 }
 
-/// The operator writes a slot's `EndpointSlice` only once a balancer serves, so the conflict
-/// appears later than those of other objects.
+/// The operator writes a slot's `EndpointSlice` only once a balancer serves, so this conflict
+/// appears later than conflicts about other objects.
 #[test]
 fn an_endpoint_slice_of_somebody_else_is_left_alone() {
     let Some(story) = story("slice", 1) else {
@@ -306,7 +307,7 @@ fn a_persons_change_of_our_object_is_undone_at_once() {
     .unwrap();
 }
 
-/// Many charts set labels like these.
+/// The labels are those by which the operator selects its pods; many charts set similar ones.
 #[test]
 fn pods_of_others_with_the_same_labels_get_no_request() {
     let Some(story) = story("foreign", 1) else {
@@ -358,7 +359,7 @@ fn pods_of_others_with_the_same_labels_get_no_request() {
     assert!(selector.contains("scaledapp.io/app=side"), "{selector}");
 }
 
-/// A mesh's webhook and `kubectl set env` make such changes.
+/// A mesh's webhook adds to Deployments, and so does `kubectl set env`.
 #[test]
 fn additions_of_others_to_a_deployment_stay_and_cause_no_further_writes() {
     let Some(story) = story("added", 1) else {

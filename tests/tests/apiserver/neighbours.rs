@@ -26,8 +26,8 @@ impl Story {
     }
 }
 
-/// Many operators remove the annotation that the command sets. That stops the restart half-way,
-/// or causes another one at the next change.
+/// Many operators remove the annotation that `kubectl rollout restart` sets. That stops the restart
+/// half-way, or causes another restart at the next change.
 #[test]
 fn a_rollout_restart_is_carried_out_once() {
     let Some(story) = story("restart", 1) else {

@@ -154,7 +154,8 @@ fn refused() -> Vec<(Value, &'static str)> {
             json!({"priorityClassName": "Not_A_Name"}),
             "spec.podTemplate.spec.priorityClassName: Invalid value",
         ),
-        // Server-side apply refuses these in its own form.
+        // The next two templates are refused by server-side apply itself, with messages of another
+        // form.
         (
             json!({"containers": [{"name": "mesh", "image": "m", "ports": [{"containerPort": 1, "protocol": "TCP"}, {"containerPort": 1, "protocol": "TCP"}]}]}),
             "spec.podTemplate.spec.containers[0].ports",

@@ -1,5 +1,5 @@
-//! An app that speaks only HTTP/2, as servers of gRPC do: calls of one connection go to the workers of
-//! all pods, and a client with a cookie stays with one of them.
+//! An app that speaks only HTTP/2, as servers of gRPC do: calls of one connection go to the workers
+//! of all pods, and a client with a cookie stays with one worker.
 
 use std::collections::BTreeSet;
 
@@ -66,7 +66,7 @@ fn an_app_that_speaks_only_http2_is_balanced_over_its_workers() {
         mine.is_subset(&seen) && again.is_empty(),
         "{mine:?} {again}"
     );
-    // Its worker is replaced; the slot is not.
+    // The reload replaces the client's worker, but the slot remains.
     story.kubectl(&["annotate", "scaledapp", "hello", "scaledapp.io/reload=now"]);
     story
         .cluster

@@ -1,7 +1,7 @@
 //! The story that every runtime goes through: two workers on a port that is built into the app,
-//! then a reload, more workers, fewer workers and a kill, all under load. It decides what counts as
-//! shared, and prints one line for each kind of dispatch, from which `cargo xtask test` makes a
-//! table.
+//! then a reload, more workers, fewer workers and a kill, all under load. This file decides when a
+//! port counts as shared, and prints one line for each kind of dispatch, from which
+//! `cargo xtask test` makes a table.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -15,7 +15,8 @@ use crate::packages::{self, Linked};
 struct Rules {
     licences: BTreeSet<String>,
     registries: BTreeSet<String>,
-    /// Versions that are allowed besides another one, as `name@version`.
+    /// Versions of crates that may be linked although another version of the crate is linked as
+    /// well, as `name@version`.
     skipped: BTreeSet<String>,
     /// Crates with the packages that may depend on them.
     wrappers: BTreeMap<String, BTreeSet<String>>,

@@ -75,7 +75,8 @@ impl Graph {
         circles
     }
 
-    /// Imports from the file of a module above: the importing file, that file, and the paths.
+    /// Imports from the file of a module above: the importing file, the imported file, and the
+    /// paths.
     pub(crate) fn upward(&self) -> Vec<(&str, &str, String)> {
         let mut found = Vec::new();
         for (at, imports) in self.imports.iter().enumerate() {

@@ -20,7 +20,7 @@ struct Circle {
 /// Files that import an item from the file of a module above them, and the cure.
 struct Upward {
     package: &'static str,
-    /// The file of the module.
+    /// The file of the module above, from which the files import.
     above: &'static str,
     files: &'static [&'static str],
     reason: &'static str,

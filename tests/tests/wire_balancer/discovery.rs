@@ -45,7 +45,7 @@ fn pod_admin() -> (Upstream, Sender<String>) {
         let told = told.lock().unwrap();
         let mut line = String::new();
         loop {
-            // Like a real pod, this one repeats the last snapshot as a heartbeat.
+            // Like a real admin port, this one repeats the last snapshot as a heartbeat.
             match told.recv_timeout(Duration::from_millis(250)) {
                 Ok(next) => line = next,
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}

@@ -47,7 +47,8 @@ impl Authority {
     }
 }
 
-/// Connects a client for https with `host`. The handshake takes place with its first bytes.
+/// Connects a client for https with `host`. The handshake takes place when the client first writes
+/// or reads.
 fn open(address: SocketAddr, config: &Arc<ClientConfig>, host: &'static str) -> Client {
     let socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(SOON)).unwrap();

@@ -130,7 +130,8 @@ fn a_frame_is_never_cut_and_a_client_that_does_not_answer_is_answered_for() {
     std::thread::sleep(Duration::from_secs(4));
     send.send(&b"cd\x81\x01x"[..]).unwrap();
     drop(send);
-    // The frame is completed. Whether the next one still passes depends on how they arrive.
+    // The frame is completed. Whether the next frame still passes depends on whether the server's
+    // bytes arrive together.
     assert_eq!(socket.read_bytes(2).unwrap(), *b"cd");
     let rest = socket.read_to_close().unwrap();
     assert!(rest.ends_with(&GOING_AWAY), "{rest:?}");

@@ -1,4 +1,5 @@
-//! The output for users of a running supervisor: tables, descriptions, events.
+//! What `ctl` and the admin port of a running supervisor show and hide, and how `ctl` refuses an
+//! unknown slot.
 
 use rustix::process::Signal;
 use scaledapp_tests::sidecar::{Launch, Sidecar};
@@ -150,8 +151,8 @@ fn a_booting_worker_listens_at_nothing_and_a_restart_of_an_unknown_slot_fails_at
     let described = || sidecar.ctl(&["describe"]).map(|ended| ended.stdout);
     let says_so = || described().is_ok_and(|text| text.contains("listens at   nothing yet"));
     wait::until_true(SOON, "it is described", says_so).unwrap();
-    // A restart waits for its worker, which never becomes ready here. For an unknown slot it fails
-    // immediately.
+    // `ctl restart` waits until the new worker is ready, which never happens here. For an unknown
+    // slot it fails immediately.
     let _waits = sidecar.ctl(&["--timeout", "1ms", "restart", "0"]).unwrap();
     let ended = sidecar.ctl(&["restart", "7"]).unwrap();
     assert!(ended.stderr.contains("no slot 7"), "{}", ended.stderr);

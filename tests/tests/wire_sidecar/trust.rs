@@ -34,7 +34,7 @@ const FORGED: &[(&str, &str)] = &[
     ),
 ];
 
-/// Sends a request in which all of these fields are forged. Returns the fields that the app gets.
+/// Sends a request with the fields of [`FORGED`]. Returns the fields that the app gets.
 fn seen(to: SocketAddr) -> Value {
     let response = http::one_shot(to, SOON, &Request::get("/").with(FORGED)).unwrap();
     assert_eq!(response.status, 200, "{}", response.text());

@@ -157,7 +157,8 @@ fn compile(cache: &Cache, unit: &Unit, into: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(into)?;
     let flags = recipe::linker_flags(unit, &kubernetes_version()?)?;
     let mut output = into.to_string_lossy().into_owned();
-    // Go names a program after its package's path, or after the output file if there is only one.
+    // Go names programs after the paths of their packages; a single program can get the name of the
+    // output file.
     output.push('/');
     if let [(_, program)] = unit.programs {
         output.push_str(program);

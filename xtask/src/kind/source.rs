@@ -101,7 +101,8 @@ fn extended(text: &str) -> anyhow::Result<String> {
     Ok(format!("{}\n{ours}", text.trim_end()))
 }
 
-/// The sources of which a running cluster must have one to be reused.
+/// The sources that are allowed by `choice`. A running cluster is reused only if its nodes come
+/// from one of these.
 ///
 /// # Errors
 /// A part of the recipe cannot be read.
