@@ -82,7 +82,7 @@ impl Cluster {
     /// Returns an object or a list as JSON.
     ///
     /// # Errors
-    /// The object does not exist.
+    /// kubectl fails, for example because the object does not exist.
     pub fn get(&self, words: &[&str]) -> anyhow::Result<Value> {
         let text = self.kubectl(&[&["get", "-o", "json"][..], words].concat())?;
         Ok(serde_json::from_str(&text)?)

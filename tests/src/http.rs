@@ -260,7 +260,7 @@ impl Connection {
     /// Reads `len` bytes as they are (after 101).
     ///
     /// # Errors
-    /// The bytes do not arrive in time.
+    /// The bytes do not arrive in time, or the connection ends before all of them have arrived.
     pub fn read_bytes(&mut self, len: usize) -> Result<Vec<u8>, Failure> {
         let deadline = Instant::now() + self.timeout;
         while self.received.len() < len {

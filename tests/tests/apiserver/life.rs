@@ -307,7 +307,7 @@ fn a_persons_change_of_our_object_is_undone_at_once() {
     .unwrap();
 }
 
-/// The labels are those by which the operator selects its pods; many charts set similar ones.
+/// The labels include those by which the operator selects its pods. Many charts set such labels.
 #[test]
 fn pods_of_others_with_the_same_labels_get_no_request() {
     let Some(story) = story("foreign", 1) else {

@@ -159,7 +159,7 @@ struct Autoscaler {
     removed: usize,
 }
 
-/// CPU of a node and of the pods of the stories' apps, in thousandths.
+/// CPU of a node, and of one pod of each of the apps `each` and `load`, in thousandths of a core.
 const NODE: u64 = 4_000;
 const EACH: u64 = 1_500;
 const LOAD: u64 = 2_000;

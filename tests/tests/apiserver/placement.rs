@@ -12,8 +12,8 @@ use crate::story::{Story, condition, is_unschedulable, story};
 
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// An autoscaler that adds a node for a pod without a node in two successive checks. A real
-/// autoscaler checks every ten seconds.
+/// An autoscaler that adds a node if the scheduler had no node for a pod in two successive checks. A
+/// real autoscaler checks every ten seconds.
 struct Autoscaler {
     added: Arc<AtomicUsize>,
     ends: Arc<AtomicBool>,
@@ -115,7 +115,7 @@ fn a_full_node_neither_keeps_the_app_from_being_ready_nor_grows_the_cluster() {
     story.wait("hello", "a pod for the new node", |app| {
         app["status"]["pods"] == "3/3"
     });
-    // The full node becomes free.
+    // The pod that fills a node is deleted.
     story
         .server
         .api
