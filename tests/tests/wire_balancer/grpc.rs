@@ -147,7 +147,7 @@ async fn call(
         "/not-found" => {
             let mut only = head();
             only.headers_mut().extend(status(5));
-            // A reset without an error may follow such an answer.
+            // The answer ends before the request, so a reset with NO_ERROR may follow.
             respond.send_response(only, true).unwrap();
         }
         "/refuse" if times == 1 => respond.send_reset(Reason::REFUSED_STREAM),
