@@ -64,8 +64,8 @@ impl Row {
         self
     }
 
-    /// The ratio of paired rounds if it is set, otherwise our figure divided by the peer's. `None` if
-    /// there is neither a paired ratio nor a peer, or if the peer's figure is zero.
+    /// The ratio of paired rounds if it is set, otherwise our figure divided by the peer's. `None`
+    /// if there is neither a paired ratio nor a peer, or if the peer's figure is zero.
     fn ratio(&self) -> Option<f64> {
         let quotient = || {
             let (_, theirs) = self.peer.as_ref()?;
