@@ -50,7 +50,7 @@ Signals: TERM and INT turn /readyz to 503 at once and drain; a second one exits
 immediately. HUP reads the endpoints file and the certificates again.
 Exit codes: 0 stopped, 2 could not start, 64 usage."#;
 
-/// HTTP/1 load balancer that loses no request.
+/// HTTP load balancer that loses no request.
 #[derive(Debug, Parser)]
 #[command(name = "scaledapp-balancer", version, propagate_version = true)]
 pub(crate) struct Cli {

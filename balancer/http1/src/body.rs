@@ -12,6 +12,9 @@ use crate::framing::Framing;
 use crate::trailers::Trailers;
 use crate::write::put_field;
 
+/// The most bytes of all trailers, unless the caller says otherwise.
+const TRAILER_BYTES: u32 = 8 << 10;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Length(u64),
@@ -44,10 +47,15 @@ pub struct Piece {
 impl BodyReader {
     /// Starts at the byte after the head.
     pub fn new(framing: Framing) -> Self {
+        Self::with_trailers(framing, TRAILER_BYTES)
+    }
+
+    /// The same; `max_trailers` is how many bytes all trailers may have.
+    pub fn with_trailers(framing: Framing, max_trailers: u32) -> Self {
         let state = match framing {
             Framing::None | Framing::Length(0) => State::Done,
             Framing::Length(length) => State::Length(length),
-            Framing::Chunked => State::Chunks(Chunks::new()),
+            Framing::Chunked => State::Chunks(Chunks::new(max_trailers)),
             Framing::UntilClose => State::UntilClose,
         };
         Self {
@@ -206,15 +214,19 @@ impl BodyWriter {
 
     /// Appends the end of the body: with chunks, the last chunk.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
-        self.finish_with(out, &Trailers::default());
+        self.finish_with(out, core::iter::empty());
     }
 
     /// Like [`Self::finish`], but also appends trailer fields, for a recipient that wants them.
     /// Only a body in chunks can have trailer fields.
-    pub fn finish_with(&mut self, out: &mut Vec<u8>, trailers: &Trailers) {
+    pub fn finish_with<'t>(
+        &mut self,
+        out: &mut Vec<u8>,
+        trailers: impl Iterator<Item = (&'t [u8], &'t [u8])>,
+    ) {
         if self.framing == Framing::Chunked && !self.finished {
             out.extend_from_slice(b"0\r\n");
-            for (name, value) in trailers.fields() {
+            for (name, value) in trailers {
                 put_field(out, name, value);
             }
             out.extend_from_slice(b"\r\n");

@@ -18,9 +18,6 @@ const EXTENSION_BYTES: u32 = 1 << 10;
 /// could continue forever with extensions and one byte of data in each chunk.
 const EXTENSION_ADVANCE: u32 = 16 << 10;
 
-/// The most bytes of all trailers.
-const TRAILER_BYTES: u32 = 8 << 10;
-
 /// The position of the next byte within the chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
@@ -103,15 +100,18 @@ pub(crate) struct Chunks {
     size: u64,
     advance: u32,
     trailers: u32,
+    max_trailers: u32,
 }
 
 impl Chunks {
-    pub(crate) const fn new() -> Self {
+    /// `max_trailers` is how many bytes all trailers may have.
+    pub(crate) const fn new(max_trailers: u32) -> Self {
         Self {
             at: At::Size { digits: 0 },
             size: 0,
             advance: EXTENSION_ADVANCE,
             trailers: 0,
+            max_trailers,
         }
     }
 
@@ -199,7 +199,7 @@ impl Chunks {
 
     fn trailer(&mut self, byte: u8) -> Result<At, Fault> {
         self.trailers += 1;
-        if self.trailers > TRAILER_BYTES {
+        if self.trailers > self.max_trailers {
             return Err(Fault::TrailerLong);
         }
         match (self.at, byte) {

@@ -30,7 +30,8 @@ fn value<'b>(pair: &'b [u8], name: &str) -> Option<&'b [u8]> {
 /// for byte, apart from space around the first. Returns whether there are other cookies.
 pub(crate) fn put_without(out: &mut Vec<u8>, field: &[u8], name: &str) -> bool {
     let mut has_others = false;
-    for pair in pairs(field).filter(|pair| value(pair, name).is_none()) {
+    let is_other = |pair: &&[u8]| !trim(pair).is_empty() && value(pair, name).is_none();
+    for pair in pairs(field).filter(is_other) {
         if has_others {
             out.push(b';');
             out.extend_from_slice(pair);
@@ -66,6 +67,8 @@ mod tests {
             ("a=b;  c ;S=1", "a=b;  c "),
             ("a=b", "a=b"),
             ("S=1", ""),
+            ("S=1;", ""),
+            ("a=b; S=1; ", "a=b"),
         ] {
             let mut out = Vec::new();
             assert_eq!(

@@ -144,6 +144,27 @@ impl Known {
         )
     }
 
+    /// Whether it frames a message, or is for one hop only.
+    pub(crate) const fn is_of_connection(self) -> bool {
+        matches!(
+            self,
+            Self::Connection
+                | Self::ContentLength
+                | Self::Host
+                | Self::Interrupted
+                | Self::KeepAlive
+                | Self::NotExecuted
+                | Self::ProxyConnection
+                | Self::Repeated
+                | Self::Te
+                | Self::Token
+                | Self::Trailer
+                | Self::TransferEncoding
+                | Self::Upgrade
+                | Self::Worker
+        )
+    }
+
     /// Whether `Connection` can limit the field to this hop. A client must not be able to
     /// remove fields that the codec reads or writes itself, nor fields in which a proxy
     /// describes the client: a proxy that passes the client's `Connection` on would lose

@@ -43,26 +43,37 @@ impl Trailers {
         self.lines.push(byte);
     }
 
-    /// Whether there are no fields that may be passed on.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.fields().next().is_none()
+        self.lines.is_empty()
     }
 
-    /// The names and values of the fields that may be passed on, in their order.
-    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    /// The names and values of all fields, in their order.
+    fn all(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let lines = self.lines.split(|&byte| byte == b'\n');
-        let fields = lines.filter_map(|line| {
+        lines.filter_map(|line| {
             let colon = line.iter().position(|&byte| byte == b':')?;
             let value = line[colon + 1..].strip_suffix(b"\r")?;
             Some((&line[..colon], trim(value)))
-        });
-        fields.filter(|(name, _)| may_follow(name))
+        })
+    }
+
+    /// The fields that no recipient mistakes for fields of the head.
+    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.all().filter(|(name, _)| may_follow(name))
+    }
+
+    /// The fields of a call of gRPC, in which every name is the app's: all but those of the
+    /// connection and those between ScaledApp proxies.
+    pub fn fields_of_call(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.all()
+            .filter(|(name, _)| !Known::of(name).is_of_connection())
     }
 
     /// The value of the first field with this name; letter case is ignored.
     pub fn field(&self, name: &str) -> Option<&[u8]> {
         let is_it = |field: &(&[u8], &[u8])| field.0.eq_ignore_ascii_case(name.as_bytes());
-        self.fields().find(is_it).map(|(_, value)| value)
+        self.all().find(is_it).map(|(_, value)| value)
     }
 }
 

@@ -137,7 +137,7 @@ impl Complaints {
         if reason == "status-line" {
             let cure = match self.config.role {
                 Role::Dispatcher => {
-                    "; an app that serves TLS, HTTP/2 or another protocol needs --dispatch connection"
+                    "; an app that serves HTTP/2 without TLS needs --protocol h2c (appProtocol: h2c), one that serves TLS or another protocol --dispatch connection"
                 }
                 Role::Balancer => "",
             };

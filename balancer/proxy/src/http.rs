@@ -6,7 +6,7 @@
 
 mod allowance;
 pub(crate) mod attempt;
-mod body;
+pub(crate) mod body;
 pub(crate) mod client;
 pub(crate) mod connection;
 mod exchange;

@@ -35,6 +35,10 @@ pub(crate) trait AsConnection: Debug {
     /// Ends the proxy's side of a tunnel. The end of any other message is in its framing.
     fn finish(&mut self);
 
+    /// The message is incomplete because a time-out has passed. A later [`Self::reset`] says so if
+    /// the protocol allows that.
+    fn is_late(&mut self) {}
+
     /// Ends a stream whose message is incomplete, in a way that the peer notices.
     fn reset(&mut self);
 

@@ -127,7 +127,7 @@ impl Binding {
     }
 
     /// The endpoint of this hop.
-    fn preference(self, role: Role) -> Option<Preference> {
+    pub(crate) fn preference(self, role: Role) -> Option<Preference> {
         match role {
             Role::Balancer => Some(Preference::Tag(self.pod)),
             Role::Dispatcher => {
@@ -153,6 +153,8 @@ pub(crate) struct Binder<'a> {
     pub(crate) endpoint: &'a Endpoint,
     /// What the client's cookie names.
     pub(crate) shown: Option<Binding>,
+    /// That is another endpoint, which serves and was only too busy.
+    pub(crate) is_elsewhere: bool,
 }
 
 impl Binder<'_> {
@@ -162,24 +164,38 @@ impl Binder<'_> {
         let Some(cookie) = self.sticky.and_then(Sticky::cookie) else {
             return;
         };
-        let name = self.endpoint.name();
+        let own: Option<u32> = self.endpoint.name().parse().ok();
+        let shown = self.shown.unwrap_or(Binding {
+            pod: 0,
+            worker: None,
+        });
         let binding = match self.role {
-            Role::Dispatcher if self.is_behind => {
-                http1::append_field(out, "Scaledapp-Worker", name);
-                return;
-            }
             Role::Dispatcher => Binding {
-                pod: 0,
-                worker: name.parse().ok(),
+                pod: shown.pod,
+                worker: if self.is_elsewhere { shown.worker } else { own },
             },
-            Role::Balancer => Binding {
-                pod: self.endpoint.tag(),
-                worker: response
-                    .worker()
-                    .and_then(|worker| std::str::from_utf8(worker).ok()?.parse().ok()),
-            },
+            Role::Balancer => {
+                let theirs = take_cookie(out, cookie).and_then(|theirs| theirs.worker);
+                let named = || response.worker().and_then(number);
+                let pod = self.endpoint.tag();
+                // A dispatcher that knows no balancer says nothing if the cookie is right.
+                let kept = || shown.worker.filter(|_| shown.pod == pod);
+                Binding {
+                    pod,
+                    worker: theirs.or_else(named).or_else(kept),
+                }
+            }
         };
-        if self.shown == Some(binding) {
+        if self.role == Role::Dispatcher && self.is_behind {
+            if let Some(worker) = binding.worker {
+                http1::append_field(out, "Scaledapp-Worker", &worker.to_string());
+            }
+            return;
+        }
+        // A client whose own server is only busy goes back to it.
+        let is_known =
+            self.shown == Some(binding) || self.role == Role::Balancer && self.is_elsewhere;
+        if is_known {
             return;
         }
         let value = set_cookie(cookie, binding, self.is_secured);
@@ -194,6 +210,33 @@ impl Binder<'_> {
             http1::append_field(out, "Cache-Control", "private");
         }
     }
+}
+
+fn number(text: &[u8]) -> Option<u32> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Removes from the heads in `out` the cookie that a dispatcher has set. It does so if it does not
+/// know that a balancer is in front of it.
+fn take_cookie(out: &mut Vec<u8>, name: &str) -> Option<Binding> {
+    const FIELD: &[u8] = b"set-cookie: ";
+    let mut start = 0;
+    while let Some(length) = out[start..].iter().position(|&byte| byte == b'\n') {
+        let end = start + length + 1;
+        let line = &out[start..end];
+        let is_cookie = line.len() > FIELD.len() && line[..FIELD.len()].eq_ignore_ascii_case(FIELD);
+        let binding = is_cookie.then(|| {
+            let value = line[FIELD.len()..].strip_prefix(name.as_bytes())?;
+            let value = value.strip_prefix(b"=")?;
+            Binding::parse(value.split(|&byte| byte == b';').next()?)
+        });
+        if let Some(Some(binding)) = binding {
+            out.drain(start..end);
+            return Some(binding);
+        }
+        start = end;
+    }
+    None
 }
 
 /// A request of engine.io, the transport of socket.io. Its first request, and all requests of a
@@ -216,8 +259,15 @@ impl EngineIo {
         {
             return None;
         }
+        let is_websocket = parameters
+            .clone()
+            .any(|parameter| parameter == b"transport=websocket");
         let mut sessions = parameters.filter_map(|parameter| parameter.strip_prefix(b"sid="));
         let session = sessions.next().filter(|id| !id.is_empty());
+        // A session that begins with a WebSocket has no other requests.
+        if session.is_none() && is_websocket {
+            return None;
+        }
         Some(Self {
             session: session.map(|id| Fnv1a::default().with(id.iter().copied()).get()),
         })
@@ -371,6 +421,7 @@ mod tests {
         let upgrade = of("/socket.io/?sid=abc&EIO=4&transport=websocket").unwrap();
         assert!(polling.session.is_some());
         assert_eq!(polling, upgrade);
+        assert_eq!(of("/socket.io/?EIO=4&transport=websocket"), None);
     }
 
     #[test]
@@ -386,6 +437,20 @@ mod tests {
             Some(last * 2 - MAX_SESSIONS as u64)
         );
         assert_eq!(sessions.tag(0), None);
+    }
+
+    #[test]
+    fn the_cookie_of_a_dispatcher_is_taken_out_of_the_head() {
+        let binding = Binding {
+            pod: 0,
+            worker: Some(2),
+        };
+        let theirs = set_cookie("S", binding, false);
+        let head = "HTTP/1.1 200 OK\r\nset-cookie: S=other\r\n";
+        let mut out = format!("{head}Set-Cookie: {theirs}\r\nX: y\r\n\r\n").into_bytes();
+        assert_eq!(take_cookie(&mut out, "S"), Some(binding));
+        assert_eq!(out, format!("{head}X: y\r\n\r\n").into_bytes());
+        assert_eq!(take_cookie(&mut out, "S"), None);
     }
 
     #[test]

@@ -347,6 +347,13 @@ impl Transport {
         }
     }
 
+    /// The answer is incomplete because a time-out has passed.
+    pub(crate) fn is_late(&mut self) {
+        if let Self::Stream(stream) = self {
+            stream.is_late();
+        }
+    }
+
     /// Whether the peer has certainly not begun to execute the request on it, according to the
     /// peer itself.
     pub(crate) fn is_unprocessed(&self) -> bool {

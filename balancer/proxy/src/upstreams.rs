@@ -122,6 +122,21 @@ impl Upstreams {
         }
     }
 
+    /// Whether the endpoint with this tag still serves the clients that belong to it.
+    pub(crate) fn serves(&self, tag: u64) -> bool {
+        let now = self.clock.now();
+        self.endpoints().iter().any(|endpoint| {
+            let serves = matches!(
+                endpoint.standing(),
+                Standing::Serving | Standing::Suspect | Standing::Draining
+            );
+            endpoint.tag() == tag
+                && serves
+                && !endpoint.is_closed()
+                && !endpoint.outlier.is_ejected(now)
+        })
+    }
+
     /// The number of endpoints that serve, as far as is known.
     pub(crate) fn ready(&self) -> usize {
         let now = self.clock.now();

@@ -126,7 +126,7 @@ impl Check {
         let forwarded_from = self.forwarded_from(spec.balancers.as_ref());
         let stickiness = spec.balancers.as_ref();
         let stickiness = stickiness.and_then(|all| all.stickiness.as_ref());
-        let sticky = stickiness.and_then(|stickiness| self.sticky(stickiness));
+        let sticky = stickiness.and_then(|stickiness| self.sticky(stickiness, dispatch));
         let tls = spec.balancers.as_ref().and_then(|all| all.tls.as_ref());
         let tls = tls.map(|tls| self.tls(tls));
         let dns = self.dns(spec.dns.as_ref());

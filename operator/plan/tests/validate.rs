@@ -339,6 +339,10 @@ const RULES: &[(&str, &str)] = &[
         "spec.workers.dispatch: Request needs HTTP, but spec.appProtocol is tcp: write Connection or leave it out",
     ),
     (
+        "  balancers: {stickiness: {cookie: S}}\n  workers: {dispatch: Connection}",
+        "spec.balancers.stickiness: needs dispatch Request: with Connection, workers accept connections themselves, so a client cannot be led to one of them; leave it out, or leave workers.dispatch out",
+    ),
+    (
         "  balancers: {stickiness: {cookie: S, header: X}}",
         "spec.balancers.stickiness: needs exactly one of cookie, header and clientAddress, such as {cookie: SCALEDAPP}",
     ),

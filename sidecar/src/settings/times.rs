@@ -64,8 +64,8 @@ pub(super) fn check_dispatch(
     match given.next() {
         Some((flag, _)) if dispatch == DispatchArg::Connection => bail!(
             "{flag} needs --dispatch request: with connection dispatch clients reach the workers \
-             directly, without a proxy of ours in between; leave it out, and let the app \
-             limit its clients"
+             directly, without the dispatcher in between; leave it out, and let the app do this \
+             itself"
         ),
         _ => Ok(()),
     }

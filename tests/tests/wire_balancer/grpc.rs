@@ -54,6 +54,11 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::start_with(100)
+    }
+
+    /// The same, for so many calls of one connection at the same time.
+    fn start_with(streams: u32) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -68,7 +73,7 @@ impl Server {
                 loop {
                     let (socket, _) = listener.accept().await.unwrap();
                     shared.connections.fetch_add(1, Ordering::Relaxed);
-                    tokio::spawn(serve(socket, Arc::clone(&shared)));
+                    tokio::spawn(serve(socket, streams, Arc::clone(&shared)));
                 }
             });
         });
@@ -76,9 +81,11 @@ impl Server {
     }
 }
 
-async fn serve(socket: TcpStream, seen: Arc<Seen>) {
+async fn serve(socket: TcpStream, streams: u32, seen: Arc<Seen>) {
     socket.set_nodelay(true).unwrap();
-    let Ok(mut connection) = h2::server::handshake(socket).await else {
+    let mut builder = h2::server::Builder::new();
+    let handshake = builder.max_concurrent_streams(streams).handshake(socket);
+    let Ok(mut connection) = handshake.await else {
         return;
     };
     while let Some(Ok((request, respond))) = connection.accept().await {
@@ -162,6 +169,17 @@ async fn call(
             send.send_data(message("one"), false).unwrap();
             tokio::time::sleep(Duration::from_millis(100)).await;
             send.send_reset(Reason::INTERNAL_ERROR);
+        }
+        "/details" => {
+            let mut send = respond.send_response(head(), false).unwrap();
+            send.send_data(message("one"), false).unwrap();
+            let mut trailers = status(9);
+            let details = "x".repeat(40_000);
+            trailers.insert("grpc-status-details-bin", details.parse().unwrap());
+            for name in ["x-request-id", "date", "retry-after", "set-cookie"] {
+                trailers.insert(name, HeaderValue::from_static("theirs"));
+            }
+            send.send_trailers(trailers).unwrap();
         }
         "/fail" => {
             let mut send = respond.send_response(head(), false).unwrap();
@@ -489,4 +507,59 @@ fn clients_of_http1_reach_such_a_server_as_well() {
     let answer = http1::get(balancer.address(), "/echo").unwrap();
     assert_eq!(answer.status, 200);
     assert_eq!(server.seen.calls("/echo"), 1);
+}
+
+#[test]
+fn trailers_pass_whatever_their_size_and_names_are() {
+    let server = Server::start();
+    let balancer = in_front_of(&[&server]);
+    run(async {
+        let mut client = Client::open(balancer.address()).await;
+        let ended = unary(&mut client, request("/details")).await;
+        assert_eq!(ended.status(), Some("9"), "{:?}", ended.trailers);
+        let trailers = ended.trailers.unwrap();
+        assert_eq!(trailers["grpc-status-details-bin"].len(), 40_000);
+        for name in ["x-request-id", "date", "retry-after", "set-cookie"] {
+            assert_eq!(trailers[name], "theirs", "{name}");
+        }
+    });
+}
+
+#[test]
+fn a_server_that_allows_few_calls_at_a_time_refuses_none_of_a_burst() {
+    let server = Server::start_with(3);
+    let balancer = in_front_of(&[&server]);
+    run(async {
+        let mut client = Client::open(balancer.address()).await;
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..40 {
+            let (answer, mut send) = client.send(request("/echo"), false).await;
+            send.send_data(message("hello"), true).unwrap();
+            calls.spawn(whole(answer));
+        }
+        while let Some(ended) = calls.join_next().await {
+            let ended = ended.unwrap();
+            assert_eq!(ended.status(), Some("0"), "{ended:?}");
+        }
+    });
+}
+
+/// Other protocols than gRPC (Connect, for one) also answer while they are being asked.
+#[test]
+fn both_directions_flow_in_any_protocol() {
+    let server = Server::start();
+    let balancer = in_front_of(&[&server]);
+    run(async {
+        let mut client = Client::open(balancer.address()).await;
+        let request = Request::post("http://a.test/echo")
+            .header("content-type", "application/connect+proto")
+            .body(())
+            .unwrap();
+        let (answer, mut send) = client.send(request, false).await;
+        send.send_data(Bytes::from_static(b"first"), false).unwrap();
+        let mut body = answer.await.unwrap().into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "first");
+        send.send_data(Bytes::new(), true).unwrap();
+        assert!(body.data().await.is_none());
+    });
 }

@@ -46,9 +46,6 @@ fn a_cookie_leads_back_to_its_server_on_every_balancer() {
         seen.insert(body);
     }
     assert!(seen.len() > 1, "{seen:?}");
-    let received: String = upstreams.iter().map(Upstream::all_received).collect();
-    assert!(received.contains("\r\nCookie: x=1; y=2\r\n"), "{received}");
-    assert!(!received.contains("S=v1"), "{received}");
 }
 
 #[test]

@@ -148,6 +148,34 @@ fn a_frame_is_never_cut_and_a_client_that_does_not_answer_is_answered_for() {
 }
 
 #[test]
+fn a_server_that_sends_all_the_time_is_interrupted_between_two_frames() {
+    const FRAME: usize = 4 + 3000;
+    let upstream = Upstream::start(|mut peer| {
+        if peer.read_head().is_none() {
+            return;
+        }
+        let mut bytes = Vec::from(
+            *b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        );
+        loop {
+            if !peer.write(&bytes) {
+                return;
+            }
+            bytes = vec![0x82, 126, (3000_u16 >> 8) as u8, (3000_u16 & 0xff) as u8];
+            bytes.resize(FRAME, 0);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    })
+    .unwrap();
+    let balancer = balancer(&upstream, "8s");
+    let mut socket = open(&balancer, "websocket");
+    balancer.process.signal(Signal::TERM).unwrap();
+    let all = socket.read_to_close().unwrap();
+    assert!(all.ends_with(&GOING_AWAY), "{:?}", &all[all.len() - 8..]);
+    assert_eq!((all.len() - GOING_AWAY.len()) % FRAME, 0, "{}", all.len());
+}
+
+#[test]
 fn what_is_no_websocket_gets_no_frame() {
     let (upstream, _) = server("echo", b"hi", closed());
     let balancer = balancer(&upstream, "6s");

@@ -30,6 +30,7 @@ mod recycle;
 mod scrape;
 mod shuts;
 mod signals;
+mod sticky;
 mod trust;
 
 mod websockets;

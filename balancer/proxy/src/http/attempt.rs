@@ -139,7 +139,7 @@ impl<'t> Attempt<'_, 't> {
         };
         // A server whose answer begins before it has the whole request decides by itself
         // how fast it takes the rest.
-        if awaits_body && !has_head && !self.meta.is_grpc {
+        if awaits_body && !has_head && !self.meta.is_open_ended {
             bound(self.client.body.wait(now), Failure::ClientTimeout);
         } else {
             self.client.body.pause(now);
@@ -158,7 +158,7 @@ impl<'t> Attempt<'_, 't> {
         } else if !has_head && !awaits_body {
             let sent = *self.sent.get_or_insert(now);
             bound(sent.saturating_add(limits.answer_time), Failure::Timeout);
-        } else if !has_head && self.meta.is_grpc {
+        } else if !has_head && self.meta.is_open_ended {
             // The client and the server may both be silent: the client decides when it sends its
             // next message.
             bound(

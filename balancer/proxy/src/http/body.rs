@@ -16,6 +16,31 @@ use crate::transport::Transport;
 /// otherwise.
 pub(crate) const GATHER_BYTES: usize = 64 << 10;
 
+/// The most bytes of all trailer fields of an answer, as for its head: a status of gRPC may have
+/// details.
+pub(crate) const TRAILER_BYTES: u32 = 256 << 10;
+
+/// Which trailer fields are passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PassedTrailers {
+    None,
+    /// Those that no recipient mistakes for fields of the head.
+    Safe,
+    /// All of a call of gRPC.
+    OfCall,
+}
+
+impl PassedTrailers {
+    /// Those of an answer. `takes`: the client can use them.
+    pub(crate) fn of(takes: bool, is_grpc: bool) -> Self {
+        match (takes, is_grpc) {
+            (false, _) => Self::None,
+            (true, false) => Self::Safe,
+            (true, true) => Self::OfCall,
+        }
+    }
+}
+
 /// A body in transit, with the head before it.
 #[derive(Debug)]
 pub(crate) struct Flow {
@@ -30,7 +55,7 @@ pub(crate) struct Flow {
     /// How many written bytes may be kept, so that they can be sent again.
     keep: usize,
     /// Trailer fields are passed on.
-    passes_trailers: bool,
+    trailers: PassedTrailers,
     /// How many bytes may wait to be written: a head of any length, and some of the body.
     gather: usize,
 }
@@ -47,7 +72,7 @@ impl Flow {
             ended: false,
             whole: true,
             keep,
-            passes_trailers: false,
+            trailers: PassedTrailers::None,
             // All kept bytes may be collected before any of them is written.
             gather: head + GATHER_BYTES.max(keep),
         }
@@ -83,19 +108,21 @@ impl Flow {
 
     fn end(&mut self) {
         if self.reader.is_done() && !self.ended {
-            if self.passes_trailers {
-                self.writer
-                    .finish_with(&mut self.out, self.reader.trailers());
-            } else {
-                self.writer.finish(&mut self.out);
+            let trailers = self.reader.trailers();
+            match self.trailers {
+                PassedTrailers::None => self.writer.finish(&mut self.out),
+                PassedTrailers::Safe => self.writer.finish_with(&mut self.out, trailers.fields()),
+                PassedTrailers::OfCall => self
+                    .writer
+                    .finish_with(&mut self.out, trailers.fields_of_call()),
             }
             self.ended = true;
         }
     }
 
     /// Passes trailer fields on as well, because the recipient can use them.
-    pub(crate) fn pass_trailers(&mut self) {
-        self.passes_trailers = true;
+    pub(crate) fn pass_trailers(&mut self, which: PassedTrailers) {
+        self.trailers = which;
     }
 
     /// The trailer fields of a body that has been taken.
@@ -221,7 +248,7 @@ impl Flow {
 
     /// Adds a body to a flow that has consisted of a head so far.
     pub(crate) fn set_body(&mut self, from: Framing, into: Framing) {
-        self.reader = BodyReader::new(from);
+        self.reader = BodyReader::with_trailers(from, TRAILER_BYTES);
         self.writer = BodyWriter::new(into);
         self.ended = false;
         self.gather = self.out.len() + GATHER_BYTES;

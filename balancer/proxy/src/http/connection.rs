@@ -16,7 +16,7 @@ use super::linger::Linger;
 use super::redirect;
 use super::request::{RequestMeta, Then};
 use crate::clock::Cut;
-use crate::config::Role;
+use crate::config::{Role, UpstreamProtocol};
 use crate::metrics::Failure;
 use crate::sticky::Returning;
 use crate::thread::Thread;
@@ -282,6 +282,9 @@ fn parse(
         is_websocket: request.upgrade && is_websocket(&request),
         expects_continue: request.expects_continue,
         takes_trailers: request.takes_trailers(),
+        is_open_ended: is_grpc
+            || request.framing == http1::Framing::Chunked
+                && thread.config.upstream == UpstreamProtocol::Http2,
         is_grpc,
         until: timeout.map(|time| thread.clock.now().saturating_add(time)),
         returning: thread
@@ -310,7 +313,7 @@ fn parse(
                 request_id: std::str::from_utf8(&id).unwrap_or_default(),
                 token,
                 client_certificate: client.transport.client_certificate(),
-                drops_cookie: own_cookie(thread, token.is_some()),
+                drops_cookie: own_cookie(thread),
             };
             http1::write_request(&mut head, &request, &origin, &ours);
         });
@@ -326,10 +329,10 @@ fn parse(
     }))
 }
 
-/// The cookie that is not sent to the servers. A balancer that sends a token has dispatchers
-/// behind it: it passes the cookie on, and the dispatcher removes it.
-fn own_cookie(thread: &Thread, shows_token: bool) -> Option<&'static str> {
-    let is_last = thread.config.role == Role::Dispatcher || !shows_token;
+/// The cookie that the workers do not get. A balancer cannot know yet whether a dispatcher, which
+/// needs the cookie, is next.
+fn own_cookie(thread: &Thread) -> Option<&'static str> {
+    let is_last = thread.config.role == Role::Dispatcher;
     thread.config.sticky?.cookie().filter(|_| is_last)
 }
 

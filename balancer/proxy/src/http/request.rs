@@ -29,6 +29,9 @@ pub(crate) struct RequestMeta {
     pub(crate) expects_continue: bool,
     /// Its client can use trailer fields of the answer.
     pub(crate) takes_trailers: bool,
+    /// Both of its directions may last, and each may wait for the other: a call of gRPC, or a body
+    /// without a length for a server that speaks HTTP/2.
+    pub(crate) is_open_ended: bool,
     /// It is a gRPC call.
     pub(crate) is_grpc: bool,
     /// Until when its client waits, on the clock of the thread, if the client has said so.

@@ -7,7 +7,8 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt, ReadBuf};
@@ -340,13 +341,20 @@ impl<L: Future<Output = ()>> Direction<'_, L> {
                     break Ended::ReadBroke;
                 }
                 Ok(length) => {
-                    let bytes = &buffer[..length];
+                    let mut bytes = &buffer[..length];
                     passes(Piece::Read, bytes);
+                    is_leaving = is_leaving || is_due(leaves.as_mut()).await;
+                    if let Some(frames) = &mut frames {
+                        if is_leaving {
+                            // What follows the end of the frame is not passed on.
+                            let end = frames.pass_to_end(bytes);
+                            bytes = &bytes[..end.unwrap_or(length)];
+                        } else {
+                            frames.pass(bytes);
+                        }
+                    }
                     if write(&mut to, bytes, &passes).await.is_err() {
                         return Ended::WriteBroke;
-                    }
-                    if let Some(frames) = &mut frames {
-                        frames.pass(bytes);
                     }
                 }
             }
@@ -355,6 +363,11 @@ impl<L: Future<Output = ()>> Direction<'_, L> {
         let _gone = to.shutdown().await;
         ended
     }
+}
+
+/// Whether a future is ready, without waiting for it. It must not be polled after that.
+async fn is_due(mut leaves: Pin<&mut impl Future<Output = ()>>) -> bool {
+    poll_fn(|context| Poll::Ready(leaves.as_mut().poll(context).is_ready())).await
 }
 
 /// Writes a piece that has been read.

@@ -30,22 +30,40 @@ pub(super) struct Frames {
 impl Frames {
     /// Bytes of this direction have been passed on.
     pub(super) fn pass(&mut self, mut data: &[u8]) {
-        while let Some((first, rest)) = data.split_first() {
-            if self.left > 0 {
-                let passed = (data.len() as u64).min(self.left);
-                self.left -= passed;
-                data = &data[passed as usize..];
-                continue;
-            }
-            self.header[self.have] = *first;
-            self.have += 1;
-            data = rest;
-            if self.have >= 2 && self.have == self.header_bytes() {
-                self.is_closed |= self.header[0] & 0x0f == CLOSE;
-                self.left = self.payload_bytes();
-                self.have = 0;
+        while !data.is_empty() {
+            let passed = self.step(data);
+            data = &data[passed..];
+        }
+    }
+
+    /// How many of the bytes lead to the next end of a frame, if it is among them. These count as
+    /// passed on, otherwise all do.
+    pub(super) fn pass_to_end(&mut self, data: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        while at < data.len() {
+            at += self.step(&data[at..]);
+            if self.is_between() {
+                return Some(at);
             }
         }
+        None
+    }
+
+    /// Processes some of the bytes, which are not empty. Returns how many.
+    fn step(&mut self, data: &[u8]) -> usize {
+        if self.left > 0 {
+            let passed = (data.len() as u64).min(self.left);
+            self.left -= passed;
+            return passed as usize;
+        }
+        self.header[self.have] = data[0];
+        self.have += 1;
+        if self.have >= 2 && self.have == self.header_bytes() {
+            self.is_closed |= self.header[0] & 0x0f == CLOSE;
+            self.left = self.payload_bytes();
+            self.have = 0;
+        }
+        1
     }
 
     /// The size of the header, whose first two bytes are known.
@@ -124,6 +142,20 @@ mod tests {
                 assert!(frames.is_between(), "{split}");
             }
         }
+    }
+
+    #[test]
+    fn the_next_end_of_a_frame_is_found_among_many_bytes() {
+        let mut bytes = frame(1, 3, false);
+        bytes.extend(frame(2, 300, false));
+        bytes.extend(frame(1, 1, false));
+        let mut frames = Frames::default();
+        frames.pass(&bytes[..7]);
+        assert_eq!(frames.pass_to_end(&bytes[7..]), Some(5 + 4 + 300 - 7));
+        let mut frames = Frames::default();
+        frames.pass(&bytes[..7]);
+        assert_eq!(frames.pass_to_end(&bytes[7..100]), None);
+        assert_eq!(frames.pass_to_end(&bytes[100..]), Some(5 + 4 + 300 - 100));
     }
 
     #[test]

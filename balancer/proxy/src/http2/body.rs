@@ -13,6 +13,7 @@ use h2::{RecvStream, SendStream};
 use scaledapp_http1::{BodyReader, Framing, GrpcStatus};
 
 use super::message;
+use crate::http::body::TRAILER_BYTES;
 
 /// How many bytes of a body are handed to `h2` at a time.
 const WRITE_BYTES: usize = 64 << 10;
@@ -144,7 +145,7 @@ impl Sending {
     pub(super) fn new(send: SendStream<Bytes>, framing: Framing, is_grpc: bool) -> Self {
         Self {
             send,
-            reader: BodyReader::new(framing),
+            reader: BodyReader::with_trailers(framing, TRAILER_BYTES),
             unsent: Bytes::new(),
             taken: 0,
             messages: is_grpc.then(Messages::default),

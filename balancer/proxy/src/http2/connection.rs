@@ -21,7 +21,7 @@ use super::message::{self, Unfit};
 use super::stream::{About, Stream};
 use super::{CONNECTION_WINDOW, MAX_STREAMS, SEND_BYTES, STREAM_WINDOW};
 use crate::clock::Deadline;
-use crate::config::Config;
+use crate::config::{Config, UpstreamProtocol};
 use crate::http::client::Client;
 use crate::http::connection::{Stream as StreamEnd, serve_stream};
 use crate::metrics::{Counted, Failure, count};
@@ -33,7 +33,13 @@ use crate::transport::Transport;
 const MAX_RESET: usize = 20;
 /// How many streams the proxy may have reset because of the client's errors
 /// (CVE-2025-8671).
-const MAX_RESET_BY_US: usize = 256;
+const MAX_RESET_BY_US: usize = 4096;
+/// How many streams that have ended before their requests are remembered, and for how long.
+const REMEMBERED_STREAMS: usize = 500;
+const REMEMBERED_FOR: Duration = Duration::from_secs(2);
+/// How much `h2` lets frames of few bytes wait, in bytes that such frames lack to 256. Only the
+/// client's own connection ends if it sends more of them than servers read.
+const DATA_FRAME_BUDGET: usize = 16 << 20;
 /// How long a client may take to close a connection after `GOAWAY` was sent.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How old a connection becomes before its client is told to open another one, give or take a
@@ -77,7 +83,14 @@ fn builder(config: &Config) -> Builder {
         .max_send_buffer_size(SEND_BYTES)
         .max_pending_accept_reset_streams(MAX_RESET)
         .max_local_error_reset_streams(Some(MAX_RESET_BY_US))
-        .enable_connect_protocol();
+        // What a client still sends on a stream that has ended is ignored, and counts as no error.
+        .max_concurrent_reset_streams(REMEMBERED_STREAMS)
+        .reset_stream_duration(REMEMBERED_FOR)
+        .data_frame_budget(DATA_FRAME_BUDGET);
+    // Only HTTP/1.1 servers are asked for WebSockets.
+    if config.upstream == UpstreamProtocol::Http1 {
+        builder.enable_connect_protocol();
+    }
     builder
 }
 

@@ -163,6 +163,10 @@ pub(super) fn response(answer: &http1::Response<'_>, asked: Asked) -> Option<Res
     if opens && answer.field("sec-websocket-accept") != Some(ACCEPT.as_bytes()) {
         return None;
     }
+    // RFC 8441 section 5: any 2xx would open the WebSocket.
+    if asked.opens_websocket && !opens && matches!(answer.status, 200..=299) {
+        return None;
+    }
     let mut response = Response::new(());
     // RFC 8441 section 5: 200 stands for 101.
     let status = if opens { 200 } else { answer.status };
@@ -259,7 +263,7 @@ fn put_status(out: &mut Vec<u8>, status: StatusCode) {
 /// Trailer fields as HTTP/2 sends them.
 pub(super) fn trailers(trailers: &http1::Trailers) -> HeaderMap {
     let mut fields = HeaderMap::new();
-    copy(trailers.fields(), &mut fields);
+    copy(trailers.fields_of_call(), &mut fields);
     fields
 }
 
@@ -459,6 +463,8 @@ mod tests {
         assert!(!response.headers().contains_key("sec-websocket-accept"));
         assert!(!response.headers().contains_key("upgrade"));
         assert!(answered(&format!("{head}\r\n"), asked).is_none());
+        let page = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n";
+        assert!(answered(page, asked).is_none());
         let refused = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
         assert_eq!(answered(refused, asked).unwrap().status(), 403);
     }

@@ -12,7 +12,7 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
@@ -28,6 +28,19 @@ use crate::metrics::count;
 use crate::thread::Thread;
 use crate::transport::Transport;
 
+/// Stands for the number of streams that a server allows, until it is known. No server gives it.
+const UNKNOWN_STREAMS: usize = 0x5ca1_ed00;
+/// How long the first request waits for the settings of a server, which sends them immediately (RFC
+/// 9113 section 3.4). A stream beyond the server's limit would be refused.
+const SETTINGS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often they are looked for.
+const SETTINGS_INTERVAL: Duration = Duration::from_millis(1);
+/// How much `h2` lets frames of few bytes wait, in bytes that such frames lack to 256. Each of
+/// these frames is the message of a call whose client reads slowly.
+const DATA_FRAME_BUDGET: usize = 64 << 20;
+/// How many streams that the proxy has reset are remembered, so that what their servers still send
+/// is ignored.
+const RESET_STREAMS: usize = 1000;
 /// How long a connection without streams is kept. The server announces the end of a connection
 /// (GOAWAY), so the connection may be kept for longer than a connection of HTTP/1.1.
 const IDLE_TIME: Duration = Duration::from_mins(1);
@@ -221,7 +234,7 @@ async fn begin(
     }
 }
 
-/// Sends the preface. The server's settings are not awaited: until they arrive, the defaults hold.
+/// Sends the preface, and waits for the server's settings.
 async fn handshake(thread: &Thread, transport: Transport) -> io::Result<Rc<Server>> {
     let io = Io {
         transport,
@@ -229,11 +242,13 @@ async fn handshake(thread: &Thread, transport: Transport) -> io::Result<Rc<Serve
     };
     let handshake = Builder::new()
         .enable_push(false)
-        .initial_max_send_streams(MAX_STREAMS as usize)
+        .initial_max_send_streams(UNKNOWN_STREAMS)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(thread.config.limits.answer_head.head_bytes as u32)
         .max_send_buffer_size(SEND_BYTES)
+        .data_frame_budget(DATA_FRAME_BUDGET)
+        .max_concurrent_reset_streams(RESET_STREAMS)
         .handshake::<_, Bytes>(io)
         .await;
     let broken = |error: h2::Error| {
@@ -249,6 +264,13 @@ async fn handshake(thread: &Thread, transport: Transport) -> io::Result<Rc<Serve
         }
         ended.set(true);
     });
+    let begun = Instant::now();
+    while send.current_max_send_streams() == UNKNOWN_STREAMS
+        && !is_over.get()
+        && begun.elapsed() < SETTINGS_TIMEOUT
+    {
+        tokio::time::sleep(SETTINGS_INTERVAL).await;
+    }
     Ok(Rc::new(Server {
         send,
         is_over,

@@ -38,6 +38,8 @@ pub(crate) struct Stream {
     request: Received,
     answer: Answer,
     tunnel: Option<InTunnel>,
+    /// A time-out has passed.
+    is_late: bool,
     /// The client has reset the stream, or its connection is broken.
     is_broken: bool,
 }
@@ -89,6 +91,7 @@ impl Stream {
             request,
             answer: Answer::Head(respond),
             tunnel: None,
+            is_late: false,
             is_broken: false,
         }
     }
@@ -201,12 +204,21 @@ impl AsConnection for Stream {
         }
     }
 
+    fn is_late(&mut self) {
+        self.is_late = true;
+    }
+
     fn reset(&mut self) {
         let reason = Reason::INTERNAL_ERROR;
         match &mut self.answer {
             Answer::Head(respond) => respond.send_reset(reason),
             Answer::Body(sending) => {
-                if !sending.end_call(GrpcStatus::UNAVAILABLE, "the server has ended the call") {
+                let (status, message) = if self.is_late {
+                    (GrpcStatus::DEADLINE_EXCEEDED, "upstream-timeout")
+                } else {
+                    (GrpcStatus::UNAVAILABLE, "the server has ended the call")
+                };
+                if !sending.end_call(status, message) {
                     sending.send.send_reset(reason);
                 }
             }

@@ -4,7 +4,9 @@ use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use scaledapp_crds::v1alpha1::{self, Algorithm, AppProtocol, ClientCertificateMode, TlsVersion};
+use scaledapp_crds::v1alpha1::{
+    self, Algorithm, AppProtocol, ClientCertificateMode, Dispatch, TlsVersion,
+};
 use scaledapp_http1::{Network, NetworkError};
 
 use super::{Check, DAY, SECOND, TWO};
@@ -128,8 +130,16 @@ impl Check {
     }
 
     /// The value of `--sticky`.
-    pub(super) fn sticky(&mut self, stickiness: &v1alpha1::Stickiness) -> Option<String> {
+    pub(super) fn sticky(
+        &mut self,
+        stickiness: &v1alpha1::Stickiness,
+        dispatch: Dispatch,
+    ) -> Option<String> {
         let at = "spec.balancers.stickiness";
+        if dispatch == Dispatch::Connection {
+            let message = "needs dispatch Request: with Connection, workers accept connections themselves, so a client cannot be led to one of them; leave it out, or leave workers.dispatch out";
+            self.violation(at, message);
+        }
         let v1alpha1::Stickiness {
             cookie,
             header,

@@ -9,6 +9,9 @@ use scaledapp_http1::{
     self as http1, Downstream, Framing, GrpcStatus, Limits, Response, Trust, Version,
 };
 
+use scaledapp_select::Preference;
+
+use super::super::body::PassedTrailers;
 use super::state::{Answered, Attempt, State};
 use crate::complaints::Complaints;
 use crate::config::grown;
@@ -150,9 +153,9 @@ impl<'a> Attempt<'a, '_> {
                 self.client.set_resets(true);
             }
             self.state = State::Body(answered(&response, downstream.close, keep));
-            if self.meta.takes_trailers {
-                self.answer.pass_trailers();
-            }
+            let takes = self.meta.takes_trailers;
+            self.answer
+                .pass_trailers(PassedTrailers::of(takes, response.is_grpc()));
             self.held = self.may_be_held(response.framing);
             self.streams = response.is_stream();
             self.answer.set_body(response.framing, framing);
@@ -167,13 +170,22 @@ impl<'a> Attempt<'a, '_> {
 
     /// What decides whether the client gets a cookie.
     fn binder(&self) -> Binder<'a> {
+        let shown = self.meta.returning.binding;
+        let role = self.thread.config.role;
+        let is_elsewhere = match shown.and_then(|shown| shown.preference(role)) {
+            Some(Preference::Tag(tag)) => {
+                tag != self.endpoint.tag() && self.thread.upstreams.serves(tag)
+            }
+            _ => false,
+        };
         Binder {
             sticky: self.thread.config.sticky,
-            role: self.thread.config.role,
+            role,
             is_behind: self.client.trust == Trust::Behind,
             is_secured: self.client.transport.is_secured(),
             endpoint: self.endpoint,
-            shown: self.meta.returning.binding,
+            shown,
+            is_elsewhere,
         }
     }
 

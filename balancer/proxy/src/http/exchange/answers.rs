@@ -65,6 +65,9 @@ impl Exchange<'_> {
         elsewhere: Option<Elsewhere>,
     ) -> Then {
         if headed {
+            if cause == Failure::Timeout {
+                self.client.transport.is_late();
+            }
             return Then::Reset;
         }
         let thread = self.thread;

@@ -39,7 +39,8 @@ impl Exchange<'_> {
             // not stale.
             reused: upstream.reused && cause != Failure::HandedBack,
         };
-        if upstream.link.transport.is_unprocessed() {
+        let is_unprocessed = upstream.link.transport.is_unprocessed();
+        if is_unprocessed {
             // The failure is treated like that of a kept connection that was closed in the
             // meantime.
             failed.written = false;
@@ -67,6 +68,9 @@ impl Exchange<'_> {
         }
         let max_tries = thread.config.limits.attempts;
         let next = select::next(failed, &self.past, is_idempotent, max_tries);
+        if !is_unprocessed {
+            forget(thread, endpoint, cause, failed);
+        }
         if settle(thread, endpoint, cause, failed, next) {
             self.past.handed_back |= cause == Failure::HandedBack;
             self.search.go_on(endpoint, failed, &self.past);
@@ -111,6 +115,14 @@ async fn fate(
     }
 }
 
+/// Gives up the kept connections to an endpoint if one of them was found closed: its process may be
+/// gone. A connection whose server merely refuses one stream stays.
+fn forget(thread: &Thread, endpoint: &Endpoint, cause: Failure, failed: Failed) {
+    if failed.reused && matches!(cause, Failure::Upstream | Failure::CutOff) {
+        thread.upstreams.forget(endpoint.id());
+    }
+}
+
 /// What a failed attempt means for the endpoint, and whether another attempt follows.
 fn settle(
     thread: &Thread,
@@ -136,9 +148,7 @@ fn settle(
     endpoint.count_broken();
     if cause == Failure::HandedBack {
         note(thread, endpoint, Outcome::Error);
-    } else if failed.reused {
-        thread.upstreams.forget(endpoint.id());
-    } else {
+    } else if !failed.reused {
         note(thread, endpoint, Outcome::Broken);
     }
     // After a timeout the client has waited long enough, and the server may be overloaded.

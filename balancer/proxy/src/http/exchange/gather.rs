@@ -44,7 +44,7 @@ impl Exchange<'_> {
         };
         self.client.body = Allowance::to_send(&thread.config.limits);
         // The client of a gRPC call may wait for a part of the answer before it sends the rest.
-        if !is_short || self.meta.upgrade || self.meta.expects_continue || self.meta.is_grpc {
+        if !is_short || self.meta.upgrade || self.meta.expects_continue || self.meta.is_open_ended {
             return Ok(());
         }
         while !self.request.is_taken() && self.request.pending() < most {

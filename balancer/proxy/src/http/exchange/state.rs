@@ -7,7 +7,7 @@ use scaledapp_select::Past;
 use super::admission::{Admitted, admit};
 use super::search::Search;
 use crate::config::UpstreamProtocol;
-use crate::http::body::Flow;
+use crate::http::body::{Flow, PassedTrailers};
 use crate::http::client::Client;
 use crate::http::request::RequestMeta;
 use crate::thread::Thread;
@@ -41,7 +41,7 @@ impl<'a> Exchange<'a> {
         // Only a server of HTTP/2 gets trailer fields. A server that speaks HTTP/1.1 might add
         // them to the head that the proxy has checked.
         if thread.config.upstream == UpstreamProtocol::Http2 {
-            request.pass_trailers();
+            request.pass_trailers(PassedTrailers::Safe);
         }
         let sessions = &thread.upstreams.sessions;
         let preferences = meta.returning.preferences(thread.config.role, sessions);
