@@ -3,6 +3,7 @@
 //!
 //! Whether a recipient wants trailer fields is not decided here.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::known::Known;
@@ -34,23 +35,28 @@ const ONLY_IN_HEADS: [&[u8]; 16] = [
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trailers {
     /// Well-formed field lines.
-    lines: Vec<u8>,
+    #[expect(
+        clippy::box_collection,
+        reason = "most bodies have no trailers, and each connection in use has a reader of bodies"
+    )]
+    lines: Option<Box<Vec<u8>>>,
 }
 
 impl Trailers {
     /// Adds a byte of a line. The caller checks that the lines are well-formed.
     pub(crate) fn push(&mut self, byte: u8) {
-        self.lines.push(byte);
+        self.lines.get_or_insert_default().push(byte);
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+        self.lines.is_none()
     }
 
     /// The names and values of all fields, in their order.
     fn all(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let lines = self.lines.split(|&byte| byte == b'\n');
+        let lines: &[u8] = self.lines.as_ref().map_or(&[], |lines| lines);
+        let lines = lines.split(|&byte| byte == b'\n');
         lines.filter_map(|line| {
             let colon = line.iter().position(|&byte| byte == b':')?;
             let value = line[colon + 1..].strip_suffix(b"\r")?;
