@@ -1,9 +1,9 @@
 //! The `ScaledApp`s of a cluster as a source of records. This module watches them, in all
 //! namespaces or in some, and publishes what [`crate::apps`] reads from them.
 //!
-//! The server needs only `list` and `watch` of `scaledapps` in these namespaces. The last set of
+//! This module needs only `list` and `watch` of `scaledapps` in these namespaces. The last set of
 //! records stays in force while the API server cannot be reached. A namespace that cannot be read
-//! delays the others only for about two seconds.
+//! delays the others only for about half a second, if the API server answers.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use crate::apps::{App, Apps, Naming};
 use crate::metrics::Metrics;
 use crate::origins::RecordSet;
 
-/// After this many failures in a row (about two seconds), a namespace that was never read is no
+/// After this many failures in a row (about half a second), a namespace that was never read is no
 /// longer waited for: its names are denied, so that those of the other namespaces are served.
 const MAX_FAILURES: u32 = 3;
 
@@ -171,7 +171,8 @@ impl Gathered {
             tracing::warn!(reason, "left out of DNS");
         }
         self.logged = read.ignored;
-        // Versions are cluster-wide, so equal newest versions mean equal objects.
+        // Versions are cluster-wide, so servers that have seen the same changes have the same newest
+        // version.
         let version = sources.iter().map(|source| source.version).max();
         Some(RecordSet {
             entries: read.entries,

@@ -13,7 +13,7 @@ use crate::records::Entry;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct RecordSet {
     pub(crate) entries: Vec<Entry>,
-    /// Grows with each change. Equal sets have equal serials on all servers.
+    /// Grows with most changes. Servers that have seen the same changes have the same serial.
     pub(crate) serial: u32,
 }
 

@@ -19,7 +19,7 @@ pub(crate) const SERIALIZATION: &str = "NODE_CHANNEL_SERIALIZATION_MODE";
 
 /// The longest line that is parsed; the expected one has 7 bytes.
 const LINE_BYTES: usize = 64;
-/// How many bytes are read in one call. libuv writes no more at a time, and the buffer is
+/// How many bytes are read in one call. A longer message is read in several pieces. The buffer is
 /// on the stack.
 const PIECE_BYTES: usize = 16 * 1024;
 

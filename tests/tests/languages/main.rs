@@ -2,9 +2,10 @@
 //! socket.
 //!
 //! Every runtime goes through the same story (`story`). `runtimes` lists the runtimes with their
-//! start commands. The short form uses the runtimes that CI has anyway. `cargo xtask test
-//! --languages` installs the others into `target/languages` or from the distribution, and runs the
-//! long form.
+//! start commands. The tests have a short and a long form, which differ in the number of
+//! requests. `cargo xtask test` runs the short form with the runtimes that CI has anyway. `cargo
+//! xtask test --languages` installs the others into `target/languages` or from the distribution,
+//! and runs the long form.
 
 #![allow(
     clippy::unwrap_used,

@@ -47,8 +47,8 @@ impl Authority {
     }
 }
 
-/// Connects a client for https with `host`. The handshake takes place when the client first writes
-/// or reads.
+/// Connects to `address` and returns a TLS client that asks for the certificate of `host`. The
+/// handshake takes place when the client first writes or reads.
 fn open(address: SocketAddr, config: &Arc<ClientConfig>, host: &'static str) -> Client {
     let socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(SOON)).unwrap();
@@ -83,7 +83,7 @@ fn read_answer(client: &mut Client) -> String {
 
 const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: a.test\r\n\r\n";
 
-/// A balancer that speaks https on `--listen`.
+/// A balancer in front of `upstream` with these options.
 fn secured(upstream: &Upstream, options: &[&str]) -> Balancer {
     let launch = Launch::to(&[upstream.address()]).unwrap();
     launch.with(options).ready().unwrap()

@@ -161,7 +161,8 @@ fn a_server_that_sends_all_the_time_is_interrupted_between_two_frames() {
             if !peer.write(&bytes) {
                 return;
             }
-            bytes = vec![0x82, 126, (3000_u16 >> 8) as u8, (3000_u16 & 0xff) as u8];
+            bytes = vec![0x82, 126];
+            bytes.extend_from_slice(&3000_u16.to_be_bytes());
             bytes.resize(FRAME, 0);
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -1,4 +1,4 @@
-//! Clients that close their connection before the answer: the app notices, and its capacity is free
+//! Clients that close their connection before the end of the answer: the app notices, and its capacity is free
 //! again.
 
 use std::time::Duration;
@@ -14,7 +14,7 @@ fn the_app_learns_of_clients_that_leave_and_its_capacity_is_free_again() {
     if !has("node") {
         return;
     }
-    // The worker has its maximum of requests, and answers none of them until they are cancelled.
+    // The worker has its maximum of requests, and finishes none of their answers.
     let options = [
         "--workers",
         "1",

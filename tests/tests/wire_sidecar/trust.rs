@@ -137,8 +137,8 @@ fn in_a_pod_only_balancers_of_the_app_are_believed() {
     .unwrap();
 }
 
-/// A dispatcher of an older version, which does not know the token, does not pass it on either,
-/// because `Connection` names its field.
+/// A dispatcher that knows nothing of tokens drops the field too, because `Connection` names it. This
+/// also protects apps behind a dispatcher of an older version.
 #[test]
 fn a_dispatcher_without_a_token_file_does_not_pass_a_token_on() {
     let token = tempfile::NamedTempFile::new().unwrap();

@@ -2,7 +2,8 @@
 //!
 //! A client that sends slowly would block a server that does one thing at a time. So a
 //! short body is read completely first. A longer body is passed on as it arrives. So is the
-//! body of an upgrade, of a gRPC call, and of a client that waits for `100 Continue`.
+//! body of an upgrade, of a gRPC call, of a request without a length to a server that speaks HTTP/2,
+//! and of a client that waits for `100 Continue`.
 
 use std::future::poll_fn;
 
@@ -43,7 +44,7 @@ impl Exchange<'_> {
             Framing::None | Framing::UntilClose => false,
         };
         self.client.body = Allowance::to_send(&thread.config.limits);
-        // The client of a gRPC call may wait for a part of the answer before it sends the rest.
+        // The client of an open-ended request may wait for a part of the answer before it sends the rest.
         if !is_short || self.meta.upgrade || self.meta.expects_continue || self.meta.is_open_ended {
             return Ok(());
         }
