@@ -1,5 +1,4 @@
-//! The processes of the app: starts them, watches for their sockets, drains, signals and
-//! reaps them. The engine decides when.
+//! Starts, drains, signals and reaps the app's processes. The engine decides when.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -10,9 +9,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use scaledapp_engine::{
-    Cause, Engine, Event, Exit, Failure, Generation, Slot, WorkerId, WorkerState,
-};
+use scaledapp_engine::{Cause, Engine, Event, Exit, Failure};
+use scaledapp_engine::{Generation, Slot, WorkerId, WorkerState};
 use scaledapp_proxy::EndedBy;
 use scaledapp_sys::notify::Listener;
 use scaledapp_wire::Tails;
@@ -34,8 +32,7 @@ use crate::logs::{Logs, Tail};
 use crate::process::worker::Process;
 use crate::process::{self, Reaped, Recipe, Sockets, Started, group_lives, signal_group};
 use crate::readiness::channel::Channel;
-use crate::readiness::probe;
-use crate::readiness::{Check, PassedChecks, RequiredChecks};
+use crate::readiness::{Check, PassedChecks, RequiredChecks, probe};
 use crate::stop_signal;
 use crate::watchdog::Watchdog;
 
@@ -405,8 +402,8 @@ impl Workers {
     fn listening(&mut self, worker: WorkerId, address: Option<SocketAddr>) -> Option<Event> {
         let process = self.living.processes.get_mut(&worker)?;
         if let (Some(path), Some(address)) = (&self.wanted.path, address) {
-            let inputs = self.inputs.clone();
-            let probing = probe::until_ok(address, path.clone(), self.wanted.protocol);
+            let (inputs, protocol) = (self.inputs.clone(), self.wanted.protocol);
+            let probing = probe::until_ok(address, path.clone(), protocol);
             let task = tokio::task::spawn_local(async move {
                 probing.await;
                 let _ended = inputs.send(Input::Passed(worker, Check::Answers));

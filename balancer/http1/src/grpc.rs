@@ -4,13 +4,10 @@
 //!
 //! Messages are not read here.
 
-use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::write::{put_field, put_status_line};
-
 /// The media type of a call. A suffix names the encoding of the messages.
-const MEDIA_TYPE: &[u8] = b"application/grpc";
+pub(crate) const MEDIA_TYPE: &[u8] = b"application/grpc";
 
 /// Whether a `Content-Type` is that of a gRPC call. The media type of gRPC-Web is not: gRPC-Web
 /// has its trailer fields in the body and works over any version of HTTP.
@@ -79,25 +76,10 @@ impl GrpcStatus {
     }
 }
 
-/// Appends a complete answer to a call: a head without a body, in the form of HTTP/1. Over HTTP/2
-/// it becomes what gRPC calls "Trailers-Only". `message` must need no percent-encoding: visible
-/// ASCII without `%`, and spaces.
-pub fn write_grpc_answer(out: &mut Vec<u8>, status: GrpcStatus, message: &str, close: bool) {
-    put_status_line(out, 200, b"");
-    put_field(out, b"Content-Type", MEDIA_TYPE);
-    put_field(out, b"Content-Length", b"0");
-    out.extend_from_slice(b"Grpc-Status: ");
-    crate::write::put_number(out, u64::from(status.0));
-    out.extend_from_slice(b"\r\n");
-    put_field(out, b"Grpc-Message", message.as_bytes());
-    if close {
-        out.extend_from_slice(b"Connection: close\r\n");
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     #[test]

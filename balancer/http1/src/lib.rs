@@ -48,15 +48,15 @@ pub use fault::{Malformed, REASONS, Refusal};
 pub use fields::Fields;
 pub use folding::unfold;
 pub use framing::{Framing, Version};
-pub use grpc::{GrpcStatus, is_grpc, write_grpc_answer};
+pub use grpc::{GrpcStatus, is_grpc};
 pub use http2::{is_http2, write_http2_refusal};
-pub use limits::Limits;
+pub use limits::{ANSWER_TRAILER_BYTES, Limits};
 pub use networks::{Network, NetworkError};
 pub use request::{REPEATED, Request, parse_request};
 pub use response::{Asked, Elsewhere, Response, parse_response};
 pub use tokens::{Tokens, TokensError};
 pub use trailers::Trailers;
 pub use write::{
-    Downstream, Origin, Trust, append_field, downstream_framing, write_answer, write_redirect,
-    write_request, write_response,
+    Downstream, Origin, Trust, append_field, downstream_framing, write_answer, write_grpc_answer,
+    write_redirect, write_request, write_response,
 };

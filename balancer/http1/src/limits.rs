@@ -2,6 +2,10 @@
 
 use crate::fault::Fault;
 
+/// The most bytes of all trailer fields of an answer, as of its head: a status of gRPC may have
+/// details.
+pub const ANSWER_TRAILER_BYTES: u32 = 256 << 10;
+
 /// The limits of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -6,8 +6,7 @@ mod put;
 mod request;
 mod response;
 
-pub use answer::{write_answer, write_redirect};
-pub(crate) use put::{put_field, put_number};
+pub use answer::{write_answer, write_grpc_answer, write_redirect};
+pub(crate) use put::put_field;
 pub use request::{Origin, Trust, write_request};
-pub(crate) use response::put_status_line;
 pub use response::{Downstream, append_field, downstream_framing, write_response};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use scaledapp_http1::{self as http1, Trust};
 use scaledapp_select::Algorithm;
 
-use crate::sticky::Sticky;
+use crate::sticky_kind::Sticky;
 
 /// Which hop this proxy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

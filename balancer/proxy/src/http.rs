@@ -6,7 +6,7 @@
 
 mod allowance;
 pub(crate) mod attempt;
-pub(crate) mod body;
+mod body;
 pub(crate) mod client;
 pub(crate) mod connection;
 mod exchange;

@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp;
 
 pub(crate) use self::secured::Secured;
-use crate::http2::AsConnection;
+use crate::http2::as_connection::AsConnection;
 use crate::security::Session;
 
 /// A connection, or a stream in the form of one.

@@ -8,15 +8,15 @@
 mod choice;
 mod ending;
 mod outlier;
+mod preference;
 mod queue;
 mod retry;
 mod standing;
 
-pub use choice::{
-    Algorithm, Candidate, Cursor, Preference, choose, client_hash, key, preferred, tag,
-};
+pub use choice::{Algorithm, Candidate, Cursor, choose, client_hash, key, tag};
 pub use ending::{EndedBy, Fate};
 pub use outlier::{FIRST_EJECTION, Outcome, Outlier};
+pub use preference::{Preference, preferred};
 pub use queue::{Position, Queue, Ticket, Visit};
 pub use retry::{Budget, Failed, HandBack, Next, Past, may_need_proof, needs_proof, next};
 pub use standing::{Report, Standing};

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use super::put::{put_field, put_length, put_number};
 use super::response::put_status_line;
 
+use crate::grpc::{GrpcStatus, MEDIA_TYPE};
 use crate::response::{Elsewhere, RETRY};
 
 /// Appends a permanent redirect (308, RFC 9110 section 15.4.9: the client repeats the
@@ -60,4 +61,21 @@ pub fn write_answer(
         out.extend_from_slice(text.as_bytes());
         out.push(b'\n');
     }
+}
+
+/// Appends a complete answer to a call: a head without a body, in the form of HTTP/1. Over HTTP/2
+/// it becomes what gRPC calls "Trailers-Only". `message` must need no percent-encoding: visible
+/// ASCII without `%`, and spaces.
+pub fn write_grpc_answer(out: &mut Vec<u8>, status: GrpcStatus, message: &str, close: bool) {
+    put_status_line(out, 200, b"");
+    put_field(out, b"Content-Type", MEDIA_TYPE);
+    put_field(out, b"Content-Length", b"0");
+    out.extend_from_slice(b"Grpc-Status: ");
+    put_number(out, u64::from(status.0));
+    out.extend_from_slice(b"\r\n");
+    put_field(out, b"Grpc-Message", message.as_bytes());
+    if close {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
 }

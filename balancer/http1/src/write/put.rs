@@ -28,7 +28,7 @@ pub(super) fn put_framing(out: &mut Vec<u8>, framing: Framing) {
     }
 }
 
-pub(crate) fn put_number(out: &mut Vec<u8>, mut number: u64) {
+pub(super) fn put_number(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0; 20];
     let mut start = digits.len();
     loop {

@@ -79,7 +79,7 @@ pub fn append_field(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
-pub(crate) fn put_status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
+pub(super) fn put_status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
     out.extend_from_slice(b"HTTP/1.1 ");
     put_number(out, u64::from(status));
     out.push(b' ');

@@ -7,7 +7,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use scaledapp_http1::{BodyReader, BodyWriter, Framing, Malformed, Trailers};
+use scaledapp_http1::{ANSWER_TRAILER_BYTES, BodyReader, BodyWriter, Framing, Malformed, Trailers};
 
 use crate::buffer::Buffer;
 use crate::transport::Transport;
@@ -15,10 +15,6 @@ use crate::transport::Transport;
 /// How many bytes of a body are collected before they are written, unless the caller says
 /// otherwise.
 pub(crate) const GATHER_BYTES: usize = 64 << 10;
-
-/// The most bytes of all trailer fields of an answer, as for its head: a status of gRPC may have
-/// details.
-pub(crate) const TRAILER_BYTES: u32 = 256 << 10;
 
 /// Which trailer fields are passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,7 +244,7 @@ impl Flow {
 
     /// Adds a body to a flow that has consisted of a head so far.
     pub(crate) fn set_body(&mut self, from: Framing, into: Framing) {
-        self.reader = BodyReader::with_trailers(from, TRAILER_BYTES);
+        self.reader = BodyReader::with_trailers(from, ANSWER_TRAILER_BYTES);
         self.writer = BodyWriter::new(into);
         self.ended = false;
         self.gather = self.out.len() + GATHER_BYTES;

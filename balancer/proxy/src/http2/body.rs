@@ -10,10 +10,9 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use h2::{RecvStream, SendStream};
-use scaledapp_http1::{BodyReader, Framing, GrpcStatus};
+use scaledapp_http1::{ANSWER_TRAILER_BYTES, BodyReader, Framing, GrpcStatus};
 
 use super::message;
-use crate::http::body::TRAILER_BYTES;
 
 /// How many bytes of a body are handed to `h2` at a time.
 const WRITE_BYTES: usize = 64 << 10;
@@ -145,7 +144,7 @@ impl Sending {
     pub(super) fn new(send: SendStream<Bytes>, framing: Framing, is_grpc: bool) -> Self {
         Self {
             send,
-            reader: BodyReader::with_trailers(framing, TRAILER_BYTES),
+            reader: BodyReader::with_trailers(framing, ANSWER_TRAILER_BYTES),
             unsent: Bytes::new(),
             taken: 0,
             messages: is_grpc.then(Messages::default),

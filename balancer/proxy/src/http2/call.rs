@@ -10,11 +10,10 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, SendStream};
 use scaledapp_http1::{self as http1, Framing};
 
-use super::AsConnection;
+use super::as_connection::{About, AsConnection};
 use super::body::{Received, Sending, broken};
 use super::message;
 use super::servers::InUse;
-use super::stream::About;
 
 /// One stream to a server.
 #[derive(Debug)]

@@ -16,10 +16,11 @@ use h2::{Reason, RecvStream};
 use http::{Request, Response, StatusCode};
 use tokio::sync::Notify;
 
+use super::as_connection::About;
 use super::io::Io;
+use super::limits::{CONNECTION_WINDOW, MAX_STREAMS, SEND_BYTES, STREAM_WINDOW};
 use super::message::{self, Unfit};
-use super::stream::{About, Stream};
-use super::{CONNECTION_WINDOW, MAX_STREAMS, SEND_BYTES, STREAM_WINDOW};
+use super::stream::Stream;
 use crate::clock::Deadline;
 use crate::config::{Config, UpstreamProtocol};
 use crate::http::client::Client;

@@ -1,9 +1,7 @@
 //! One stream of a client in the form of a connection: what is read is a request in HTTP/1.1, and
 //! what is written is the answer to it.
 
-use std::cell::Cell;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -13,22 +11,9 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{Response, StatusCode};
 use scaledapp_http1::{self as http1, Framing, GrpcStatus};
 
-use super::AsConnection;
+use super::as_connection::{About, AsConnection};
 use super::body::{Received, Sending, broken, poll_room};
 use super::message::{self, Asked};
-
-/// What is known of a connection, for all of its streams.
-#[derive(Debug)]
-pub(crate) struct About {
-    pub(crate) local: io::Result<SocketAddr>,
-    pub(crate) is_secured: bool,
-    pub(crate) client_certificate: Option<String>,
-    pub(super) peer: IpAddr,
-    /// Its requests are redirected to `https` at this port.
-    pub(super) redirects: Option<u16>,
-    /// How many of its streams are tunnels.
-    pub(super) tunnels: Cell<u32>,
-}
 
 /// One stream of a client.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use crate::endpoint::{Endpoint, InFlight};
 use crate::http::attempt::Answered;
 use crate::http::client::Client;
 use crate::http::upstream::Upstream;
-use crate::http2::servers;
+use crate::http2;
 use crate::metrics::count;
 use crate::thread::Thread;
 use crate::unread::Link;
@@ -29,7 +29,7 @@ pub(super) async fn reach(
 ) -> Option<Upstream> {
     let endpoint = entered.endpoint();
     if thread.config.upstream == UpstreamProtocol::Http2 {
-        return match servers::open(thread, endpoint, &client.deadline).await {
+        return match http2::open(thread, endpoint, &client.deadline).await {
             Ok(transport) => Some(Upstream::new(Link::new(transport), false)),
             Err(error) => {
                 refused(thread, endpoint, &error);
