@@ -187,7 +187,7 @@ impl Best {
     }
 }
 
-/// The hash of a client's address, for [`Algorithm::Hash`] and for [`Preference`].
+/// The hash of a client's address, for [`Algorithm::Hash`] and for [`crate::Preference`].
 pub fn client_hash(client: IpAddr) -> u64 {
     let client = match client {
         IpAddr::V4(ip) => u128::from(ip.to_bits()),
