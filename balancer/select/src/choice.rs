@@ -54,6 +54,19 @@ pub struct Candidate {
 }
 
 impl Candidate {
+    /// An idle endpoint that serves, for tests.
+    #[cfg(test)]
+    pub(crate) const FINE: Self = Self {
+        key: 0,
+        tag: 0,
+        standing: Standing::Serving,
+        ejected: false,
+        tried: false,
+        full: false,
+        load: 0,
+        heard: Duration::ZERO,
+    };
+
     /// How good a choice this endpoint is (lower is better), or `None` if it may not be
     /// chosen. `all_unknown` says whether the standing of all endpoints is unknown. If it is,
     /// this proxy probably cannot reach their admin ports. That none of them belongs to the app
@@ -232,16 +245,7 @@ mod tests {
 
     use super::*;
 
-    const FINE: Candidate = Candidate {
-        key: 0,
-        tag: 0,
-        standing: Standing::Serving,
-        ejected: false,
-        tried: false,
-        full: false,
-        load: 0,
-        heard: Duration::ZERO,
-    };
+    const FINE: Candidate = Candidate::FINE;
     const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
     const ALL: [Algorithm; 5] = [
         Algorithm::LeastOfAll,

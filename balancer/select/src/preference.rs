@@ -58,21 +58,11 @@ pub fn preferred(
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
-    use std::time::Duration;
 
     use super::*;
     use crate::choice::{client_hash, key, tag};
 
-    const FINE: Candidate = Candidate {
-        key: 0,
-        tag: 0,
-        standing: Standing::Serving,
-        ejected: false,
-        tried: false,
-        full: false,
-        load: 0,
-        heard: Duration::ZERO,
-    };
+    const FINE: Candidate = Candidate::FINE;
 
     fn five() -> Vec<Candidate> {
         (0..5)

@@ -68,10 +68,7 @@ impl Exchange<'_> {
         }
         let max_tries = thread.config.limits.attempts;
         let next = select::next(failed, &self.past, is_idempotent, max_tries);
-        if !is_unprocessed {
-            forget(thread, endpoint, cause, failed);
-        }
-        if settle(thread, endpoint, cause, failed, next) {
+        if settle(thread, endpoint, (cause, is_unprocessed), failed, next) {
             self.past.handed_back |= cause == Failure::HandedBack;
             self.search.go_on(endpoint, failed, &self.past);
             return None;
@@ -115,19 +112,11 @@ async fn fate(
     }
 }
 
-/// Gives up the kept connections to an endpoint if one of them was found closed: its process may be
-/// gone. A connection whose server merely refuses one stream stays.
-fn forget(thread: &Thread, endpoint: &Endpoint, cause: Failure, failed: Failed) {
-    if failed.reused && matches!(cause, Failure::Upstream | Failure::CutOff) {
-        thread.upstreams.forget(endpoint.id());
-    }
-}
-
 /// What a failed attempt means for the endpoint, and whether another attempt follows.
 fn settle(
     thread: &Thread,
     endpoint: &Endpoint,
-    cause: Failure,
+    (cause, is_unprocessed): (Failure, bool),
     failed: Failed,
     next: Next,
 ) -> bool {
@@ -150,6 +139,9 @@ fn settle(
         note(thread, endpoint, Outcome::Error);
     } else if !failed.reused {
         note(thread, endpoint, Outcome::Broken);
+    } else if !is_unprocessed {
+        // A server that merely refuses one stream keeps its connection.
+        thread.upstreams.forget(endpoint.id());
     }
     // After a timeout the client has waited long enough, and the server may be overloaded.
     let may_repeat = matches!(cause, Failure::Upstream | Failure::HandedBack);
