@@ -122,11 +122,10 @@ fn is_error(line: &str) -> bool {
     SIGNS.iter().any(|sign| line.contains(sign))
 }
 
-/// The meaning of a supervisor's exit code.
+/// The meaning of the exit code of a supervisor, or of the DNS server.
 fn meaning(code: i32) -> String {
     match code {
         0 => "exit code 0 without ever serving".to_owned(),
-        2 => "its supervisor exited with 2".to_owned(),
         126 => "126: the command cannot be executed".to_owned(),
         127 => "127: the command was not found".to_owned(),
         code if code > 128 => format!("{code}: signal {}", code - 128),
@@ -149,14 +148,14 @@ fn cure(code: i32, reason: &str, said: &[&str], app: Ran<'_>) -> String {
     };
     match code {
         127 => format!(
-            "install {program}, or correct spec.command: a name without a slash is looked up on PATH, a relative path starts at the directory above"
+            "install {program}, or correct spec.command: a name without a slash is looked up on PATH, and a relative path begins at the directory that is shown above"
         ),
         126 => format!(
             "make {program} executable (`chmod +x`), or name its interpreter first in spec.command"
         ),
         2 => "see the output above".to_owned(),
         _ if said.iter().any(is_taken) => format!(
-            "all workers share port {port} (spec.port, also in $PORT), but the app listens on another port, which another program or worker has taken: change spec.port to that port, or change the app"
+            "the app listens on a port that is taken, and not on port {port} (spec.port, also in $PORT), which all workers share: if another worker has taken it, change spec.port to it; otherwise let the app listen on $PORT"
         ),
         _ if reason.contains("does not listen on port") => format!(
             "let the app listen on port {port} (spec.port, also in $PORT); if its boot takes longer, raise spec.workers.readiness.timeout"
@@ -305,7 +304,7 @@ Node.js v20.20.2";
         });
         assert_eq!(
             text,
-            "dns could not start (its supervisor exited with 2)\n  its last output:\n    scaledapp-dns: cannot bind 127.0.0.1:5353: address in use, error 98"
+            "dns could not start (it exited with 2)\n  its last output:\n    scaledapp-dns: cannot bind 127.0.0.1:5353: address in use, error 98"
         );
     }
 }

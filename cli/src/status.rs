@@ -160,7 +160,7 @@ fn pod(pod: &PodShown<'_>) -> [String; 7] {
     supervised(pod.name, pod.address, status, ready)
 }
 
-/// The row of a balancer. A balancer is the only worker of its holder, which reports the numbers.
+/// The row of a balancer. Its numbers come from its supervisor (`holder`), whose only worker it is.
 fn balancer(balancer: &BalancerShown) -> [String; 7] {
     let ready = if balancer.ready { "yes" } else { "no" };
     let holder = balancer.holder.as_ref();

@@ -56,7 +56,8 @@ const IDLE_INTERVAL: Duration = Duration::from_millis(500);
 /// # Errors
 /// The supervisor itself could not start (exit code 2).
 pub fn run(settings: Settings) -> anyhow::Result<i32> {
-    // The number is reserved before any other descriptor is opened, so that it is low.
+    // The descriptor number of the workers' channel is reserved before any other descriptor is
+    // opened, so that it is low.
     let channel = settings.opens_channel().then(Number::reserve);
     let channel = channel.transpose().context("cannot open /dev/null")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -280,8 +281,8 @@ fn choose_mechanism(settings: &Settings) -> anyhow::Result<Mechanism> {
     }
 }
 
-/// Forwards ended children, changes of the desired-state file and the number of connections to
-/// the loop, and publishes the load.
+/// Tells the supervisor's loop which children have ended, how the desired-state file changes, and
+/// how many connections there are. It also publishes the load.
 fn watch_outside(
     settings: &Settings,
     inputs: &mpsc::UnboundedSender<Input>,
@@ -351,7 +352,7 @@ fn watch_desired(mut desired: Desired, inputs: mpsc::UnboundedSender<Input>, rep
                         drop(inputs.send(Input::ReloadTo(token)));
                     }
                 }
-                Err(reason) => tracing::warn!(reason, "the desired-state file changes nothing"),
+                Err(reason) => tracing::warn!(reason, "the desired-state file is ignored"),
             }
             tokio::time::sleep(desired::READ_INTERVAL).await;
         }

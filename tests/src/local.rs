@@ -115,7 +115,12 @@ impl Local {
     /// # Errors
     /// The name does not resolve.
     pub fn resolve(&self) -> anyhow::Result<Vec<SocketAddr>> {
-        let port = self.state.balancers.first().context("a balancer")?.port();
+        let port = self
+            .state
+            .balancers
+            .first()
+            .context("no balancer in the state file")?
+            .port();
         let addresses = dns::addresses(self.state.dns, &self.state.hostname)?;
         Ok(addresses
             .into_iter()

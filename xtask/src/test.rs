@@ -319,9 +319,10 @@ fn layers(targets: &[String]) -> Vec<Layer> {
         // Each target is built with the whole workspace, so that shared packages have the same
         // features and are not compiled again.
         let test = ["--workspace", "--test", target, "--"];
-        // Each story uses the whole machine, so stories run one at a time, and their output shows
-        // the counts. Other layers show the output of a test after it has ended, such as why it was
-        // skipped. The matrix mostly waits, so it may run in parallel.
+        // Each story uses the whole machine, so stories run one at a time. Their output is shown as
+        // it comes, because it contains the numbers of requests. Other layers show the output of a
+        // test after it has ended, such as why it was skipped. The matrix mostly waits, so it may
+        // run in parallel.
         let shown: &[&str] = match target.as_str() {
             "local_stories" | KIND => &["--nocapture", "--test-threads=1"],
             LANGUAGES => &["--show-output", "--test-threads=4"],
@@ -356,7 +357,8 @@ impl Layer {
     fn prepare_and_run(&self) -> anyhow::Result<Ran> {
         let environment = match self.name.as_str() {
             CHART => {
-                // Without Go, the tests print that they are skipped.
+                // Helm is compiled with Go. Without it, the tests use a helm on the `PATH`, or
+                // print that they are skipped.
                 let helm = crate::kind::helm_for_tests();
                 let helm = helm.inspect_err(|error| note(&format!("No helm: {error:#}")));
                 return self.run(&helm.into_iter().collect::<Vec<_>>());

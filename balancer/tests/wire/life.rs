@@ -96,7 +96,7 @@ fn a_second_signal_ends_it_immediately() {
 }
 
 #[test]
-fn the_default_admin_address_may_be_taken_and_one_that_was_asked_for_may_not() {
+fn a_taken_default_admin_address_does_not_stop_the_balancer() {
     use std::io::{BufRead, BufReader};
     // Whichever process uses the default admin address, at least one of these two balancers
     // finds it in use, and both serve.

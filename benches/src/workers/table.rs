@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_as_long_as_they_are_sure() {
+    fn figures_have_about_three_significant_digits() {
         let shown: Vec<String> = [0.0, 0.0123, 1.234, 12.34, 1234.5].map(short).into();
         assert_eq!(shown, ["0", "0.012", "1.23", "12.3", "1234"]);
     }

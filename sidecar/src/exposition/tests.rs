@@ -1,4 +1,4 @@
-//! Tables of pages, and properties of merging.
+//! Tests of pages of metrics: how they are read and written, and properties of merging them.
 
 use std::collections::BTreeMap;
 

@@ -30,7 +30,7 @@ pub(super) fn check(args: &RunArgs, file: &FileSettings) -> anyhow::Result<()> {
         (
             "--share",
             shares.is_some_and(|ports| !ports.is_empty()),
-            "give the first of them with --port",
+            "give the first of the shared ports with --port",
         ),
         (
             "--readiness-path",

@@ -177,7 +177,7 @@ fn readiness_and_variables_that_cannot_work_are_refused_with_the_cure() {
 }
 
 #[test]
-fn readiness_combines_flags_and_file() {
+fn readiness_is_read_from_flags_and_file() {
     let wanted = |words: &[&str]| {
         let words: Vec<&str> = words.iter().copied().chain(["--", "app"]).collect();
         let settings = resolve(&words).unwrap();

@@ -11,7 +11,7 @@ use crate::story::{SOON, condition, story};
 
 /// The status reports the missing `ServiceAccount`, not the pods that are refused because of it.
 #[test]
-fn a_refused_object_is_reported_itself_and_written_once() {
+fn a_refused_object_is_named_in_the_status_and_retried_with_growing_pauses() {
     let Some(story) = story("accounts", 1) else {
         return;
     };
@@ -112,9 +112,9 @@ fn a_pod_that_finds_no_node_is_reported_with_its_cure() {
     });
 }
 
-/// Whatever stops the operator, no condition claims that nothing is missing.
+/// If the operator creates nothing, `Ready` and `Degraded` give the reason.
 #[test]
-fn if_nothing_is_created_no_condition_says_that_nothing_is_missing() {
+fn if_nothing_is_created_ready_and_degraded_give_the_reason() {
     let Some(story) = story("nothing", 1) else {
         return;
     };

@@ -1,5 +1,5 @@
-//! Tests of other writers to the operator's objects: kubectl's rollout commands, persons, and
-//! tools that keep objects as they are in a repository.
+//! Tests of others who write to the operator's objects: kubectl's rollout commands, people, and
+//! tools that make objects match a repository.
 
 use scaledapp_tests::wait;
 use serde_json::{Value, json};

@@ -46,7 +46,8 @@ const PLUGINS: &str = "OwnerReferencesPermissionEnforcement";
 /// How long the start may take, on two busy cores.
 const START: Duration = Duration::from_mins(2);
 
-/// The programs that xtask has compiled now, or earlier below `target/kind`.
+/// The programs that xtask compiled: those that environment variables name, otherwise those that
+/// an earlier run left in `target/kind`.
 struct Programs {
     kubernetes: PathBuf,
     etcd: PathBuf,
@@ -70,7 +71,8 @@ impl Programs {
         })
     }
 
-    /// The path of one program, from an environment variable or in the unit that xtask compiled.
+    /// The path of one program: given by an environment variable, or in the directory
+    /// `target/kind/go/UNIT-KEY` that xtask made.
     fn program(variable: &str, unit: &str, program: &str) -> Result<PathBuf, String> {
         let given = std::env::var_os(variable).map(PathBuf::from);
         let built = || {
@@ -259,8 +261,10 @@ impl Server {
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         jobs.send(job)
             .ok()
-            .context("the thread of processes is gone")?;
-        started.recv().context("the thread of processes is gone")?
+            .context("the thread that starts processes has ended")?;
+        started
+            .recv()
+            .context("the thread that starts processes has ended")?
     }
 
     fn control_plane(&self, programs: &Programs) -> anyhow::Result<()> {
@@ -387,7 +391,7 @@ impl Server {
         command.env("HELM_CACHE_HOME", self.directory.join("helm"));
         let ended = process::run(command, START)?;
         ensure!(ended.code == 0, "helm template: {}", ended.stderr);
-        // The harness keeps only the last lines of a process, which is enough for a chart.
+        // The harness keeps only the last 2000 lines of output; the rendered chart is shorter.
         for text in ended.stdout.split("\n---") {
             let object: Value = serde_saphyr::from_str(text).unwrap_or_default();
             let kind = object["kind"].as_str().unwrap_or_default();
@@ -399,7 +403,8 @@ impl Server {
         Ok(())
     }
 
-    /// Starts the operator with the rights of the chart; `version` numbers its images.
+    /// Starts the operator with the rights of the chart. The tag of the images that it names is
+    /// `version`.
     pub(crate) fn start_operator(&self, version: u32) -> anyhow::Result<()> {
         let own = [
             "--admin=127.0.0.1:9999".to_owned(),
@@ -543,7 +548,8 @@ impl Server {
         Some(process::run(command, START).unwrap())
     }
 
-    /// The answer of an admin port in the calling thread's network namespace.
+    /// The answer of an admin port on loopback in the control plane's network namespace, which the
+    /// calling thread enters.
     pub(crate) fn admin(&self, port: u16, path: &str) -> anyhow::Result<Value> {
         self.enter()?;
         let at = SocketAddr::from(([127, 0, 0, 1], port));

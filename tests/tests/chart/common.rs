@@ -109,7 +109,7 @@ fn evictions_take_as_many_as_a_value_says() {
 }
 
 #[test]
-fn metrics_policies_and_logs_are_there_to_be_asked_for() {
+fn pod_monitors_network_policies_and_json_logs_are_off_by_default() {
     let Some(plain) = rendered(&[]) else { return };
     for kind in ["PodMonitor", "NetworkPolicy"] {
         assert!(plain.iter().all(|object| object["kind"] != kind), "{kind}");

@@ -330,7 +330,7 @@ fn idle_connections_cost_little() {
         ..Load::on(&[balancer.address()])
     };
     let report = load.run(2000).unwrap();
-    println!("balancer before one scripted upstream: {report}");
+    println!("balancer in front of one scripted upstream: {report}");
     assert_eq!(report.failed(), 0, "{report}");
     let pid = balancer.process.pid();
     let before = proc::resident_bytes(pid).unwrap();

@@ -120,7 +120,7 @@ fn clients_are_told_one_after_the_other_and_the_server_hears_from_them() {
 }
 
 #[test]
-fn a_frame_is_never_cut_and_a_client_that_does_not_answer_is_answered_for() {
+fn a_frame_is_never_cut_and_the_balancer_sends_the_close_frame_of_a_silent_client() {
     let (send, more) = mpsc::channel();
     let (upstream, received) = server("websocket", b"\x82\x04ab", more);
     let mut balancer = balancer(&upstream, "8s");

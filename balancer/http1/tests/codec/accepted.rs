@@ -76,7 +76,7 @@ fn the_fields_say_how_the_body_ends() {
         ),
         ("Transfer-Encoding: chunked\r\n", Framing::Chunked),
         ("TRANSFER-ENCODING:\tChunKed \r\n", Framing::Chunked),
-        // This is not the real field, even if a gateway interface takes it for one.
+        // Another field, although CGI and WSGI give it the same name as `Content-Length`.
         ("Content_Length: 5\r\n", Framing::None),
     ] {
         assert_eq!(
@@ -211,7 +211,7 @@ fn idempotent_methods_are_recognised() {
 }
 
 #[test]
-fn memory_is_reused() {
+fn reused_fields_keep_nothing_of_the_previous_request() {
     let mut fields = Fields::default();
     for (head, count) in [
         (modern("A: b\r\nC: d\r\n"), 3),

@@ -40,8 +40,9 @@ impl Unsent<'_> {
             if flow.pending() < before {
                 reader.moved(before - flow.pending(), now);
             }
-            // If this is the client's last answer, nothing that it sends now will be used.
-            // Many clients read only after they have sent everything.
+            // After the last answer, nothing that the client sends is used. It is still read
+            // and discarded, because many clients do not read before they have sent
+            // everything.
             let is_gone = if is_last {
                 client.poll_discard(thread, context)
             } else {
@@ -75,8 +76,8 @@ impl Unsent<'_> {
                 thread.counts.failed(failure);
                 Then::Reset
             }
-            // The client may have sent something in the meantime, and closing immediately
-            // would answer that with a reset.
+            // Not `Finish`, which closes immediately: the client may have sent something in
+            // the meantime, and would get a reset. `Close` reads on for a while.
             Ok(()) if is_last => Then::Close,
             Ok(()) => then,
         }

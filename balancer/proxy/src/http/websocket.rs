@@ -4,7 +4,8 @@
 //! When it says so is decided in `tunnel`.
 
 /// The close frame that tells a client that this server goes away (status 1001, RFC 6455 section
-/// 7.4.1). A client connects again, where a connection that merely ends may count as a fault.
+/// 7.4.1). A client that gets it connects again; a connection that ends without it may count as a
+/// fault.
 pub(super) const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
 
 /// The same close frame as [`GOING_AWAY`] in the form in which a client sends it, with a mask of
@@ -36,8 +37,8 @@ impl Frames {
         }
     }
 
-    /// How many of the bytes lead to the next end of a frame, if it is among them. These count as
-    /// passed on, otherwise all do.
+    /// The number of bytes up to the next end of a frame; only these count as passed on. `None` if
+    /// no frame ends within `data`: then all of it counts as passed on.
     pub(super) fn pass_to_end(&mut self, data: &[u8]) -> Option<usize> {
         let mut at = 0;
         while at < data.len() {
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_every_size_end_where_they_end_however_they_are_split() {
+    fn the_ends_of_frames_of_every_size_are_found_however_the_bytes_are_split() {
         for is_masked in [false, true] {
             let mut bytes = Vec::new();
             let mut ends = vec![0];

@@ -34,16 +34,18 @@ fn silent(observed: &Observed, of: &str, name: &str) -> Option<(u16, String)> {
 fn of_operator(observed: &Observed) -> Option<String> {
     let balancers = silent(observed, component::BALANCER, "the balancers");
     let pods = silent(observed, component::APP, "the app's pods");
-    let what = match (balancers, pods) {
+    let (what, ports) = match (balancers, pods) {
         (None, None) => return None,
-        (Some((port, balancers)), Some((other, pods))) if port == other => {
-            format!("port {port} of {balancers} and of {pods}")
-        }
-        (Some((port, balancers)), Some((other, pods))) => {
-            format!("port {port} of {balancers} and port {other} of {pods}")
-        }
+        (Some((port, balancers)), Some((other, pods))) if port == other => (
+            format!("port {port} of {balancers} and of {pods}"),
+            format!("port {port}"),
+        ),
+        (Some((port, balancers)), Some((other, pods))) => (
+            format!("port {port} of {balancers} and port {other} of {pods}"),
+            format!("ports {port} and {other}"),
+        ),
         (Some((port, which)), None) | (None, Some((port, which))) => {
-            format!("port {port} of {which}")
+            (format!("port {port} of {which}"), format!("port {port}"))
         }
     };
     let mut all = observed.pods.iter();
@@ -51,13 +53,13 @@ fn of_operator(observed: &Observed) -> Option<String> {
     let from = &observed.asked_from;
     let cure = if accepted {
         format!(
-            "connections are accepted but not answered: a mesh that enforces mutual TLS must exclude that port, or admit namespace {from}"
+            "connections are accepted but not answered: a mesh that enforces mutual TLS must exclude {ports}, or admit namespace {from}"
         )
     } else {
-        format!("a NetworkPolicy must allow ingress from namespace {from} to that TCP port")
+        format!("a NetworkPolicy must allow ingress from namespace {from} to TCP {ports}")
     };
     Some(format!(
-        "the operator cannot reach {what}; their kubelets report them ready, so they count as serving: {cure}"
+        "the operator cannot reach {what}: {cure}. Until then they count as serving, because their kubelets report them ready"
     ))
 }
 
@@ -78,10 +80,10 @@ fn of_balancers(observed: &Observed) -> Option<String> {
     let admin = admin_port(pod);
     let port = pod
         .port
-        .map(|port| format!(" (and to its port {port})"))
+        .map(|port| format!(" and to TCP port {port}, on which the app serves"))
         .unwrap_or_default();
     Some(format!(
-        "{who} cannot reach port {admin} of the app's pods, so they do not know which of them serve: a NetworkPolicy must allow ingress from the app's balancers to that TCP port{port}, and a mesh that enforces mutual TLS must exclude it"
+        "{who} cannot reach port {admin} of the app's pods, so they do not know which of them serve: a NetworkPolicy must allow ingress from the app's balancers to TCP port {admin}{port}; a mesh that enforces mutual TLS must exclude port {admin}"
     ))
 }
 
@@ -127,19 +129,19 @@ mod tests {
             (vec![pod(lb, Answer::Silent), pod(app, Answer::Silent)], ""),
             (
                 vec![pod(lb, OUT), pod(lb, Answer::Silent), pod(app, OUT)],
-                "the operator cannot reach port 9377 of the balancers and of the app's pods; their",
+                "the operator cannot reach port 9377 of the balancers and of the app's pods: a NetworkPolicy",
             ),
             (
                 vec![pod(lb, answer()), pod(app, OUT)],
-                "ingress from namespace ops to that TCP port",
+                "ingress from namespace ops to TCP port 9377",
             ),
             (
                 vec![pod(lb, answer()), pod(lb, OUT)],
-                "port 9377 of some of the balancers; their",
+                "port 9377 of some of the balancers: a NetworkPolicy",
             ),
             (
                 vec![pod(lb, Answer::Unreachable { accepted: true })],
-                "mutual TLS must exclude that port, or admit namespace ops",
+                "mutual TLS must exclude port 9377, or admit namespace ops",
             ),
             (
                 vec![pod(lb, blind()), pod(app, Answer::NotYet)],

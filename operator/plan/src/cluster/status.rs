@@ -13,7 +13,7 @@ use super::meta::cut;
 use super::selection::{self, app_pods};
 use super::{Event, EventType, Observed};
 
-/// Most supervisor images that are listed. During an upgrade there are two. The number is bounded
+/// The maximum number of supervisor images in the status. During an upgrade there are two. The number is bounded
 /// because anybody who may create pods can give them the operator's labels.
 const MAX_IMAGES: usize = 8;
 /// Longest name of an image, with its digest.

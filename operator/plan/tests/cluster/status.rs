@@ -468,7 +468,7 @@ fn a_failed_write_a_pause_and_a_new_image_are_reported() {
 }
 
 #[test]
-fn a_slot_of_the_cloud_has_the_address_of_the_cloud() {
+fn a_slot_behind_a_load_balancer_has_the_load_balancers_address() {
     let (_, mut observed) = started("");
     let mut object = object("  balancers: {exposure: LoadBalancer}");
     pass(&mut object, &mut observed);
@@ -558,7 +558,7 @@ fn updated(object: &ScaledApp) -> (String, String) {
 
 /// A pipeline waits for `Updated`; `Ready` is about what serves.
 #[test]
-fn a_generation_is_updated_once_all_of_it_serves() {
+fn updated_is_true_only_once_every_pod_is_new_and_serves() {
     let (mut object, mut observed) = started("");
     assert_eq!(updated(&object).0, "True");
     let status = observed.live.deployments[0].status.as_mut().unwrap();

@@ -192,8 +192,8 @@ pub(super) async fn choose<'a>(
                 return Poll::Ready(Err(NoEndpoint::InTime));
             }
             let leaves = client.waits_until(thread, since);
-            // The client's buffer may be full. The end of its side is then not noticed by
-            // reading.
+            // While the buffer for the client's bytes is full, the connection is not read, so
+            // no read shows that the client has closed it. It is checked at this interval.
             let next = until.min(leaves).min(now + LOOK_INTERVAL);
             client.deadline.set_at(next);
             // The deadline lies ahead, so this only registers the waker.
