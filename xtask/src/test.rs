@@ -6,6 +6,7 @@
 //! The matrix of runtimes is one of the layers, in its short form. `--languages` runs only the
 //! matrix, in its long form. The rows of the matrix are also read from the tests' output.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::Stdio;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use scaledapp_tests::binaries;
+use serde_json::Value;
 
 use crate::cargo::cargo;
 use crate::console::{heading, note, say, seconds, table, timed};
@@ -109,7 +111,7 @@ pub(crate) fn run(fast: bool) -> anyhow::Result<bool> {
     compile_tests(&["--workspace"])?;
     let mut targets = targets(&binaries::workspace().join("tests/tests"))?;
     targets.retain(|target| !fast || ![KIND, APISERVER].contains(&target.as_str()));
-    run_all(layers(&targets), begun)
+    run_all(layers(&own_targets()?, &targets), begun)
 }
 
 /// Installs the runtimes, builds, and runs only the matrix, with many requests. Returns whether all
@@ -277,6 +279,29 @@ fn row(line: &str) -> Option<[String; 7]> {
     cells.try_into().ok()
 }
 
+/// The names of the test targets of all packages except that of `tests/`, each once.
+fn own_targets() -> anyhow::Result<Vec<String>> {
+    let words = ["metadata", "--no-deps", "--locked", "--format-version=1"];
+    let output = cargo(&words).output().context("cannot start cargo")?;
+    anyhow::ensure!(
+        output.status.success(),
+        "cargo metadata: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    own_targets_of(&serde_json::from_slice(&output.stdout)?)
+}
+
+/// As [`own_targets`], from the output of `cargo metadata`.
+fn own_targets_of(metadata: &Value) -> anyhow::Result<Vec<String>> {
+    let packages = metadata["packages"].as_array().context("no packages")?;
+    let others = packages.iter().filter(|it| it["name"] != "scaledapp-tests");
+    let targets = others.filter_map(|package| package["targets"].as_array());
+    let tests = targets.flatten().filter(|it| it["kind"][0] == "test");
+    let names = tests.filter_map(|target| target["name"].as_str());
+    let names: BTreeSet<String> = names.map(str::to_owned).collect();
+    Ok(names.into_iter().collect())
+}
+
 /// Test targets of a directory in the order in which they run.
 fn targets(directory: &Path) -> anyhow::Result<Vec<String>> {
     let entries = std::fs::read_dir(directory)
@@ -299,25 +324,19 @@ fn targets(directory: &Path) -> anyhow::Result<Vec<String>> {
     Ok(found)
 }
 
-fn layers(targets: &[String]) -> Vec<Layer> {
+/// The layers: unit tests together with the targets `own` of the packages, then those of `tests/`.
+fn layers(own: &[String], targets: &[String]) -> Vec<Layer> {
     let layer = |name: &str, words: &[&str]| Layer {
         name: name.to_owned(),
         words: words.iter().map(|&word| word.to_owned()).collect(),
         environment: Vec::new(),
     };
-    let mut layers = vec![
-        layer(
-            "unit and golden",
-            &["--workspace", "--exclude", "scaledapp-tests"],
-        ),
-        layer(
-            "harness",
-            &["--package", "scaledapp-tests", "--lib", "--bins"],
-        ),
-    ];
+    // Every layer is built with the whole workspace: with fewer packages, shared dependencies
+    // would have fewer features, and would be compiled again.
+    let unit = ["--workspace", "--lib", "--bins"].into_iter();
+    let unit = unit.chain(own.iter().flat_map(|target| ["--test", target]));
+    let mut layers = vec![layer("unit and golden", &unit.collect::<Vec<_>>())];
     layers.extend(targets.iter().map(|target| {
-        // Each target is built with the whole workspace, so that shared packages have the same
-        // features and are not compiled again.
         let test = ["--workspace", "--test", target, "--"];
         // Each story uses the whole machine, so stories run one at a time. Their output is shown as
         // it comes, because it contains the numbers of requests. Other layers show the output of a
@@ -432,6 +451,8 @@ fn follow(output: impl Read, lines: &mpsc::Sender<String>) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -465,6 +486,17 @@ mod tests {
     fn a_failed_layer_without_a_count_is_a_failure() {
         assert_eq!(Counts::default().ended(false).line(), "0 passed, 1 failed");
         assert_eq!(Counts::default().ended(true).line(), "0 passed, 0 failed");
+    }
+
+    #[test]
+    fn targets_of_the_packages_run_once_and_those_of_tests_run_later() {
+        let target = |name: &str, kind: &str| json!({"name": name, "kind": [kind]});
+        let metadata = json!({"packages": [
+            {"name": "scaledapp-proxy", "targets": [target("scaledapp_proxy", "lib"), target("wire", "test")]},
+            {"name": "scaledapp-dns", "targets": [target("wire", "test"), target("answers", "test")]},
+            {"name": "scaledapp-tests", "targets": [target("kind", "test")]},
+        ]});
+        assert_eq!(own_targets_of(&metadata).unwrap(), ["answers", "wire"]);
     }
 
     #[test]
