@@ -89,6 +89,17 @@ impl BodyReader {
         }
     }
 
+    /// The next `count` bytes of a body with a length were passed on without being read here. At
+    /// most [`Self::remaining_length`] bytes are counted.
+    pub fn skip(&mut self, count: u64) {
+        if let State::Length(left) = &mut self.state {
+            *left = left.saturating_sub(count);
+            if *left == 0 {
+                self.state = State::Done;
+            }
+        }
+    }
+
     /// One step, which gives at most one piece of data. Call it again with the rest of the
     /// input while it consumes bytes, until the body is complete.
     pub fn read(&mut self, input: &[u8]) -> Result<Piece, Malformed> {
@@ -209,6 +220,22 @@ impl BodyWriter {
                 out.extend_from_slice(data);
                 out.extend_from_slice(b"\r\n");
             }
+        }
+    }
+
+    /// The number of bytes that may follow, if the body has a length.
+    pub fn remaining_length(&self) -> Option<u64> {
+        match self.framing {
+            Framing::Length(left) if !self.finished => Some(left),
+            _ => None,
+        }
+    }
+
+    /// The next `count` bytes of a body with a length were written without this writer. At most
+    /// [`Self::remaining_length`] bytes are counted.
+    pub fn skip(&mut self, count: u64) {
+        if let Framing::Length(left) = &mut self.framing {
+            *left = left.saturating_sub(count);
         }
     }
 

@@ -33,6 +33,7 @@ mod memory;
 mod metrics;
 mod occupancy;
 mod order;
+mod pipe;
 mod pool;
 mod proxy;
 mod security;

@@ -25,6 +25,7 @@ use crate::endpoint::Table;
 use crate::memory::{Memory, MemoryShare};
 use crate::metrics::{Counts, Metrics};
 use crate::occupancy::Occupancy;
+use crate::pipe::Pipes;
 use crate::pool::Pool;
 use crate::suspects::Suspects;
 use crate::turns::Turns;
@@ -94,6 +95,7 @@ pub(crate) struct Thread {
     pub(crate) counts: Arc<Counts>,
     pub(crate) clock: Rc<Clock>,
     pub(crate) buffers: Buffers,
+    pub(crate) pipes: Pipes,
     /// Memory for the fields of the head that is being read.
     pub(crate) fields: RefCell<Fields>,
     pub(crate) random: RefCell<fastrand::Rng>,
@@ -134,6 +136,7 @@ impl Thread {
             memory: MemoryShare::new(common.memory, index, Arc::clone(&counts)),
             complaints: Complaints::new(Rc::clone(&clock), config),
             buffers: Buffers::default(),
+            pipes: Pipes::default(),
             turns: Turns::default(),
             fields: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),

@@ -5,6 +5,7 @@
 //! its connection before it has its answer. What a failed attempt means is decided in
 //! `exchange`.
 
+mod bypass;
 mod head;
 mod state;
 
@@ -103,7 +104,7 @@ impl<'t> Attempt<'_, 't> {
     /// The memory in bytes that both directions take.
     fn held(&self) -> usize {
         let inputs = self.client.input.held() + self.upstream.input.held();
-        inputs + self.request.held() + self.answer.held()
+        inputs + self.request.held() + self.answer.held() + self.in_pipe()
     }
 
     /// Gives back the memory that is not needed.
@@ -125,11 +126,12 @@ impl<'t> Attempt<'_, 't> {
     fn until(&mut self, now: Duration) -> (Duration, Failure) {
         let limits = &self.thread.config.limits;
         let has_head = !matches!(self.state, State::Head);
-        let awaits_reader = self.answer.is_pending() && !self.holds();
+        let awaits_reader = self.awaits_reader();
         // A client that expects `100 Continue` may be waiting for it.
         let awaits_word = self.meta.expects_continue && !self.upstream.spoke && !self.sends;
         let awaits_body = self.awaits_body() && !awaits_word;
-        let is_held_up = awaits_body && !has_head || awaits_reader && self.answer.is_full();
+        let is_held_up = awaits_body && !has_head
+            || awaits_reader && (self.answer.is_full() || self.in_pipe() > 0);
         self.entered.hold_up(is_held_up, now);
         let mut least = (Duration::MAX, Failure::Timeout);
         let mut bound = |until: Duration, cause| {
@@ -301,7 +303,7 @@ impl<'t> Attempt<'_, 't> {
         let State::Body(answered) = self.state else {
             return Poll::Pending;
         };
-        if self.request.is_taken() || !self.answer.is_pending() || self.holds() {
+        if self.request.is_taken() || !self.awaits_reader() {
             return Poll::Pending;
         }
         // Avoids a deadlock: a server that has answered with an error and reads nothing
@@ -351,6 +353,9 @@ impl<'t> Attempt<'_, 't> {
                     },
                     State::Head | State::Switching => return Poll::Pending,
                 }
+            }
+            if let Some(next) = self.bypass(context) {
+                return next;
             }
             match self.state {
                 State::Switching if self.request.is_sent() => return Poll::Ready(End::Switched),

@@ -95,6 +95,30 @@ impl Flow {
         Ok(used)
     }
 
+    /// How many of the next bytes can be passed on without being read here: the same length is
+    /// missing on both sides, and all that was taken has been written.
+    pub(crate) fn bypass(&self) -> u64 {
+        if self.is_pending() || self.ended {
+            return 0;
+        }
+        let lengths = (
+            self.reader.remaining_length(),
+            self.writer.remaining_length(),
+        );
+        match lengths {
+            (Some(left), Some(same)) if left == same => left,
+            _ => 0,
+        }
+    }
+
+    /// That many of the bytes of [`Self::bypass`] were passed on.
+    pub(crate) fn bypassed(&mut self, count: usize) {
+        self.whole = false;
+        self.reader.skip(count as u64);
+        self.writer.skip(count as u64);
+        self.end();
+    }
+
     /// The peer has closed its side: this ends the body, if its framing allows that.
     pub(crate) fn close(&mut self) -> Result<(), Malformed> {
         self.reader.end()?;

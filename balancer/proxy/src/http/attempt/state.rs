@@ -13,6 +13,7 @@ use crate::http::client::Client;
 use crate::http::request::RequestMeta;
 use crate::http::upstream::Upstream;
 use crate::metrics::Failure;
+use crate::pipe::Lease;
 use crate::thread::Thread;
 
 /// How an attempt ended.
@@ -91,6 +92,8 @@ pub(crate) struct Attempt<'a, 't> {
     pub(super) reader: Allowance,
     /// The part of the answer that is kept for a client that reads slowly.
     pub(super) waiting: Held<'t>,
+    /// The pipe through which the body passes.
+    pub(super) pipe: Lease<'t>,
     /// The answer is sent only once it is complete; until then another attempt can follow.
     pub(super) held: bool,
     /// The number of interim responses so far.
@@ -124,6 +127,7 @@ impl<'a, 't> Attempt<'a, 't> {
             streams: false,
             reader: Allowance::to_take(&thread.config.limits),
             waiting: Held::new(&thread.buffers),
+            pipe: Lease::default(),
             held: false,
             interims: 0,
         }
