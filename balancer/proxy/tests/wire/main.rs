@@ -10,6 +10,7 @@
 mod broken;
 mod deaths;
 mod handback;
+mod large;
 mod last_answer;
 mod leaving;
 mod limits;
