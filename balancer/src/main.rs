@@ -5,6 +5,7 @@
 
 mod cli;
 mod discovery;
+mod expiry;
 mod fleet;
 mod listener;
 mod metrics;

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::discovery::cluster;
 use crate::discovery::file::Feed;
 use crate::discovery::{Backend, Discovery, Listing};
+use crate::expiry::Expiry;
 use crate::fleet::Fleet;
 use crate::listener;
 use crate::metrics::{Metrics, PREFIX};
@@ -87,7 +88,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let listener = listener::listen(settings.listen, "--listen")?;
     let listen = listener.local_addr()?;
     let certificates = Arc::new(Notify::new());
-    let (listeners, https) = secure(listener, settings.tls, &certificates)?;
+    let (listeners, secured) = secure(listener, settings.tls, &certificates)?;
 
     let metrics = Arc::new(Metrics::default());
     let discovery = Discovery::default();
@@ -127,6 +128,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         &mut registry,
     )?;
     metrics.register(&mut registry, balancer.table.subscribe());
+    if let Some(secured) = &secured {
+        secured.expiry.register(&mut registry);
+    }
     let report = Arc::new(Report {
         listen,
         proxy: Arc::clone(&proxy),
@@ -139,7 +143,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     // The log shows the addresses, because port 0 may have been chosen.
     tracing::info!(
         address = %listen,
-        https = https.map(tracing::field::display),
+        https = secured.map(|it| tracing::field::display(it.address)),
         admin = admin_address,
         threads = forwarding.threads,
         socket = if forwarding.listener_is_held { "supervisor's" } else { "own" },
@@ -156,13 +160,19 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         .await
 }
 
-/// The listeners with their protocols, and the address of https. From now on the
+/// The listener for https.
+struct SecuredListener {
+    address: SocketAddr,
+    expiry: Arc<Expiry>,
+}
+
+/// The listeners with their protocols, and that for https. From now on the
 /// certificate files are watched for changes, and read again when `again` is notified.
 fn secure(
     listener: TcpListener,
     tls: Option<Tls>,
     again: &Arc<Notify>,
-) -> anyhow::Result<(Vec<Listener>, Option<SocketAddr>)> {
+) -> anyhow::Result<(Vec<Listener>, Option<SecuredListener>)> {
     let Some(tls) = tls else {
         return Ok((vec![listener.into()], None));
     };
@@ -179,7 +189,10 @@ fn secure(
             (Some(plain), listener::listen(address, "--tls-listen")?)
         }
     };
-    let https = socket.local_addr()?;
+    let https = SecuredListener {
+        address: socket.local_addr()?,
+        expiry: Arc::clone(&certificates.expiry),
+    };
     let scheme = Scheme::Https(certificates);
     let secured = Listener { socket, scheme };
     Ok((plain.into_iter().chain([secured]).collect(), Some(https)))

@@ -21,6 +21,7 @@ use scaledapp_tls::{
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use crate::expiry::{Expiry, Warnings};
 use crate::settings::Tls;
 
 /// How often the files are checked: a changed certificate is in use within two seconds.
@@ -33,6 +34,7 @@ const AUTHORITY_FILE_BYTES: u64 = 4 << 20;
 #[derive(Debug)]
 pub(crate) struct Certificates {
     config: ArcSwap<ServerConfig>,
+    pub(crate) expiry: Arc<Expiry>,
 }
 
 impl Security for Certificates {
@@ -54,6 +56,7 @@ pub(crate) struct Loader {
     /// The authorities of clients, as they were last read.
     authorities: Option<Vec<u8>>,
     tickets: Arc<Tickets>,
+    expiry: Arc<Expiry>,
 }
 
 impl Loader {
@@ -62,19 +65,18 @@ impl Loader {
     /// # Errors
     /// A file cannot be read or used; the message names it and the cure.
     pub(crate) fn start(tls: Tls) -> anyhow::Result<(Self, Arc<Certificates>)> {
-        let tickets = Tickets::new(|| {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH);
-            since.map_or(0, |since| since.as_secs())
-        });
+        let tickets = Tickets::new(seconds_since_1970);
         let mut loader = Self {
             files: Files::new(tls.pairs.clone()),
             tls,
             authorities: None,
             tickets: Arc::new(tickets),
+            expiry: Arc::default(),
         };
         let config = loader.look()?.context("--tls names no certificate")?;
         let certificates = Certificates {
             config: ArcSwap::new(config),
+            expiry: Arc::clone(&loader.expiry),
         };
         Ok((loader, Arc::new(certificates)))
     }
@@ -124,6 +126,7 @@ impl Loader {
             (made, _) => made?,
         };
         self.authorities = authorities;
+        self.expiry.set(&certificates);
         let names: Vec<&str> = certificates
             .iter()
             .flat_map(Certificate::names)
@@ -137,7 +140,11 @@ impl Loader {
     /// Files that cannot be used change nothing, and the log says so once.
     pub(crate) async fn follow(mut self, certificates: Arc<Certificates>, again: Arc<Notify>) {
         let mut said = String::new();
+        let mut warnings = Warnings::default();
         loop {
+            for warning in warnings.due(&self.expiry, seconds_since_1970()) {
+                tracing::warn!("{warning}");
+            }
             tokio::select! {
                 () = sleep(LOOK_INTERVAL) => {}
                 () = again.notified() => {}
@@ -145,6 +152,7 @@ impl Loader {
             match self.look() {
                 Ok(Some(config)) => {
                     certificates.config.store(config);
+                    warnings.again();
                     said.clear();
                 }
                 Ok(None) => said.clear(),
@@ -158,6 +166,11 @@ impl Loader {
             }
         }
     }
+}
+
+fn seconds_since_1970() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 /// One client's session.

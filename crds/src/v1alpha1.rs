@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 use crate::{Duration, Quantity};
 
 mod stickiness;
+mod tls;
 mod variables;
 
 pub use stickiness::Stickiness;
+pub use tls::{ClientCertificateMode, ClientCertificates, IssuerRef, Tls, TlsVersion};
 pub use variables::{EnvFrom, EnvVar, FieldRef, KeyRef, ObjectRef, ValueFrom};
 
 /// One app: one command, run as many workers in many pods.
@@ -90,7 +92,7 @@ pub struct Metadata {
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.command) && size(self.command) > 0", "message": "is empty: say what one worker runs, such as [node, server.js]", "fieldPath": ".command"}, {"rule": "!has(self.command) || size(self.command) == 0 || size(self.command[0]) > 0", "message": "begins with an empty word: begin with the program", "fieldPath": ".command"}, {"rule": r"!has(self.command) || size(self.command) != 1 || !self.command[0].matches('[ \\t\\n]')", "message": "is one word with spaces, and no shell splits it: write each word separately, such as [node, server.js]", "fieldPath": ".command"}, {"rule": "!has(self.env) || self.env.all(variable, variable.name != 'PORT' || (has(variable.value) && variable.value == (has(self.port) ? string(self.port) : '3000')))", "message": "PORT is set from spec.port: change that field", "fieldPath": ".env"}, {"rule": "(has(self.port) ? self.port : 3000) != (has(self.adminPort) ? self.adminPort : 9377)", "message": "is the supervisor's admin port in each pod: let the app listen on another port, or set spec.adminPort to another one", "fieldPath": ".port"}, {"rule": "!has(self.workers) || !has(self.workers.share) || !((has(self.adminPort) ? self.adminPort : 9377) in self.workers.share)", "message": "contains the supervisor's admin port of each pod: share another port, or set spec.adminPort to another one", "fieldPath": ".workers.share"}, {"rule": "!has(self.balancers) || !has(self.balancers.stickiness) || !has(self.workers) || !has(self.workers.dispatch) || self.workers.dispatch != 'Connection'", "message": "needs dispatch Request: with Connection, workers accept connections themselves, so a client cannot be led to one of them; leave it out, or leave workers.dispatch out", "fieldPath": ".balancers.stickiness"}]))]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.command) && size(self.command) > 0", "message": "is empty: say what one worker runs, such as [node, server.js]", "fieldPath": ".command"}, {"rule": "!has(self.command) || size(self.command) == 0 || size(self.command[0]) > 0", "message": "begins with an empty word: begin with the program", "fieldPath": ".command"}, {"rule": r"!has(self.command) || size(self.command) != 1 || !self.command[0].matches('[ \\t\\n]')", "message": "is one word with spaces, and no shell splits it: write each word separately, such as [node, server.js]", "fieldPath": ".command"}, {"rule": "!has(self.env) || self.env.all(variable, variable.name != 'PORT' || (has(variable.value) && variable.value == (has(self.port) ? string(self.port) : '3000')))", "message": "PORT is set from spec.port: change that field", "fieldPath": ".env"}, {"rule": "(has(self.port) ? self.port : 3000) != (has(self.adminPort) ? self.adminPort : 9377)", "message": "is the supervisor's admin port in each pod: let the app listen on another port, or set spec.adminPort to another one", "fieldPath": ".port"}, {"rule": "!has(self.workers) || !has(self.workers.share) || !((has(self.adminPort) ? self.adminPort : 9377) in self.workers.share)", "message": "contains the supervisor's admin port of each pod: share another port, or set spec.adminPort to another one", "fieldPath": ".workers.share"}, {"rule": "!has(self.balancers) || !has(self.balancers.stickiness) || !has(self.workers) || !has(self.workers.dispatch) || self.workers.dispatch != 'Connection'", "message": "needs dispatch Request: with Connection, workers accept connections themselves, so a client cannot be led to one of them; leave it out, or leave workers.dispatch out", "fieldPath": ".balancers.stickiness"}, {"rule": "!has(self.balancers) || !has(self.balancers.tls) || !has(self.balancers.tls.issuerRef) || (has(self.dns) && has(self.dns.hostname))", "message": "needs spec.dns.hostname, the name that the certificate is for: give it, or leave issuerRef out and create the Secret yourself", "fieldPath": ".balancers.tls.issuerRef"}]))]
 pub struct Spec {
     /// The container image. `scaledapp local` runs `command` from this machine
     /// and pulls no image.
@@ -450,75 +452,6 @@ pub struct Balancers {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::anything")]
     pub pod_template: Option<serde_json::Value>,
-}
-
-/// TLS at the balancers. When a Secret changes, the kubelet updates the files in the pods
-/// within about a minute, and the balancers use them two seconds later at the latest.
-/// `scaledapp local` reads no Secrets: it signs a certificate for the host name itself, with
-/// its own certificate authority.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Tls {
-    /// A Secret in the app's namespace, as cert-manager makes it: `tls.crt` is the certificate
-    /// chain, and `tls.key` is its private key.
-    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [{"rule": "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')", "message": "cannot be the name of a Secret: use a-z, 0-9, - and ., such as hello-tls"}]))]
-    pub secret_name: String,
-    /// More Secrets, with certificates for other host names. A client gets the certificate for
-    /// the name that it asks for; if there is none, it gets that of `secretName`.
-    #[serde(
-        default,
-        deserialize_with = "crate::values::or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    #[schemars(length(max = 32), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = [{"rule": "self.all(name, name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'))", "message": "has an entry that cannot be the name of a Secret: use a-z, 0-9, - and ., such as hello-tls"}]))]
-    pub additional_secret_names: Vec<String>,
-    /// The oldest version of TLS; "1.2" by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min_version: Option<TlsVersion>,
-    /// Whether requests on port 80 are redirected to https (308), except those for
-    /// /.well-known/acme-challenge/; true by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub redirect: Option<bool>,
-    /// For how long browsers shall use only https (Strict-Transport-Security); by default
-    /// there is no such header. Browsers remember it after it has been removed here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) >= duration('1s') && duration(self) <= duration('17520h'))", "message": "is out of range: give 1s to 17520h (two years)"}]))]
-    pub hsts: Option<Duration>,
-    /// Certificates that clients must show; none by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_certificates: Option<ClientCertificates>,
-}
-
-/// The oldest version of TLS that the balancers speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-pub enum TlsVersion {
-    /// TLS 1.2 and 1.3.
-    #[serde(rename = "1.2")]
-    Tls12,
-    /// TLS 1.3 alone.
-    #[serde(rename = "1.3")]
-    Tls13,
-}
-
-/// Certificates that clients must show. The app gets them as `Client-Cert` (RFC 9440).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ClientCertificates {
-    /// A Secret with `ca.crt`: the authorities that sign clients' certificates.
-    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [{"rule": "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')", "message": "cannot be the name of a Secret: use a-z, 0-9, - and ., such as clients-ca"}]))]
-    pub secret_name: String,
-    /// Whether a client without a certificate is rejected; `Require` by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<ClientCertificateMode>,
-}
-
-/// Whether a client may have no certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-pub enum ClientCertificateMode {
-    /// Each client must show a certificate of these authorities.
-    Require,
-    /// A client may show a certificate of these authorities, or none.
-    Optional,
 }
 
 /// The timeouts of the balancers. The dispatcher in each pod has the same `body`, `answer`,

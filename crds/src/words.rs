@@ -161,6 +161,8 @@ reasons! {
     NotOwned,
     /// A `HorizontalPodAutoscaler` names the app or one of its Deployments and cannot scale it.
     AutoscalerCannotScale,
+    /// cert-manager has not issued the certificate for the hostname.
+    CertificateNotIssued,
     /// The API server refused a request or did not answer.
     ApplyFailed,
     /// `spec.paused` is true.

@@ -31,6 +31,7 @@ use serde_json::json;
 
 use crate::api::FIELD_MANAGER;
 use crate::call::{Call, CallError};
+use crate::certificates;
 use crate::context::Context;
 use crate::observe::{self, Of};
 
@@ -194,6 +195,7 @@ async fn carry_out(
     let Plan {
         apply,
         delete,
+        certificate,
         touch,
         events: _sent_after_the_status,
         wake: _when_the_next_pass_is,
@@ -212,6 +214,14 @@ async fn carry_out(
         };
     }
     each_kind!(apply_all);
+    if let Some(certificate) = certificate {
+        let Context {
+            certificates,
+            caller,
+            ..
+        } = context;
+        certificates::write(certificates, caller, of.uid, certificate).await?;
+    }
     if let Some(refused) = pass.refused {
         return Err(refused);
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::admissions::Admissions;
 use crate::api::Caller;
 use crate::backoff::Retries;
+use crate::certificates::Certificates;
 use crate::events::Sent;
 use crate::health::Health;
 use crate::node_usage::NodeUsage;
@@ -44,6 +45,8 @@ pub struct Context {
     pub node_usage: NodeUsage,
     /// The kubelets' events about pods that do not start.
     pub pod_events: PodEvents,
+    /// The Certificates of apps with an issuer.
+    pub certificates: Certificates,
     /// The API server's recent answers to the operator's writes.
     pub admissions: Admissions,
     /// The clock, which tests replace.

@@ -10,6 +10,7 @@ pub mod api;
 pub mod apply;
 pub mod backoff;
 pub mod call;
+pub mod certificates;
 pub mod cli;
 pub mod context;
 pub mod controller;

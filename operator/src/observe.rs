@@ -12,7 +12,7 @@ use kube::{Api, Resource, ResourceExt};
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_crds::words::label;
 use scaledapp_plan::cluster::{
-    self, Autoscaler, Kind, ObjectKey, Objects, Observed, Pod, Target, each_kind,
+    self, Autoscaler, Kind, LiveCertificate, ObjectKey, Objects, Observed, Pod, Target, each_kind,
 };
 use serde::de::DeserializeOwned;
 
@@ -61,6 +61,7 @@ pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
         admitted: context.admissions.of(uid),
         hidden,
         foreign: Vec::new(),
+        certificate: LiveCertificate::Unknown,
         token,
         hostname_taken_by: hostnames::taken_by(app, &stores.apps, &context.ownership),
         hostname_refused: hostnames::refused(app, &context.ownership),

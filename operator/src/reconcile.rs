@@ -16,7 +16,7 @@ use crate::call::CallError;
 use crate::context::Context;
 use crate::observe::{self, Of};
 use crate::stores::Guarded;
-use crate::{events, node_usage, pod_events, status};
+use crate::{certificates, events, node_usage, pod_events, status};
 
 /// How often each app gets a pass even if nothing changed, in case a watch missed something. A
 /// pass over an unchanged app normally makes no request.
@@ -135,6 +135,7 @@ async fn plan(
         let Context {
             caller, settings, ..
         } = context;
+        observed.certificate = certificates::look(&context.certificates, caller, app).await;
         node_usage::look(&context.node_usage, caller, settings, app, observed).await;
         next_events = pod_events::look(&context.pod_events, caller, &app.namespace, observed).await;
     }

@@ -11,7 +11,9 @@ use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::kubernetes::{self, ScaledApp};
 use scaledapp_crds::words::annotation;
 use scaledapp_plan::Violation;
-use scaledapp_plan::cluster::{self, Node, Objects, Observed, each_kind};
+use scaledapp_plan::cluster::{
+    self, Certificate, LiveCertificate, Node, Objects, Observed, each_kind,
+};
 use serde::Serialize;
 
 use crate::cli::RenderArgs;
@@ -69,7 +71,7 @@ fn objects(
             stalled.message
         )));
     }
-    Ok(documents(plan.apply))
+    Ok(documents(plan.apply, plan.certificate))
 }
 
 /// All violations, one per line.
@@ -94,6 +96,7 @@ fn empty_cluster(nodes: u16) -> Observed {
         pods: Vec::new(),
         foreign: Vec::new(),
         hidden: Vec::new(),
+        certificate: LiveCertificate::Missing,
         // No token: a random one would change the text, and a fixed one would not be secret.
         token: None,
         hostname_taken_by: None,
@@ -106,8 +109,9 @@ fn empty_cluster(nodes: u16) -> Observed {
 }
 
 /// The objects as YAML documents, in the order of applying.
-fn documents(objects: Objects) -> anyhow::Result<String> {
+fn documents(objects: Objects, certificate: Option<Certificate>) -> anyhow::Result<String> {
     let mut text = String::new();
+    add(&mut text, Vec::from_iter(certificate))?;
     macro_rules! documents {
         ($($(#[$about:meta])* $field:ident: $kind:ident = $type:ty;)*) => {
             $(add(&mut text, objects.$field)?;)*

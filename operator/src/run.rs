@@ -21,6 +21,7 @@ use crate::admissions::Admissions;
 use crate::api::Caller;
 use crate::backoff::Retries;
 use crate::call::CALL_TIMEOUT;
+use crate::certificates::Certificates;
 use crate::cli::Settings;
 use crate::context::Context;
 use crate::controller;
@@ -104,6 +105,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         tokens: Tokens::default(),
         node_usage: NodeUsage::default(),
         pod_events: PodEvents::default(),
+        certificates: Certificates::default(),
         admissions: Admissions::default(),
         now: Timestamp::now,
     });

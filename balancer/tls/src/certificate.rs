@@ -46,6 +46,7 @@ pub enum CertificateError {
 pub struct Certificate {
     pub(crate) key: Arc<CertifiedKey>,
     names: Vec<String>,
+    expires_at: u64,
     /// The hash of the private key. Ticket keys are derived from it, so every balancer that
     /// has the private key can derive them.
     pub(crate) secret: [u8; 32],
@@ -62,6 +63,7 @@ impl Certificate {
             .map_err(|error| CertificateError::Malformed(error.to_string()))?;
         let first = chain.first().ok_or(CertificateError::NoCertificate)?;
         let names = names_of(first)?;
+        let expires_at = end_of(first)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| CertificateError::NoKey)?;
         let mut secret = [0; 32];
         secret.copy_from_slice(digest(&SHA256, key.secret_der()).as_ref());
@@ -75,6 +77,7 @@ impl Certificate {
         Ok(Self {
             key: Arc::new(key),
             names,
+            expires_at,
             secret,
         })
     }
@@ -83,6 +86,23 @@ impl Certificate {
     pub fn names(&self) -> &[String] {
         &self.names
     }
+
+    /// The last second in which it is valid (`notAfter`), in seconds since 1970.
+    pub fn expires_at(&self) -> u64 {
+        self.expires_at
+    }
+}
+
+fn end_of(certificate: &CertificateDer<'_>) -> Result<u64, CertificateError> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
+        .map_err(|error| CertificateError::Malformed(error.to_string()))?;
+    // A certificate that ended before 1970 has expired as well.
+    Ok(parsed
+        .validity()
+        .not_after
+        .timestamp()
+        .try_into()
+        .unwrap_or(0))
 }
 
 fn names_of(certificate: &CertificateDer<'_>) -> Result<Vec<String>, CertificateError> {

@@ -325,3 +325,15 @@ fn files_that_are_replaced_are_read_again_when_they_are_whole() {
         assert!(wrong.parse::<Pair>().unwrap_err().contains("CERT:KEY"));
     }
 }
+
+#[test]
+fn a_certificate_knows_when_it_expires() {
+    let authority = authority();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(["a.example".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+    let chain = params.signed_by(&key, &authority).unwrap().pem();
+    let key = key.serialize_pem();
+    let certificate = Certificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
+    assert_eq!(certificate.expires_at(), 1_893_456_000);
+}

@@ -52,6 +52,8 @@ pub struct ValidatedApp {
 pub struct Tls {
     /// Secrets, each with a certificate and its key. The first certificate is the default.
     pub secrets: Vec<String>,
+    /// Who issues the first certificate; `None` if somebody else creates its Secret.
+    pub issuer: Option<Issuer>,
     /// Whether TLS 1.2 is off.
     pub is_13_only: bool,
     /// Whether requests without TLS are redirected to https.
@@ -60,6 +62,17 @@ pub struct Tls {
     pub hsts: Option<Duration>,
     /// Certificates that clients must show.
     pub clients: Option<ClientCertificates>,
+}
+
+/// An issuer of cert-manager.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Issuer {
+    /// The issuer's name.
+    pub name: String,
+    /// `Issuer`, `ClusterIssuer`, or a kind of `group`.
+    pub kind: String,
+    /// The API group of the kind.
+    pub group: String,
 }
 
 /// Certificates that clients must show.

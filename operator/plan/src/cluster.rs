@@ -9,6 +9,7 @@ mod adoption;
 mod app;
 mod autoscalers;
 mod balancer;
+mod certificate;
 mod conditions;
 mod cures;
 mod desired_state;
@@ -40,6 +41,10 @@ use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_crds::words::{Reason, component};
 
 pub use app::{App, Settings, TOKEN_BYTES, requirements, validate};
+pub use certificate::{
+    CERTIFICATE_KIND, CERTIFICATE_VERSION, Certificate, CertificateFailure, CertificateSpec,
+    LiveCertificate, StoredCertificate,
+};
 pub use desired_state::{is_rotation, stored_tokens};
 pub use drift::{Admitted, is_applied};
 pub use facts::{Failed, Outcome};
@@ -208,9 +213,11 @@ fn whole(
         facts::young_until(observed),
         failures::wake(observed),
         scale.count.as_ref().and_then(|count| count.wake),
+        certificate::wake(app, observed),
     ];
     plan.wake = wakes.into_iter().flatten().min();
     plan.touch = updates.touch;
+    plan.certificate = certificate::to_write(app, observed);
     let apply = &mut plan.apply;
     apply.config_maps.push(desired);
     apply.service_accounts = balancer::accounts(app);

@@ -130,6 +130,13 @@ impl Check {
         let tls = spec.balancers.as_ref().and_then(|all| all.tls.as_ref());
         let tls = tls.map(|tls| self.tls(tls));
         let dns = self.dns(spec.dns.as_ref());
+        let needs_hostname = tls.as_ref().is_some_and(|tls| tls.issuer.is_some());
+        if needs_hostname && spec.dns.is_none() {
+            self.violation(
+                "spec.balancers.tls.issuerRef",
+                "needs spec.dns.hostname, the name that the certificate is for: give it, or leave issuerRef out and create the Secret yourself",
+            );
+        }
         ValidatedApp {
             name,
             image: spec.image.clone(),

@@ -8,6 +8,7 @@
     reason = "all of this target is test code, helpers included"
 )]
 
+mod certificates;
 mod heartbeat;
 mod lease;
 mod names;

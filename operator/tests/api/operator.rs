@@ -97,6 +97,7 @@ impl Operator {
             tokens: Tokens::default(),
             node_usage: scaledapp_operator::node_usage::NodeUsage::default(),
             pod_events: scaledapp_operator::pod_events::PodEvents::default(),
+            certificates: scaledapp_operator::certificates::Certificates::default(),
             admissions: scaledapp_operator::admissions::Admissions::default(),
             now: || "2026-11-24T01:00:00Z".parse::<Timestamp>().unwrap(),
         };

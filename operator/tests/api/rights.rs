@@ -71,6 +71,9 @@ async fn watch_all(operator: &mut Operator) {
 #[tokio::test]
 async fn the_chart_grants_what_is_used_and_nothing_else() {
     let mut object = good();
+    object["spec"]["balancers"] =
+        json!({"tls": {"secretName": "hello-tls", "issuerRef": {"name": "letsencrypt"}}});
+    object["spec"]["dns"] = json!({"hostname": "hello.example.com"});
     object["metadata"]["annotations"] = json!({"scaledapp.io/reload": "1"});
     let mut operator = Operator::new(object);
     operator.add_app_pod();

@@ -14,6 +14,7 @@
 
 mod admission;
 mod api;
+mod certificates;
 mod chart;
 mod injected;
 mod kubelet;

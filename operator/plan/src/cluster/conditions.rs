@@ -14,6 +14,7 @@ use scaledapp_crds::words::{Reason, condition, label};
 use super::Observed;
 use super::adoption;
 use super::autoscalers;
+use super::certificate;
 use super::cures::{self, Of, failure_message};
 use super::facts::{Facts, Outcome};
 use super::meta::cut;
@@ -287,6 +288,13 @@ impl Judge<'_> {
             return verdict(false, failure.reason, failure_message(failure, Of::App));
         }
         let no_balancer = !facts.slots.iter().any(|slot| slot.serving);
+        // The balancers' pods wait for the Secret, and the Certificate says why it is missing.
+        if let Some(uncertified) = self.uncertified().filter(|_| no_balancer) {
+            return Verdict {
+                holds: false,
+                ..uncertified
+            };
+        }
         if let Some(failure) = facts.balancer_failure.as_ref().filter(|_| no_balancer) {
             return verdict(
                 false,
@@ -406,7 +414,7 @@ impl Judge<'_> {
                 ..named()
             };
         }
-        if let Some(name) = self.hostname() {
+        if let Some(name) = self.hostname().or_else(|| self.uncertified()) {
             return name;
         }
         let all_balancers = facts.own_balancers && facts.serves_everywhere();
@@ -446,6 +454,13 @@ impl Judge<'_> {
         let told = self.is_told_unowned;
         let why = adoption::unowned(self.object, self.observed, &plan.apply, told)?;
         Some(verdict(true, Reason::NotOwned, why))
+    }
+
+    /// Reports why the issuer's certificate is not there.
+    fn uncertified(&self) -> Option<Verdict> {
+        let (app, _) = self.outcome.planned()?;
+        let why = certificate::trouble(app, self.observed)?;
+        Some(verdict(true, Reason::CertificateNotIssued, why))
     }
 
     /// Reports why scaledapp-dns does not answer for the app.

@@ -9,6 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use scaledapp_crds::words::{Reason, annotation};
 use serde::Serialize;
 
+use super::certificate::Certificate;
 use super::kinds::each_kind;
 use super::meta::{annotate, hash, json, slot_of};
 
@@ -90,6 +91,9 @@ pub struct Plan {
     /// Live objects that the app no longer needs. They are deleted after all planned objects
     /// were applied.
     pub delete: Vec<ObjectKey>,
+    /// The Certificate that is to be written, if it is missing or not as planned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
     /// Annotations to be set on pods, after everything else.
     pub touch: Vec<PodAnnotations>,
     /// Events to be sent once the changes that they report have been written.

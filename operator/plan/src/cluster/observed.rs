@@ -11,7 +11,7 @@ use scaledapp_crds::{API_VERSION, KIND};
 use super::frame::{CONTAINER, INSTALL, VOLUME_BINARIES};
 use super::meta::slot_of;
 use super::pod_failure::{self, PodFailure, WaitsFor};
-use super::{Admitted, ObjectKey, Objects, Resources, Stalled};
+use super::{Admitted, LiveCertificate, ObjectKey, Objects, Resources, Stalled};
 
 /// Everything that a decision about one app needs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -34,6 +34,8 @@ pub struct Observed {
     pub hidden: Vec<ObjectKey>,
     /// Objects of [`super::names`] that exist without this app as controller.
     pub foreign: Vec<ObjectKey>,
+    /// The Certificate of the app's host name.
+    pub certificate: LiveCertificate,
     /// The forwarding tokens in force, one per line; `None` keeps the stored ones.
     pub token: Option<String>,
     /// `NAMESPACE/NAME` of an older `ScaledApp` with the same hostname.

@@ -11,7 +11,7 @@ use scaledapp_http1::{Network, NetworkError};
 
 use super::{Check, DAY, SECOND, TWO};
 use crate::names::is_label;
-use crate::{Balancers, ClientCertificates, Protocol, Times, Tls};
+use crate::{Balancers, ClientCertificates, Issuer, Protocol, Times, Tls};
 
 /// Most slots of an app: scaledapp-dns puts at most this many addresses into one answer.
 const MAX_SLOTS: i32 = 8;
@@ -189,14 +189,31 @@ impl Check {
                 is_optional: clients.mode == Some(ClientCertificateMode::Optional),
             }
         });
+        let issuer = tls.issuer_ref.as_ref();
+        let issuer = issuer.map(|issuer| self.issuer(&format!("{at}.issuerRef"), issuer));
         let secrets = [&tls.secret_name].into_iter();
         let secrets = secrets.chain(&tls.additional_secret_names).cloned();
         Tls {
             secrets: secrets.collect(),
+            issuer,
             is_13_only: tls.min_version == Some(TlsVersion::Tls13),
             redirect: tls.redirect.unwrap_or(true),
             hsts,
             clients,
+        }
+    }
+
+    fn issuer(&mut self, path: &str, issuer: &v1alpha1::IssuerRef) -> Issuer {
+        if issuer.name.is_empty() {
+            self.violation(format!("{path}.name"), "is empty: give the issuer's name");
+        }
+        Issuer {
+            name: issuer.name.clone(),
+            kind: issuer.kind.clone().unwrap_or_else(|| "Issuer".to_owned()),
+            group: issuer
+                .group
+                .clone()
+                .unwrap_or_else(|| "cert-manager.io".to_owned()),
         }
     }
 

@@ -68,6 +68,7 @@ pub(crate) fn cluster(nodes: u32) -> Observed {
         live: scaledapp_plan::cluster::Objects::default(),
         pods: Vec::new(),
         foreign: Vec::new(),
+        certificate: scaledapp_plan::cluster::LiveCertificate::Unknown,
         hidden: Vec::new(),
         token: Some("fresh-token".to_owned()),
         hostname_taken_by: None,

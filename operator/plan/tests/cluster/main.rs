@@ -6,6 +6,7 @@
 )]
 
 mod autoscaler;
+mod certificate;
 mod given;
 mod neighbours;
 mod nodes;
