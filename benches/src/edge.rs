@@ -39,11 +39,11 @@ fn main() -> anyhow::Result<()> {
         peer::balancer(&origin, Some(&certificate))?,
     ];
     println!(
-        "CPU time at the edge, one proxy thread, {ROUNDS} interleaved rounds, two nginx behind that answer 200 bytes"
+        "CPU time at the edge, one proxy thread, {ROUNDS} interleaved rounds, two nginx behind it that answer with 200 bytes"
     );
     for (kind, run) in KINDS {
         compare(kind, &peers, |peer| {
-            run(peer.tls.context("it speaks TLS")?)
+            run(peer.tls.context("the proxy has no TLS address")?)
         })?;
     }
     Ok(())

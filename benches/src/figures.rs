@@ -9,8 +9,8 @@ pub fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The median of the ratios of rounds that ran side by side, so that a slow round of both
-/// cancels out; `NaN` without values.
+/// The median of the ratios of rounds that ran side by side. A round that was slow for both
+/// sides cancels out. `NaN` without values.
 pub fn paired_ratio(ours: &[f64], theirs: &[f64]) -> f64 {
     let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(one, by)| one / by).collect();
     median(&ratios)

@@ -143,7 +143,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn an_authority_is_made_once_and_its_key_is_the_users() {
+    fn an_authority_is_made_once_and_only_its_user_can_read_the_key() {
         let home = tempfile::tempdir().unwrap();
         let directory = home.path().join("a/scaledapp");
         let first = Authority::at(&directory).unwrap();

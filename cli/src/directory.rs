@@ -336,7 +336,7 @@ impl Directory {
         }
     }
 
-    /// Removes a directory in this one if it is empty.
+    /// Removes the subdirectory `name`, if the subdirectory is empty.
     pub(crate) fn remove_directory(&self, name: &OsStr) {
         let _stays = rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR);
     }

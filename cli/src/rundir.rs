@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn each_app_of_a_run_has_a_state_file_and_one_holds_all() {
+    fn each_app_of_a_run_has_a_state_file_and_the_given_file_describes_all_apps() {
         let outside = tempfile::tempdir().unwrap();
         let (one, two) = (name("one"), name("two"));
         let file = outside.path().join("state.json");

@@ -63,7 +63,7 @@ fn without_the_other_programs_the_message_says_how_to_get_them() {
 }
 
 #[test]
-fn a_pod_that_cannot_start_ends_the_run_with_2_its_output_and_nothing_left() {
+fn if_a_pod_cannot_start_the_run_prints_its_output_exits_with_2_and_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     // The other programs run until they get a signal.
     let script =

@@ -39,7 +39,7 @@ impl<'de> Deserialize<'de> for Duration {
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
                 text.parse().map_err(E::custom)
             }
-            // A bare number gets the same answer as other texts without a unit.
+            // A bare number gets the same error as a text without a unit.
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<Duration, E> {
                 self.visit_str(&number.to_string())
             }

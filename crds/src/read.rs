@@ -152,7 +152,7 @@ fn read_list(document: &str) -> Result<Vec<ScaledApp>, ReadError> {
             at: None,
             path: format!("items[{index}]"),
             message: format!(
-                "contains {}, not a {KIND}: every item of a List must be one, so remove it",
+                "contains {}, not a {KIND}: every item of a List must be a {KIND}, so remove this item",
                 described(other)
             ),
         });
@@ -161,7 +161,7 @@ fn read_list(document: &str) -> Result<Vec<ScaledApp>, ReadError> {
     Ok(list.items)
 }
 
-/// The non-empty documents of a text. Each is preceded by as many empty lines as the text has
+/// The non-empty documents of a text. Each is preceded by as many empty lines as the text has lines
 /// before it, so that errors name the right line.
 fn documents(text: &str) -> Vec<String> {
     let mut documents = Vec::new();

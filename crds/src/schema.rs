@@ -15,7 +15,7 @@ impl JsonSchema for Duration {
         true
     }
 
-    /// A pattern instead of a rule: the API server shows it in its message.
+    /// The schema has a pattern instead of a rule, because the API server's message shows a pattern.
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
@@ -36,7 +36,8 @@ impl JsonSchema for Quantity {
 
     /// Text or a number, as in Kubernetes' own objects, where `cpu: 0.5` is common.
     /// `x-kubernetes-int-or-string` accepts no fractions, and there is no equivalent for
-    /// numbers. So the schema accepts any value and excludes everything that is neither.
+    /// numbers. So the schema first accepts any value, and then excludes what is neither text
+    /// nor a number.
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "x-kubernetes-preserve-unknown-fields": true,

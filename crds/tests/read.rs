@@ -263,7 +263,7 @@ fn errors_name_the_place_in_the_whole_text() {
 }
 
 #[test]
-fn other_objects_are_named_and_do_not_stand_for_an_app() {
+fn other_objects_are_named_and_do_not_count_as_apps() {
     let service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\n";
     let both = read_all(&format!("{service}---\n{}", named("one"))).unwrap();
     assert_eq!(

@@ -108,7 +108,7 @@ impl Source {
         }
     }
 
-    /// Whether this source need not be waited for.
+    /// Whether this source is no longer waited for.
     fn is_settled(&self) -> bool {
         let failures = self.problem.as_ref().map_or(0, |(_, times)| *times);
         self.listed || failures >= MAX_FAILURES
@@ -171,8 +171,8 @@ impl Gathered {
             tracing::warn!(reason, "left out of DNS");
         }
         self.logged = read.ignored;
-        // Versions are cluster-wide, so servers that have seen the same changes have the same newest
-        // version.
+        // Versions are cluster-wide, so servers that have seen the same changes have the same
+        // newest version.
         let version = sources.iter().map(|source| source.version).max();
         Some(RecordSet {
             entries: read.entries,

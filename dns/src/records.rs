@@ -22,7 +22,7 @@ pub(crate) struct Entry {
     pub(crate) name: Name,
     pub(crate) ttl: Duration,
     pub(crate) addresses: Vec<IpAddr>,
-    /// Addresses reported as not serving. They are not published, except as the last known ones.
+    /// Addresses reported as not serving. They are published only if there is no other address.
     pub(crate) withdrawn: BTreeSet<IpAddr>,
     /// Port on which an address must accept TCP. Without a port, the address counts as healthy.
     pub(crate) probe: Option<u16>,

@@ -126,7 +126,7 @@ fn balanced(ingress: &[LoadBalancerIngress]) -> Result<Vec<IpAddr>, String> {
     match names.next() {
         // RFC 2181 section 10.3: a name server has addresses, not an alias.
         Some(name) => Err(format!(
-            "its load balancer has the name {name} and no address; name servers need fixed addresses, which --ns NAME=IP gives, or dns.nameservers in the values of the chart"
+            "its load balancer has the name {name} and no address; name servers need fixed addresses: give them with --ns NAME=IP, or with dns.nameservers in the values of the chart"
         )),
         None => Err("its load balancer has no address yet".to_owned()),
     }

@@ -1,9 +1,9 @@
 //! DNS over TCP (RFC 7766): length-prefixed, pipelined messages, answered in order of arrival.
 //!
 //! A new connection is always accepted. At a limit, an idle connection is closed for it (RFC 7766
-//! section 6.2.3), so that idle connections lock no client out. It is the longest idle one of the
-//! client that has reached its limit or, at the total limit, of the client with the most
-//! connections.
+//! section 6.2.3), so that idle connections lock no client out. At the limit of a client, that
+//! client loses its longest idle connection; at the total limit, the client with the most
+//! connections loses its longest idle one.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn at_a_hundred_a_source_loses_its_own_longest_idle_connection() {
+    fn a_source_with_a_hundred_connections_loses_its_own_longest_idle_one() {
         let mut all = Places::new(BOUNDS);
         let hundred = open(&mut all, v4(1), 100);
         assert!(hundred.iter().all(|(_, ended)| ended.is_none()));
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn at_1024_the_source_with_the_most_connections_loses_one() {
+    fn at_1024_connections_the_source_with_the_most_loses_one() {
         let mut all = Places::new(BOUNDS);
         open(&mut all, v4(1), 50);
         for source in 2..=11 {

@@ -1,7 +1,7 @@
 //! Remembers how the API server answered the operator's writes: it refused an object,
 //! stored it with other values, or stored it without the labels that the watches select by.
 //! Without this memory every pass would write these objects again. `scaledapp_plan` decides
-//! what follows from it.
+//! what follows from these answers.
 //!
 //! Everything is forgotten after a while, because the operator does not learn when a policy or a
 //! quota changes. A new leader remembers nothing and writes these objects once more.

@@ -12,7 +12,7 @@ use scaledapp_units::{Backoff, jitter};
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause. A repaired API server is noticed within this time.
 const MAX_PAUSE: Duration = Duration::from_mins(1);
-/// The pause after a conflict, in which the other writer can finish.
+/// The pause after a conflict. During this pause the other writer can finish.
 const CONFLICT: Duration = Duration::from_millis(300);
 
 /// The pauses of each object whose last pass failed.
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn success_starts_over_and_objects_do_not_share() {
+    fn a_success_resets_the_pause_and_objects_do_not_share_pauses() {
         let backoff = Retries::default();
         for _ in 0..20 {
             backoff.after_failure("bad");

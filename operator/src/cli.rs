@@ -132,7 +132,7 @@ impl FromStr for Amounts {
                 .split_once('=')
                 .filter(|(name, _)| !name.is_empty())
                 .ok_or_else(|| {
-                    format!("{pair:?} is not NAME=AMOUNT: write it such as cpu=100m,memory=64Mi")
+                    format!("{pair:?} is not NAME=AMOUNT, such as cpu=100m,memory=64Mi")
                 })?;
             let amount = amount
                 .parse()

@@ -94,8 +94,8 @@ impl Health {
         is_news
     }
 
-    /// Whether all lists are complete that are needed for decisions about the apps of this
-    /// namespace. Before that, unknown objects would count as missing.
+    /// Whether all lists that are needed for decisions about the apps of this namespace are
+    /// complete. Before that, unknown objects would count as missing.
     pub fn knows(&self, namespace: &str) -> bool {
         let watches = self.watches();
         let mut concerned = watches
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn without_any_that_can_be_read_it_is_not_ready() {
+    fn without_any_readable_namespace_the_operator_is_not_ready() {
         let health = Health::default();
         health.begins("Pods", Some("a"));
         health.failed("Pods", Some("a"), "forbidden".to_owned());

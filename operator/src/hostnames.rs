@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_has_it_and_of_the_same_age_the_first_by_name() {
+    fn the_oldest_app_has_the_hostname_and_of_equally_old_apps_the_first_by_name() {
         let (store, mut writer) = reflector::store();
         let apps = [
             app("young", 2, Some("h.example.com")),
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_not_have_a_name_keeps_it_from_nobody() {
+    fn an_app_that_may_not_have_a_hostname_keeps_it_from_no_other_app() {
         let bound = "h.example.com=team".parse().unwrap();
         let ownership = Ownership::new(Some("example.com".parse().unwrap()), [bound]).unwrap();
         let (store, mut writer) = reflector::store();
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_concerns_those_of_the_old_and_of_the_new_hostname() {
+    fn a_change_concerns_the_apps_with_the_old_and_with_the_new_hostname() {
         let mut hostnames = Hostnames::default();
         let named = |name: &str| ObjectRef::<Guarded>::new(name).within("default");
         assert_eq!(hostnames.apply(&app("a", 0, Some("h.x.y"))), []);

@@ -184,7 +184,7 @@ impl Elector {
     /// Lease if [`decide`] says so.
     ///
     /// # Errors
-    /// The API server did not answer or refused. Unless a later step succeeds, leadership
+    /// The API server refused or did not answer. Unless a later step succeeds, leadership
     /// expires.
     pub async fn step(&mut self, now: Instant) -> Result<(), LeaseError> {
         let stepped = self.look(now).await;
@@ -343,7 +343,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_holds_it_renews_and_who_does_not_waits_until_it_is_free_or_forgotten() {
+    fn the_holder_renews_the_lease_and_others_wait_until_it_is_free_or_expired() {
         let start = Instant::now();
         let held_by = |holder: Option<&str>| LeaseContent {
             holder: holder.map(ToOwned::to_owned),

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_cannot_be_read_is_not_waited_for_and_all_of_them_are() {
+    fn a_namespace_that_cannot_be_read_is_not_waited_for_unless_none_has_a_list() {
         let mut merged: Merged<u8> = Merged::new(2);
         merged.failed(0);
         assert!(!merged.is_complete());

@@ -19,7 +19,8 @@ use crate::call::{Call, CallError};
 /// How long an answer is valid. After a change of the number of the app's own pods on the node,
 /// the answer is not used either.
 const FRESH: Duration = Duration::from_secs(10);
-/// Most nodes for which one pass makes a request; for the others the scheduler decides.
+/// The largest number of nodes for which one pass makes requests. For the other nodes the scheduler
+/// decides.
 const MAX_NODES: usize = 50;
 
 /// Recent answers, by node and number of the app's pods on it.

@@ -4,7 +4,7 @@
 use scaledapp_plan::cluster::{Supervisor, TOKEN_BYTES, Trouble, cut};
 use scaledapp_wire::{BalancerStatus, EndpointStatus, Standing, Status, WorkerState};
 
-/// Longest text of a pod that is kept, in bytes.
+/// How many bytes of a text from a pod are kept.
 const MAX_TEXT_BYTES: usize = 300;
 /// How long workers may listen on another port before that is reported: an app may open its
 /// metrics port first and its main port a moment later.
@@ -61,7 +61,8 @@ pub(crate) fn bounded(words: &str) -> String {
 /// The content is not the JSON of a supervisor.
 pub(crate) fn supervisor(content: &[u8]) -> serde_json::Result<Supervisor> {
     let status: Status = serde_json::from_slice(content)?;
-    // A longer token does not come from the operator, but the failed reload still counts.
+    // A longer token does not come from the operator. It is cut, and the failed reload still
+    // counts.
     let token = |token: &Option<String>| {
         token
             .as_deref()
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_that_cannot_be_are_no_answer() {
+    fn impossible_counts_are_no_answer() {
         for text in [
             r#"{"desired": -1}"#,
             r#"{"desired": 4294967296}"#,
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn another_port_is_told_after_a_moment_and_before_how_workers_ended() {
+    fn another_port_is_reported_after_a_moment_and_instead_of_how_workers_ended() {
         let worker = |seconds: f64| json!({"slot": 0, "state": "Starting", "stateSeconds": seconds, "listensElsewhere": 4000});
         let status = |seconds| json!({"desired": 1, "workers": [worker(seconds)]});
         assert_eq!(of(&status(1.0)).trouble, None);
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_balancer_that_hears_of_no_pod_is_told_from_one_that_has_none() {
+    fn a_balancer_that_reaches_no_pod_is_distinguished_from_a_balancer_without_pods() {
         for (standings, blind) in [
             (json!([]), Some(false)),
             (

@@ -22,7 +22,8 @@ use crate::call::{Call, CallError};
 const FIRST: Duration = Duration::from_secs(5);
 /// The longest time between two reads of a pod's events.
 const MAX_INTERVAL: Duration = Duration::from_mins(1);
-/// Most pods whose events one pass reads: the pods of an app mostly wait for the same thing.
+/// Maximum number of pods whose events one pass reads. The pods of an app mostly wait for the same
+/// thing.
 const MAX_PODS: usize = 3;
 /// A pod that was in no pass for this long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(10);
@@ -136,7 +137,7 @@ async fn ask(caller: &Caller, namespace: &str, uid: &str) -> Result<Option<Strin
     })))
 }
 
-/// The event that names the cause, of all events of a pod.
+/// The event that names the cause, chosen from all events of a pod.
 fn cause<'a>(events: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String> {
     let wanted = events.filter(|(reason, note)| {
         // A kubelet that has only just learned of an object reports this, and gets the

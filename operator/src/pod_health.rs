@@ -99,7 +99,7 @@ impl PodsHealth {
             .on(look, Instant::now())
     }
 
-    /// Whether a pod did not answer the last probes, but not enough of them to count as silent.
+    /// Whether a pod has missed the last probes, but too few of them to count as silent.
     pub(crate) fn is_in_doubt(&self, uid: &str) -> bool {
         let known = self.known();
         known
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn three_misses_make_silent_long_silence_out_of_reach_and_one_answer_undoes_both() {
+    fn three_misses_mean_silent_long_silence_means_unreachable_and_one_answer_ends_both() {
         let mut health = PodHealth::default();
         let begun = Instant::now();
         let refused = Err(Miss { accepted: false });

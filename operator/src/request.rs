@@ -66,7 +66,7 @@ mod tests {
     use std::net::TcpListener;
 
     #[test]
-    fn a_good_answer_is_given_and_any_other_is_an_error() {
+    fn a_good_answer_is_returned_and_any_other_is_an_error() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/readyz", listener.local_addr().unwrap());
         let server = std::thread::spawn(move || {

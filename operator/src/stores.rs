@@ -8,7 +8,8 @@ use kube::runtime::reflector::{self, Store};
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_plan::cluster::each_kind;
 
-/// A `ScaledApp` that may not be readable: an unreadable one must not stop the watch of all others.
+/// A `ScaledApp`, or an object that cannot be read as one: such an object must not stop the watch
+/// of all others.
 pub type Guarded = DeserializeGuard<ScaledApp>;
 
 macro_rules! stores {

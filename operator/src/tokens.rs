@@ -21,9 +21,9 @@ const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
 pub struct Tokens(Mutex<HashMap<String, (String, Instant)>>);
 
 impl Tokens {
-    /// The tokens in force of an app: the stored tokens; or the previous ones, if no tokens are
-    /// stored or the stored ones have no token in common with them; or a new token, if the app
-    /// has none. `None` if the kernel provides no random bytes.
+    /// The tokens in force of an app. The previous tokens stay in force, unless the stored ones
+    /// differ and share a token with them. Without previous tokens, the stored ones are in force,
+    /// and without either, a new token. `None` if the kernel provides no random bytes.
     pub fn of(&self, uid: &str, stored: Option<&str>) -> Option<String> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, (_, asked)| asked.elapsed() < FORGOTTEN_AFTER);

@@ -7,8 +7,8 @@
 //!
 //! Logging does not block the process: otherwise a pipe whose reader is stuck would stop
 //! supervision, forwarding and DNS. One thread writes; lines that do not fit into its queue are
-//! dropped and counted. Only if that thread cannot be started, lines are written directly and can
-//! block.
+//! dropped and counted. If that thread cannot be started, lines are written directly, and writing
+//! them can block.
 
 use std::fmt;
 use std::io::{self, IsTerminal};

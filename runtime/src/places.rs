@@ -162,7 +162,8 @@ impl<H> Places<H> {
         Ok(())
     }
 
-    /// Records that the connection's answer is finished, so that only its end is awaited.
+    /// Records that the connection's answer is finished, so that only the end of the connection is
+    /// awaited.
     pub(crate) fn is_through(&mut self, id: Id) {
         self.set(id, Stage::Silent);
     }

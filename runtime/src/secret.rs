@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_are_never_the_same() {
+    fn two_secrets_are_never_the_same() {
         let (one, two) = (secret().unwrap(), secret().unwrap());
         assert!(one.len() == 64 && one.bytes().all(|byte| byte.is_ascii_hexdigit()));
         assert_ne!(one, two);

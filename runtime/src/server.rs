@@ -266,7 +266,7 @@ async fn connection(stream: TcpStream, seat: Seat) {
     match served {
         Ok(parts) => {
             seat.port.places().is_through(seat.id);
-            // Further bytes from the client do not matter, nor how it closes the connection.
+            // It does not matter what else the client sends, nor how it closes the connection.
             drop(tokio::time::timeout(LINGER_TIMEOUT, linger(parts.io.into_inner())).await);
         }
         Err(error) => tracing::debug!(%error, "admin connection ended early"),

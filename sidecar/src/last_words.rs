@@ -12,7 +12,7 @@ use crate::logs::Tail;
 /// created.
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
-/// The last lines of the latest ended worker of each slot.
+/// The last lines of the worker that ended last in each slot.
 #[derive(Debug, Default)]
 pub(crate) struct LastWords(HashMap<Slot, (WorkerId, Tail)>);
 
@@ -40,8 +40,8 @@ impl LastWords {
         }
     }
 
-    /// Writes the lines of the newest ended worker (the one that was started last) to the
-    /// termination log, if the supervisor exits with a failure.
+    /// If the supervisor exits with a failure, writes to the termination log the lines of one
+    /// ended worker: the one that was started last.
     pub(crate) fn leave_to_kubelet(&self, code: i32) {
         if code == 0 || !Path::new(TERMINATION_LOG).exists() {
             return;

@@ -13,7 +13,7 @@ use scaledapp_sidecar::{import, install, run, watchdog};
 const PROGRAM: &str = "scaledapp-sidecar";
 
 fn main() -> ExitCode {
-    // Workers inherit the remaining signal state.
+    // Workers inherit the signal state that this call leaves.
     scaledapp_runtime::reset_signals();
     let cli = match parse::<Cli>() {
         Ok(cli) => cli,

@@ -13,8 +13,8 @@ use scaledapp_sys::identity::with_fs_identity;
 /// user.
 ///
 /// # Errors
-/// Those of `look`. If both calls are refused, either the process forbids it (it changed its
-/// user without executing a program since), or this process may not take another identity.
+/// Those of `look`. If both calls are refused, either the process forbids inspection (it has changed
+/// its user and has executed no program since), or this process may not take another identity.
 pub(crate) fn look_at<T>(pid: u32, look: impl Fn() -> io::Result<T>) -> io::Result<T> {
     match look() {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

@@ -87,9 +87,8 @@ impl PassedChecks {
                 .as_ref()
                 .filter(|_| self.0.contains(&Check::Listens))
                 .map(|path| {
-                    let words = format!(
-                        "it does not answer GET {path} with 2xx or 3xx (--readiness-path)"
-                    );
+                    let words =
+                        format!("it does not answer GET {path} with 2xx or 3xx (--readiness-path)");
                     (Check::Answers, words)
                 }),
             wanted.life.map(|life| {
@@ -97,8 +96,9 @@ impl PassedChecks {
                 (Check::Lives, words)
             }),
             wanted.message.then(|| {
-                let words = "it has not sent the message \"ready\" (--wait-ready: process.send('ready') in \
-                     the process that is started, which npm does not pass on)";
+                let words = "it has not sent the message \"ready\" (--wait-ready: call \
+                     process.send('ready') in the process that the supervisor starts; npm does not \
+                     pass it on)";
                 (Check::Says, words.to_owned())
             }),
         ];

@@ -2,9 +2,9 @@
 //!
 //! The signals for a stop or a reload have the same meaning in every binary (`scaledapp-runtime`);
 //! TTIN and TTOU change the number of workers. The signals in [`OTHERS`] have a meaning only for
-//! the app, so they are sent to the processes that handle them, and logged if no process does. The
-//! default action of these signals would end the supervisor, or, if it is PID 1, the kernel would
-//! drop them (`pid_namespaces(7)`). In both cases there would be no message.
+//! the app, so they are sent to the processes that handle them, and logged if no process does.
+//! Without a handler, these signals would end the supervisor; for a supervisor that is PID 1, the
+//! kernel would drop them (`pid_namespaces(7)`). In both cases there would be no message.
 
 use std::fs;
 
@@ -100,8 +100,9 @@ pub(crate) fn pass_on(number: Number, groups: &[u32]) {
     } else {
         tracing::warn!(
             signal = name,
-            "a signal had no effect, because the app does not handle it; TERM, INT and QUIT stop, HUP \
-             reloads, `--stop-signal {name}` would make this one stop"
+            "a signal had no effect, because the app does not handle it; TERM, INT and QUIT stop \
+             the supervisor, HUP reloads, and with `--stop-signal {name}` this signal would stop \
+             it, too"
         );
     }
 }

@@ -310,7 +310,7 @@ impl Workers {
             }
             Finding::Refused => tracing::error!(
                 slot,
-                "the app got no socket for a shared port; the reason is logged before"
+                "the app got no socket for a shared port; an earlier log line has the reason"
             ),
         }
         None
@@ -569,7 +569,7 @@ impl Workers {
         let mut processes = self.processes().filter(meant).peekable();
         if let (Some(slot), None) = (slot, processes.peek()) {
             return Err(format!(
-                "no worker runs in slot {slot}: see `ctl status` for those that do"
+                "no worker runs in slot {slot}: `ctl status` shows the running workers"
             ));
         }
         for process in processes {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::http::{self, Connection, Failure, Request, Response};
 use crate::wait;
 
-/// Most requests of a load.
+/// The largest number of requests of a load.
 const MAX_REQUESTS: u64 = 500_000;
 /// Longest time of a load.
 const MAX_TIME: Duration = Duration::from_mins(2);

@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn dropping_it_ends_its_children() {
+    fn dropping_a_process_ends_its_children() {
         let process = Process::spawn(shell("sleep 1000 & echo up >&2; wait")).unwrap();
         process.says(Duration::from_secs(5), "up").unwrap();
         let below = proc::descendants(process.pid());

@@ -351,7 +351,7 @@ fn a_runtime_directory_of_another_user_is_not_used() {
 }
 
 #[test]
-fn without_privileges_it_does_not_use_roots_directory_but_its_own() {
+fn a_run_without_privileges_uses_its_own_directory_and_not_one_of_root() {
     if !is_root() {
         return;
     }

@@ -80,7 +80,7 @@ faults! {
     LengthAndCoding 400 "length-and-coding"
         "Content-Length and Transfer-Encoding are both given (RFC 9112 section 6.3)",
     LengthRepeated 400 "length-repeated"
-        "Content-Length is given more than once, in a request or with different numbers (RFC 9110 section 8.6)",
+        "Content-Length is given more than once: a request must not repeat it, and an answer may repeat only the same number (RFC 9110 section 8.6)",
     Length 400 "length"
         "Content-Length is not a number (RFC 9110 section 8.6)",
     Coding 400 "coding"

@@ -97,7 +97,7 @@ fn proto(value: &[u8]) -> Option<&[u8]> {
     Some(inside.unwrap_or(proto))
 }
 
-/// The parts between separators that are outside quoted strings.
+/// The parts of `value`, split at each separator that is outside quoted strings.
 fn pieces(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
     value.split(move |&byte| {

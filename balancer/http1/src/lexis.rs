@@ -80,7 +80,7 @@ pub(crate) const fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// The first position from `start` on that is neither a space nor a tab. There must be one.
+/// The first position from `start` on that is neither a space nor a tab, or the length of `bytes`.
 pub(crate) fn after_spaces(bytes: &[u8], start: usize) -> usize {
     let spaces = bytes[start..].iter().take_while(|&&byte| is_space(byte));
     start + spaces.count()
@@ -109,8 +109,8 @@ pub(crate) fn list(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     elements.filter(|element| !element.is_empty())
 }
 
-/// The decimal number that the bytes are. Only digits are allowed: no sign and no space.
-/// `None` if the number has more than 64 bits.
+/// The decimal number that the bytes spell. Only digits are allowed: no sign and no space. `None`
+/// if the number has more than 64 bits.
 pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
     if bytes.is_empty() {
         return None;

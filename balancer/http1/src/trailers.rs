@@ -48,7 +48,7 @@ impl Trailers {
         self.lines.get_or_insert_default().push(byte);
     }
 
-    /// Whether there are none.
+    /// Whether there are no trailer fields.
     pub fn is_empty(&self) -> bool {
         self.lines.is_none()
     }

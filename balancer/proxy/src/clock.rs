@@ -295,8 +295,8 @@ impl Clock {
 }
 
 impl Steps {
-    /// Lets the deadline of a connection pass, and does not offer the connection again to
-    /// make room. Returns its waker.
+    /// Lets the deadline of a connection pass, and takes the connection off its list, so that
+    /// it is not chosen again to make room. Returns its waker.
     fn end(&mut self, slot: Slot) -> Option<Waker> {
         self.order.leave(slot);
         let step = &mut self.all[slot.index()];

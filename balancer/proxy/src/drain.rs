@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn arrivals_keep_it_open_but_leave_half_the_time_for_requests_in_flight() {
+    fn arrivals_keep_a_server_open_but_leave_half_the_time_for_requests_in_flight() {
         let mut busy = departure(200, 0, 10_000);
         for now in (1000..6000).step_by(100) {
             assert_eq!(busy.stage(ms(now), ms(now - 50)), Stage::Leaving);

@@ -1,5 +1,5 @@
-//! Finds peers that have vanished without closing their connection: on a stream that only
-//! waits for events, nothing is sent whose loss could be noticed.
+//! Finds peers that have vanished without closing their connection. While a stream only waits for
+//! events, the proxy sends nothing whose loss it could notice.
 
 use std::io;
 use std::time::Duration;

@@ -2,8 +2,8 @@
 //!
 //! Decides which connections may be used again. A server may close an idle connection at
 //! the moment when a request is written to it. So a connection is not used near the end of
-//! its peer's idle timeout, nor after anything has arrived on it, even if that is only its
-//! end: an answer that arrived before the request belongs to no request.
+//! its peer's idle timeout, nor after anything has arrived on it, even if that is only the end
+//! of the connection: an answer that arrived before the request belongs to no request.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;

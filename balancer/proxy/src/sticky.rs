@@ -1,5 +1,5 @@
-//! Where a client comes back to: by a cookie that names pod and worker, by a field of its requests,
-//! or by its address.
+//! To which endpoint a client comes back. A cookie that names pod and worker decides this, or a
+//! field of the client's requests, or the client's address.
 //!
 //! Nothing is shared between proxies. A cookie is read by every balancer and by the dispatcher in
 //! the pod. Which endpoint a preference leads to is decided in `scaledapp-select`.
@@ -62,7 +62,7 @@ impl Binding {
         })
     }
 
-    /// The endpoint of this hop.
+    /// The endpoint that the cookie names for this hop.
     pub(crate) fn preference(self, role: Role) -> Option<Preference> {
         match role {
             Role::Balancer => Some(Preference::Tag(self.pod)),
@@ -89,7 +89,7 @@ pub(crate) struct Binder<'a> {
     pub(crate) endpoint: &'a Endpoint,
     /// What the client's cookie names.
     pub(crate) shown: Option<Binding>,
-    /// That is another endpoint, which serves and was only too busy.
+    /// Whether the cookie names another endpoint, which serves but was too busy.
     pub(crate) is_elsewhere: bool,
 }
 
@@ -152,8 +152,8 @@ fn number(text: &[u8]) -> Option<u32> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Removes from the heads in `out` the cookie that a dispatcher has set. It does so if it does not
-/// know that a balancer is in front of it.
+/// Removes from the heads in `out` the cookie that a dispatcher has set. A dispatcher sets a cookie
+/// itself if it does not know that a balancer is in front of it.
 fn take_cookie(out: &mut Vec<u8>, name: &str) -> Option<Binding> {
     const FIELD: &[u8] = b"set-cookie: ";
     let mut start = 0;
@@ -210,14 +210,14 @@ impl EngineIo {
     }
 }
 
-/// What is known of a request that decides where it goes.
+/// The parts of a request that decide to which endpoint it goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Returning {
     /// What its cookie names.
     pub(crate) binding: Option<Binding>,
     /// Only where cookies are used.
     pub(crate) engine_io: Option<EngineIo>,
-    /// Where the field or the address leads that decides.
+    /// The endpoint to which the deciding field or address leads.
     hashed: Option<Preference>,
 }
 
@@ -246,7 +246,7 @@ impl Returning {
         }
     }
 
-    /// Where the request should go, first the best.
+    /// The endpoints to which the request should go, the best first.
     pub(crate) fn preferences(self, role: Role, sessions: &Sessions) -> [Option<Preference>; 3] {
         let session = self.engine_io.and_then(|it| it.session);
         [

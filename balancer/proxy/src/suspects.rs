@@ -354,8 +354,8 @@ impl Paths {
     fn answered(&mut self, now: Duration, name: &str, acquitted: Option<u64>) {
         if let Some(path) = self.find(name) {
             path.answered = Some(now);
-            // A request that another worker has answered did not end the first worker, and
-            // ends that were only possible are now unlikely to be its fault.
+            // A request that another worker has answered did not end the first worker. Ends
+            // that the path has not certainly caused are now unlikely to be its fault.
             path.ends
                 .retain(|(_, end)| end.is_proven && Some(end.worker) != acquitted);
         }

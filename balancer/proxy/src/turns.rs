@@ -1,4 +1,4 @@
-//! In which order long computations run, so that many of them at the same time delay no
+//! The order in which long computations run. Many of them at the same time must not delay a
 //! request by much: a step of a TLS handshake takes as long as ten requests.
 //!
 //! What is computed is not decided here.

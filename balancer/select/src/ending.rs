@@ -10,8 +10,8 @@ pub enum EndedBy {
     Itself = 1,
     /// Something else, such as a decision of its owner, is clearly the cause.
     Other = 2,
-    /// A SIGKILL that neither the owner nor the kernel's out-of-memory killer has sent. A
-    /// first one is attributed to something outside. If the next process ends in the same
+    /// A SIGKILL that neither the owner nor the kernel's out-of-memory killer has sent. The
+    /// first such SIGKILL is attributed to something outside. If the next process ends in the same
     /// way over the same request, it is no coincidence: the cause may be `RLIMIT_CPU`, a
     /// watchdog, or an app that kills itself.
     Outside = 3,

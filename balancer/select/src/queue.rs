@@ -266,8 +266,8 @@ impl Ticket<'_> {
         self.turn.0 = self.turn.0.saturating_sub(1);
     }
 
-    /// The request has found no endpoint. `all` says whether it could have gone to any of them;
-    /// if so, no other request would find an endpoint either.
+    /// The request has found no endpoint. `all` says whether every endpoint was allowed for it; if
+    /// so, no other request would find an endpoint either.
     pub fn found_nothing(&mut self, all: bool) {
         let mut waiters = self.queue.lock();
         let (freed, changes) = std::mem::take(&mut self.turn);
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_concern_all_until_one_finds_nothing() {
+    fn a_change_concerns_all_requests_until_one_finds_no_endpoint() {
         let queue = queue(0, 9);
         let mut all = waiting(&queue, 4);
         queue.changed();

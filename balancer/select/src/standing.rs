@@ -1,6 +1,6 @@
 //! What the owner of an endpoint knows of it: whether it serves, and what load it reports.
 //!
-//! The owner decides how it learns this; `choice` decides what it means for a request.
+//! The owner decides how it learns this; `choice` decides what a standing means for a request.
 
 /// Whether an endpoint serves, as far as its owner knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

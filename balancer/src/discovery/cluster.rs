@@ -115,7 +115,7 @@ impl Feed {
             let kept = if self.sink.has_list() {
                 "the last good list stays"
             } else {
-                "not ready until there is one"
+                "not ready until there is a list"
             };
             tracing::warn!(service = %self.service, problem, "trouble with endpoints; {kept}");
             self.told = Some(problem.clone());

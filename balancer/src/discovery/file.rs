@@ -78,7 +78,7 @@ impl Feed {
         let kept = if self.sink.has_list() {
             "the last good list stays"
         } else {
-            "not ready until it can"
+            "not ready until it can be used"
         };
         tracing::warn!(
             file = %self.file.path().display(),

@@ -93,7 +93,7 @@ impl Health {
         self.suspect |= self.deadline().is_some_and(|deadline| now >= deadline);
     }
 
-    /// When silence makes it suspect.
+    /// When silence makes the backend suspect; `None` if silence changes nothing.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.heard {
             Heard::Snapshot(_, at) if !self.suspect => Some(at + SILENCE_TIMEOUT),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn three_heartbeats_of_silence_make_it_suspect_until_the_next_line() {
+    fn three_heartbeats_of_silence_make_a_backend_suspect_until_its_next_line() {
         let start = Instant::now();
         let mut health = Health::default();
         assert_eq!(health.deadline(), None);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_connection_makes_it_suspect_at_once_unless_it_was_leaving() {
+    fn a_lost_connection_makes_a_backend_suspect_at_once_unless_it_was_draining() {
         let now = Instant::now();
         for (line, standing) in [
             (READY, Standing::Suspect),

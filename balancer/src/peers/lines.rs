@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_chunks_is_read_until_it_closes() {
+    fn an_answer_without_chunks_is_read_until_the_connection_closes() {
         let answer = b"HTTP/1.0 200\r\nServer: other\r\n\r\na\nb\nc";
         assert_eq!(
             read(answer).unwrap(),

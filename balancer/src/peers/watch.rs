@@ -152,7 +152,7 @@ impl Listener {
             tracing::warn!(
                 endpoint = endpoint.name(),
                 %admin,
-                "no supervisor has ever answered at its admin port, so it gets no requests while the supervisor of another pod answers: is it a pod of this app, and does a NetworkPolicy keep balancers from that port?"
+                "no supervisor has ever answered at the endpoint's admin port, so the endpoint gets no requests while the supervisor of another pod answers: is the endpoint a pod of this app, and does a NetworkPolicy keep balancers from that port?"
             );
         }
     }
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_change_the_standing_and_a_closed_stream_is_suspect_and_opened_again() {
+    async fn lines_change_the_standing_and_an_endpoint_is_suspect_while_its_stream_is_closed() {
         let peer = Peer::new().await;
         let mut stream = peer
             .answer(&(OK.to_owned() + &chunk(r#"{"ready":true}"#)))

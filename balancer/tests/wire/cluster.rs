@@ -169,11 +169,11 @@ fn the_last_list_outlives_the_api_server() {
 }
 
 #[test]
-fn it_is_unready_until_the_first_list_and_ready_with_an_empty_one() {
+fn a_balancer_is_unready_until_the_first_list_and_ready_with_an_empty_one() {
     let api = ApiServer::start();
     api.set_away(true);
     let server = start(&api);
-    server.wait_log("not ready until there is one").unwrap();
+    server.wait_log("not ready until there is a list").unwrap();
     let answer = server.get("/readyz").unwrap();
     assert_eq!(answer.status, 503);
     let text = answer.text();
@@ -200,7 +200,7 @@ fn a_slice_that_cannot_be_used_is_logged_with_the_cure() {
 }
 
 #[test]
-fn without_a_cluster_it_does_not_start() {
+fn a_balancer_that_finds_no_cluster_does_not_start() {
     let mut command = binary(&["run", "--listen=127.0.0.1:0", "--admin=none"]);
     command.arg("--endpoints-service=default/hello-pods");
     command.env("KUBECONFIG", "/no/such");

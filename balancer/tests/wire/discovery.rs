@@ -14,7 +14,7 @@ const SERVING: &str =
 const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
 
 #[test]
-fn it_is_unready_until_the_file_exists_and_then_ready_even_if_no_endpoint_serves() {
+fn a_balancer_is_unready_until_the_file_exists_and_then_ready_even_if_no_endpoint_serves() {
     let file = Endpoints::missing();
     let server = Server::start(&[&file.flag()]);
     let answer = server.get("/readyz").unwrap();
@@ -28,7 +28,7 @@ fn it_is_unready_until_the_file_exists_and_then_ready_even_if_no_endpoint_serves
     file.replace("[]");
     server.wait_ready().unwrap();
     assert_eq!(server.standings(), [""; 0]);
-    // A broken file later is reported and changes nothing.
+    // A file that is broken later is reported and changes nothing.
     file.replace(r#"[{"name":"a"}]"#);
     wait("the problem", || {
         server.status()["problems"][0]

@@ -99,7 +99,7 @@ impl Endpoints {
     }
 }
 
-/// Answers each connection's first request with `answer` and keeps it open.
+/// Answers each connection's first request with `answer` and keeps the connection open.
 pub(crate) fn peer(answer: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_certificate_ends_no_session_and_the_one_before_it_does() {
+    fn a_replaced_certificate_ends_no_session_until_the_next_replacement() {
         let (_, tickets) = tickets(1);
         let ticket = tickets.encrypt(SESSION).unwrap();
         tickets.set_secrets(&[[2; 32]]);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_ticket_opens_nothing() {
+    fn bytes_that_are_no_ticket_are_not_opened() {
         let (_, tickets) = tickets(1);
         let mut ticket = tickets.encrypt(SESSION).unwrap();
         for length in 0..ticket.len() {

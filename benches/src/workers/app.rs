@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_release_never_listens_and_a_late_one_does_later() {
+    fn a_broken_release_never_listens_and_a_late_one_listens_later() {
         assert!(!node(Does::Broken, Listens::Port, 1).contains("server.listen"));
         let late = node(Does::BootsLate(Duration::from_secs(8)), Listens::Port, 4321);
         assert!(

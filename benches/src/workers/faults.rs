@@ -162,7 +162,7 @@ fn kill_rows(ours: &Kills, peer: &Kills, bench: &mut Bench) {
     });
     bench.row(
         row(
-            "failed POSTs (executing ones may fail)",
+            "failed POSTs (those being executed may fail)",
             "",
             failed(ours, Method::Post),
             failed(peer, Method::Post),
@@ -192,7 +192,7 @@ fn kill_rows(ours: &Kills, peer: &Kills, bench: &mut Bench) {
         .target(Target::AtMost(10.0)),
     );
     for percent in [50.0, 100.0] {
-        let what = format!("the same of all kills, each 2 s after its exec, p{percent}");
+        let what = format!("the same for all kills, 2 s after a worker's exec, p{percent}");
         let row = row(
             &what,
             "ms",

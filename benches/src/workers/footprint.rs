@@ -82,7 +82,7 @@ fn memory_rows(found: &[Memory], bare: f64, bench: &mut Bench) {
             );
             bench.row(
                 Row::new(
-                    "its RSS per added worker",
+                    "RSS of the supervisor, per added worker",
                     "MiB",
                     ours.kind.name(),
                     added(ours),

@@ -14,7 +14,7 @@ use scaledapp_tests::http::{self, Failure, Request};
 
 /// Highest rate, in requests per second.
 const MAX_PER_SECOND: u32 = 2000;
-/// Most requests that wait for an answer at the same time, each in a thread of its own.
+/// How many requests may wait for an answer at the same time, each in a thread of its own.
 const CLIENTS: u64 = 256;
 
 /// What to send.

@@ -36,7 +36,8 @@ pub enum ClientError {
 /// in which this process is a pod. Sends nothing yet.
 ///
 /// # Errors
-/// There is neither a kubeconfig nor a service account, or it is invalid. A retry does not help.
+/// There is neither a kubeconfig nor a service account, or the one that was found is invalid. A
+/// retry does not help.
 pub async fn client() -> Result<Client, ClientError> {
     // Fails if the process has already installed a provider. That provider is then used.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());

@@ -90,12 +90,12 @@ impl ApiServer {
         }
     }
 
-    /// The address that it listens on.
+    /// The address that the server listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The path of a kubeconfig for it.
+    /// The path of a kubeconfig for the server.
     pub fn kubeconfig(&self) -> PathBuf {
         Path::join(self.directory.path(), "kubeconfig")
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::name::{MAX_NAME, Name};
 
-/// Most addresses in one answer. An answer with eight AAAA records of the longest name and an OPT
-/// has 506 bytes, so answers with addresses are never truncated.
+/// Maximum number of addresses in one answer. An answer with eight AAAA records of the longest name
+/// and an OPT has 506 bytes, so answers with addresses are never truncated.
 pub const ADDRESSES_PER_ANSWER: usize = 8;
 /// Time to live of addresses if none is healthy: short, so that clients soon query again.
 pub const FAIL_OPEN_TTL: Duration = Duration::from_secs(5);
@@ -227,8 +227,8 @@ impl Zone {
     /// [`Zone::set_loaded`] is called.
     ///
     /// # Errors
-    /// The apex is too long, there is no name server, one is named twice, or one outside the
-    /// zone has an address.
+    /// The apex is too long, there is no name server, a server is named twice, or a server outside
+    /// the zone has an address.
     pub fn new(apex: Name, authority: Authority) -> Result<Self, ZoneError> {
         if authority.name_servers.is_empty() {
             return Err(ZoneError::NoNameServer(apex));

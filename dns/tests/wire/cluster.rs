@@ -83,7 +83,7 @@ fn names_follow_the_objects_through_failures_of_the_watch() {
     api.put(app("other", "new", &json!(7), &["127.0.79.3"]));
     server.wait_log("other/new cannot be read").unwrap();
     wait_listed(&server, "new", &["127.0.79.2"]);
-    // After 410, no event shows the change.
+    // No event shows this deletion. The watch ends with 410, and the server lists again.
     api.delete_unseen("other", "new");
     api.expire();
     wait("the end of a name", || {
@@ -110,7 +110,7 @@ fn names_follow_the_objects_through_failures_of_the_watch() {
 }
 
 #[test]
-fn until_the_first_list_queries_get_servfail_and_the_last_one_outlives_the_api_server() {
+fn queries_get_servfail_before_the_first_list_and_the_last_list_outlives_the_api_server() {
     let api = ApiServer::start();
     api.set_away(true);
     api.put(app(
@@ -178,7 +178,7 @@ fn a_file_and_a_cluster_are_one_zone_that_waits_for_both() {
 }
 
 #[test]
-fn without_a_cluster_it_does_not_start() {
+fn without_a_cluster_the_server_does_not_start() {
     let arguments = [
         "run",
         "--listen=127.0.0.1:0",

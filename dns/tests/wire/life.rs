@@ -10,7 +10,7 @@ use crate::server::{Server, binary, wait};
 const RECORDS: &str = r#"{"hello.apps.local.":{"addresses":["10.0.0.1"]}}"#;
 
 #[test]
-fn after_term_the_server_is_unready_keeps_answering_and_exits_with_0() {
+fn after_term_the_server_is_unready_but_answers_until_it_exits_with_0() {
     let server = Server::start_with("127.0.0.1:0", Some(RECORDS), &["--drain-min", "1500ms"]);
     server.wait_ready().unwrap();
     let started = Instant::now();
@@ -25,7 +25,7 @@ fn after_term_the_server_is_unready_keeps_answering_and_exits_with_0() {
 }
 
 #[test]
-fn a_second_signal_ends_it_immediately() {
+fn a_second_signal_ends_the_server_immediately() {
     let server = Server::start_with("127.0.0.1:0", Some(RECORDS), &["--drain-min", "1h"]);
     server.wait_ready().unwrap();
     server.process.signal(Signal::INT).unwrap();
@@ -77,7 +77,7 @@ fn wrong_usage_exits_with_64_and_help_with_0() {
 }
 
 #[test]
-fn a_port_in_use_exits_with_2_and_is_named() {
+fn the_server_names_a_port_in_use_and_exits_with_2() {
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     for address in [tcp.local_addr().unwrap(), udp.local_addr().unwrap()] {

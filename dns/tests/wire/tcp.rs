@@ -171,7 +171,7 @@ fn at_a_hundred_connections_a_client_loses_the_one_that_is_idle_longest() {
     asks(&mut next);
     wait("the end of the second", || is_closed(&mut streams[1]));
     asks(&mut streams[0]);
-    wait("its place", || {
+    wait("the ended connection in the metrics", || {
         let metrics = server.metrics();
         metrics.contains("scaledapp_dns_tcp_connections 100\n")
             && metrics.contains("scaledapp_dns_tcp_ended_connections_total 1\n")

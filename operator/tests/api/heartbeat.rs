@@ -142,7 +142,7 @@ async fn a_supervisor_reports_its_number_of_workers() {
     }
 }
 
-/// A pod that does not belong to the app can have its labels and send an endless answer.
+/// A pod that does not belong to the app can have the app's labels and send an endless answer.
 #[tokio::test]
 async fn an_endless_status_does_not_count_as_an_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

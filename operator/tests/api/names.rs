@@ -79,7 +79,7 @@ async fn all_names_that_are_taken_are_reported_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_object_is_written_again_after_a_pause_or_when_it_has_changed() {
+async fn a_refused_object_is_written_again_only_after_a_pause() {
     let mut operator = Operator::new(good());
     operator.fail(Some("PATCH"), "/serviceaccounts/hello", Failure::Code(403));
     let asked = |operator: &Operator| {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size(pub u64);
 
-/// Why a text is not a size; the message shows what one looks like.
+/// Why a text is not a size; the message shows what a size looks like.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a size: give bytes, or a number with K, M or G, such as 300M")]
 pub struct SizeError(String);

@@ -18,7 +18,7 @@ pub struct OperatorStatus {
     pub leads: bool,
     /// The state of each watched namespace; `None` if all namespaces are watched.
     pub namespaces: Option<BTreeMap<String, String>>,
-    /// The number of pods by what is known of their admin port; empty while the operator starts.
+    /// The number of pods in each state of health; empty while the operator starts.
     pub pods: BTreeMap<String, usize>,
     /// Whether the replica's lists are complete, so that it can lead.
     pub ready: bool,

@@ -443,7 +443,7 @@ impl Engine {
                 WorkerState::Starting => self.boot_timed_out(now, id, slot, out),
                 WorkerState::Ready => {}
                 WorkerState::Draining => {
-                    // A drain timeout of zero always expires, so that is not reported.
+                    // A drain timeout of zero always expires, so its expiry is not reported.
                     if !self.config.drain_timeout.is_zero() {
                         let incident = Incident::DrainTimedOut { worker: id, slot };
                         out.push(Action::Report(incident));
@@ -586,8 +586,8 @@ impl Engine {
         }
     }
 
-    /// Whether a slot without a holder may get one of the current generation, once its
-    /// delay is over.
+    /// Whether a slot without a holder may get a holder of the current generation, once its delay
+    /// is over.
     pub(crate) fn may_fill(&self, record: &SlotRecord) -> bool {
         let crowded = record
             .after
@@ -606,7 +606,7 @@ impl Engine {
     }
 }
 
-/// Settles `operation` if a caller waits for one.
+/// Settles `operation`; `None` means that no caller waits.
 pub(crate) fn settle(
     operation: Option<OperationId>,
     result: Result<(), Failure>,

@@ -289,7 +289,7 @@ mod tests {
 
     /// This case is the reason why the supervisor has to know about `SO_LINGER`.
     #[test]
-    fn a_process_that_resets_its_connections_looks_the_same() {
+    fn a_connection_that_its_process_resets_also_counts_as_disconnected() {
         let mut pair = pair("127.0.0.1").unwrap();
         let mut watch = Watch::begin().unwrap();
         let (mut server, _) = pair.listener.accept().unwrap();
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn other_ends_are_not_reported() {
+    fn orderly_ends_of_connections_are_not_reported() {
         let mut pair = pair("127.0.0.1").unwrap();
         let watch = Watch::begin().unwrap();
         let (mut server, _) = pair.listener.accept().unwrap();

@@ -48,8 +48,8 @@ const CHANCE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a connection counts as short. One that lasts longer will not end any sooner if new ones
 /// are held back.
 const MAX_SHORT_LIFE: Duration = Duration::from_secs(1);
-/// The shortest interval between two searches for new processes of the workers, and how many times
-/// as long as a search the interval is at least. The interval is long because a search reads all
+/// The shortest interval between two searches for new processes of the workers, and the least ratio
+/// of the interval to the duration of a search. The interval is long because a search reads all
 /// processes of the machine.
 const SCAN: (Duration, u32) = (Duration::from_millis(250), 40);
 /// How long a process group may take to stop. On a busy machine it needs CPU time for that,

@@ -115,7 +115,8 @@ pub(crate) fn call<T: DeserializeOwned>(
             std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
         ) {
             bail!(
-                "not finished after {timeout:?}; the supervisor continues with it (see `ctl status`)"
+                "the command has not finished after {timeout:?}; the supervisor continues with it \
+                 (see `ctl status`)"
             );
         }
         return Err(error).context(HUNG_UP);
@@ -135,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_goes_to_a_supervisor_of_our_own_or_of_root_only() {
+    fn a_command_goes_only_to_a_supervisor_of_our_own_user_or_of_root() {
         let [root, us, other] = [0, 1000, 1001].map(Uid::from_raw);
         let unknown = || -> bool { panic!("only root may look") };
         for (server, ours) in [(us, us), (root, us), (root, root)] {

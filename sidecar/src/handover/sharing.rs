@@ -443,8 +443,8 @@ mod tests {
         let escaped = bind(Generation(1)).as_fd().try_clone_to_owned().unwrap();
         drop((bind(Generation(2)), bind(Generation(3))));
         sharing.activate(Generation(2));
-        // When the first socket leaves the group, the last one gets its number. The active
-        // one keeps its own number.
+        // When the first socket leaves the group, the last socket takes over its number. The
+        // active socket keeps its own number.
         sharing.retire(|generation| generation == Generation(3));
         let connect = || TcpStream::connect(("127.0.0.1", port)).unwrap();
         let held: Vec<_> = (0..6).map(|_| connect()).collect();

@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_crowded_if_one_more_worker_would_reach_the_watermark() {
+    fn a_container_is_crowded_if_one_more_worker_would_reach_the_watermark() {
         let mut watch = watch(Limits::default());
         assert!(
             !watch.is_crowded(Some(container(999, 1000))),
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_fills_has_its_largest_worker_recycled_and_killed_in_time() {
+    fn in_a_container_that_fills_up_the_largest_worker_is_recycled_and_then_killed_in_time() {
         let mut watch = watch(Limits::default());
         let second = Duration::from_millis(250);
         let mut now = Duration::ZERO;
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn age_and_requests_end_within_the_jitter_and_not_together() {
+    fn workers_reach_their_age_and_request_limits_within_the_jitter_and_not_together() {
         let limits = Limits {
             requests: Some(1000),
             age: Some(Duration::from_secs(1000)),

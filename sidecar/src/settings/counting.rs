@@ -33,8 +33,8 @@ impl Counting {
         }
         if name == "PORT" && port.is_some() {
             bail!(
-                "--increment-env PORT: all workers share one port, so leave it out; an app whose \
-                 workers each have a port of their own runs with --port none"
+                "--increment-env PORT: all workers share one port, so leave the flag out; an app \
+                 whose workers each have a port of their own runs with --port none"
             );
         }
         let first = match get(&name) {
@@ -42,7 +42,7 @@ impl Counting {
             Some(text) => text.trim().parse().ok().with_context(|| {
                 format!(
                     "--increment-env {name}: {text:?} is not a whole number; set \
-                     {name} to one, such as {name}=9229, or unset it to start at 0"
+                     {name} to a whole number, such as {name}=9229, or unset {name} to start at 0"
                 )
             })?,
         };
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_counts_from_the_value_in_the_environment() {
+    fn slots_are_counted_from_the_value_in_the_environment() {
         for (value, in_slot_2) in [(None, "2"), (Some("9229"), "9231"), (Some("-1"), "1")] {
             let get = |_: &str| value.map(str::to_owned);
             let counting = Counting::read("DEBUG_PORT".to_owned(), Some(3000), get).unwrap();

@@ -64,8 +64,8 @@ pub(super) fn check_dispatch(
     match given.next() {
         Some((flag, _)) if dispatch == DispatchArg::Connection => bail!(
             "{flag} needs --dispatch request: with connection dispatch clients reach the workers \
-             directly, without the dispatcher in between; leave it out, and let the app do this \
-             itself"
+             directly, without the dispatcher in between; leave the flag out, and let the app \
+             itself do what the flag does"
         ),
         _ => Ok(()),
     }
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_of_zero_is_refused() {
+    fn a_time_of_zero_and_a_head_limit_that_is_too_small_are_refused() {
         let args = TimeArgs {
             stall_timeout: Some(Duration::ZERO),
             ..TimeArgs::default()

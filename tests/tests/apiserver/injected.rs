@@ -184,7 +184,7 @@ fn what_admission_adds_to_deployments_and_pods_stays_and_costs_no_write() {
     let theirs = json!({"spec": {"replicas": 5}});
     let path = story.at("/apis/apps/v1", "deployments/hello");
     story.server.api.merge(&path, &theirs).unwrap();
-    story.wait("hello", "the number is undone", |app| {
+    story.wait("hello", "the changed number is undone", |app| {
         story.deployment("hello")["spec"]["replicas"] == 2 && app["status"]["pods"] == "2/2"
     });
     assert_eq!(story.warnings("hello"), [""; 0]);

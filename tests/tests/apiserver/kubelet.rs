@@ -135,7 +135,7 @@ impl Kubelets {
             .unwrap();
     }
 
-    /// Starts to simulate all kubelets until the process ends.
+    /// Starts the simulation of all kubelets, which lasts until the process ends.
     pub(crate) fn start(&self) {
         let kubelets = self.clone();
         std::thread::spawn(move || {

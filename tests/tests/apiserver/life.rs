@@ -286,7 +286,7 @@ fn a_persons_change_of_our_object_is_undone_at_once() {
         })
         .unwrap();
     }
-    // For the selector, Kubernetes has created slices, which it does not delete by itself.
+    // For the changed selector, Kubernetes has created slices, which it does not delete by itself.
     let slices = "endpointslices?labelSelector=kubernetes.io/service-name%3Dhello-lb-0";
     let names = || -> Vec<String> {
         let slices = story.list("/apis/discovery.k8s.io/v1", slices);
@@ -359,7 +359,7 @@ fn pods_of_others_with_the_same_labels_get_no_request() {
     assert!(selector.contains("scaledapp.io/app=side"), "{selector}");
 }
 
-/// A mesh's webhook adds to Deployments, and so does `kubectl set env`.
+/// A mesh's webhook adds fields to Deployments, and so does `kubectl set env`.
 #[test]
 fn additions_of_others_to_a_deployment_stay_and_cause_no_further_writes() {
     let Some(story) = story("added", 1) else {

@@ -307,7 +307,7 @@ fn cpu(pid: u32) -> f64 {
 #[test]
 fn a_hundred_idle_apps_cost_no_write() {
     let Some(length) = length() else {
-        println!("skipped: SCALEDAPP_LONG says for how many seconds");
+        println!("skipped: SCALEDAPP_LONG is not set to a number of seconds");
         return;
     };
     let Some(story) = story("idle", 2) else {

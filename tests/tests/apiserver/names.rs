@@ -156,7 +156,7 @@ fn a_hostname_goes_to_a_permitted_app_and_the_status_of_the_others_says_why_not(
 }
 
 #[test]
-fn the_token_of_dns_reads_apps_and_its_one_service() {
+fn the_token_of_dns_reads_apps_and_only_its_own_service() {
     let Some(story) = story("dns-token", 1) else {
         return;
     };

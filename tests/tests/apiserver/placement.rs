@@ -129,7 +129,7 @@ fn a_full_node_neither_keeps_the_app_from_being_ready_nor_grows_the_cluster() {
 }
 
 #[test]
-fn a_drain_and_a_rollout_do_not_grow_the_cluster_either() {
+fn a_drain_and_a_rollout_do_not_grow_the_cluster() {
     let Some(story) = story("drain", 3) else {
         return;
     };

@@ -1,4 +1,4 @@
-//! Tests of admin ports that are blocked although their pods are ready, as by a
+//! Tests of admin ports that are blocked although their pods are ready, for example by a
 //! `NetworkPolicy` or by a mesh that enforces mutual TLS. Everything keeps serving, and
 //! the status names the blocked connections.
 
@@ -51,7 +51,7 @@ impl Story {
 }
 
 #[test]
-fn an_app_that_the_operator_cannot_reach_comes_up_serves_and_says_so() {
+fn an_app_that_the_operator_cannot_reach_serves_and_its_status_names_the_blocked_port() {
     let Some(story) = story("blocked", 1) else {
         return;
     };

@@ -172,7 +172,7 @@ fn of_balancers(pod: &Value, behaviour: Behaviour) -> Behaviour {
 }
 
 impl Story {
-    /// Creates an object in the namespace that does not belong to the app.
+    /// Creates in the story's namespace an object that does not belong to the app.
     pub(crate) fn make(&self, group: &str, kind: &str, object: &Value) {
         let mut object = object.clone();
         object["metadata"]["namespace"] = json!(self.namespace);
@@ -234,7 +234,7 @@ impl Story {
         .unwrap();
     }
 
-    /// Adds a webhook for pods that does not answer.
+    /// Adds a webhook that is called for new pods and does not answer.
     fn webhook(&self, component: &str) {
         let name = format!("{}-{component}", self.namespace);
         let webhook = json!({

@@ -139,7 +139,7 @@ fn a_role_that_somebody_changed_is_reported_and_created_again_once_it_is_deleted
 /// An operator with Roles instead of the `ClusterRole` runs beside the operator that watches all
 /// namespaces. They do not disturb each other, because they plan the same objects.
 #[test]
-fn with_roles_only_it_watches_their_namespaces_and_names_the_one_it_cannot_read() {
+fn an_operator_with_roles_only_watches_their_namespaces_and_names_the_unreadable_one() {
     let Some(story) = story("watched", 1) else {
         return;
     };

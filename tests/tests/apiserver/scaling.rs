@@ -103,7 +103,7 @@ fn kubectl_scale_works_with_and_without_replicas_and_a_refusal_names_the_cure() 
 /// With a `total`, pods may share a node and therefore have another template than with one pod
 /// on each node.
 #[test]
-fn scaling_to_the_present_number_restarts_nothing_and_removing_it_undoes_it() {
+fn scaling_to_the_present_number_restarts_nothing_and_removing_the_number_undoes_it() {
     let Some(story) = story("same-scale", 2) else {
         return;
     };
@@ -202,7 +202,7 @@ fn an_hpa_scales_an_app_with_total_and_reports_what_is_missing_without() {
 /// If an HPA is created, is deleted or gets another target, it triggers a pass over the app that it
 /// names, even if it names one of the app's Deployments.
 #[test]
-fn an_hpa_on_a_deployment_of_an_app_is_named_while_it_is_there() {
+fn an_hpa_on_a_deployment_of_an_app_is_reported_while_it_exists() {
     let Some(story) = story("hpa-child", 2) else {
         return;
     };
@@ -238,7 +238,7 @@ fn an_hpa_on_a_deployment_of_an_app_is_named_while_it_is_there() {
     told("nothing is missing");
 }
 
-/// As on real nodes, pods need a moment to start, and images differ in how long.
+/// As on real nodes, pods need a moment to start, and how long depends on the image.
 #[test]
 fn a_clean_start_scaling_and_rollout_cause_no_warning() {
     let Some(story) = story("calm", 2) else {

@@ -395,7 +395,7 @@ fn an_upgrade_replaces_no_pod_of_an_app_and_empties_no_address() {
 
 /// A person upgrades the definition, which is necessary if it does not belong to the release.
 #[test]
-fn a_definition_that_is_brought_up_to_date_changes_nothing_and_takes_new_fields() {
+fn an_upgraded_definition_changes_no_object_and_accepts_new_fields() {
     let Some(server) = bare() else {
         return;
     };
@@ -451,7 +451,7 @@ fn a_definition_that_is_brought_up_to_date_changes_nothing_and_takes_new_fields(
         .unwrap();
     server.api.merge(&at, &smaller).unwrap();
     for app in ["first", "second"] {
-        story.wait(app, "it is out", |app| {
+        story.wait(app, "the change is rolled out", |app| {
             app["status"]["observedGeneration"] == app["metadata"]["generation"]
                 && condition(app, "Updated").status == "True"
         });

@@ -36,7 +36,7 @@ fn without_names_the_server_has_the_addresses_of_the_service() {
 }
 
 #[test]
-fn both_get_the_names_and_the_service_is_read_only_if_an_address_is_missing() {
+fn dns_and_operator_get_the_names_and_dns_reads_the_service_if_an_address_is_missing() {
     let zone = "dns.zone=apps.example";
     let given = r#"dns.nameservers=["ns1.apps.example=192.0.2.1","ns1.apps.example=2001:db8::1","ns.example."]"#;
     let Some(objects) = rendered(&[zone, given]) else {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::{IMAGES, hello, story};
 
 #[test]
-fn a_wrong_field_is_refused_with_its_cure_and_loses_nothing() {
+fn a_wrong_or_unknown_field_is_refused_by_its_name() {
     let Some(story) = story("refuse") else { return };
     let good = hello(IMAGES[0], "");
     for (wrong, instead, says) in [

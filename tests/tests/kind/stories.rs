@@ -168,7 +168,7 @@ fn faults_and_changes_fail_no_request_that_may_be_repeated() {
 }
 
 #[test]
-fn without_balancers_it_is_not_ready_and_after_the_last_app_of_its_name_nothing_is_left() {
+fn an_app_without_balancers_is_not_ready_and_a_deleted_app_leaves_nothing() {
     let Some(story) = story("end") else { return };
     story.apply(&hello(IMAGES[0], ""));
     story.wait_ready();

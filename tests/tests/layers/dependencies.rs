@@ -15,8 +15,8 @@ use crate::packages::{self, Linked};
 struct Rules {
     licences: BTreeSet<String>,
     registries: BTreeSet<String>,
-    /// Versions of crates that may be linked although another version of the crate is linked as
-    /// well, as `name@version`.
+    /// Versions of crates, as `name@version`, that may be linked beside another version of the
+    /// crate.
     skipped: BTreeSet<String>,
     /// Crates with the packages that may depend on them.
     wrappers: BTreeMap<String, BTreeSet<String>>,
@@ -130,7 +130,7 @@ fn wrong(rules: &Rules, linked: &[Linked]) -> Vec<String> {
                 .is_some_and(|who| !who.contains(name))
             {
                 wrong.push(format!(
-                    "{name} depends on {on}, which is not allowed: use a package that may, or name {name} in the entry of {on} in deny.toml and give the reason in the commit"
+                    "{name} depends on {on}, which is not allowed: use a package that may depend on it, or name {name} in the entry of {on} in deny.toml and give the reason in the commit"
                 ));
             }
         }

@@ -20,7 +20,7 @@ pub(crate) struct Found {
     pub(crate) paths: BTreeSet<Vec<String>>,
 }
 
-/// Keywords that the name of an item follows.
+/// Keywords that are followed by the name of an item.
 const NAMING: [&str; 8] = [
     "struct", "enum", "union", "trait", "type", "fn", "const", "static",
 ];
@@ -139,7 +139,7 @@ impl Found {
     }
 }
 
-/// Reads the path at `at`. Returns the path and the index after it, including a last `::`.
+/// Reads the path at `at`. Returns the path, and the index after it and after a `::` at its end.
 fn path(tokens: &[TokenTree], mut at: usize) -> (Vec<String>, usize) {
     let mut path = Vec::new();
     while let Some(TokenTree::Ident(name)) = tokens.get(at) {

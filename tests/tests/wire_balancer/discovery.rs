@@ -218,7 +218,7 @@ fn a_leaving_balancer_sends_connection_close_on_every_answer() {
 }
 
 #[test]
-fn its_own_numbers_are_on_its_admin_port() {
+fn the_balancers_own_numbers_are_on_its_admin_port() {
     let upstream = Upstream::answering("x").unwrap();
     let balancer = Launch::to(&[upstream.address()]).unwrap().ready().unwrap();
     for _ in 0..5 {

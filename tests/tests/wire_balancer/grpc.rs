@@ -57,7 +57,7 @@ impl Server {
         Self::start_with(100)
     }
 
-    /// The same, for so many calls of one connection at the same time.
+    /// Like [`Self::start`], with at most `streams` calls at the same time on each connection.
     fn start_with(streams: u32) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -476,7 +476,7 @@ fn without_a_server_a_call_is_answered_in_its_own_protocol() {
 }
 
 #[test]
-fn a_status_of_the_server_ejects_it_and_one_of_the_app_does_not() {
+fn the_status_unavailable_ejects_a_server_and_a_status_of_the_app_does_not() {
     let server = Server::start();
     let balancer = in_front_of(&[&server, &Server::start()]);
     let ejections = |balancer: &Balancer| {
@@ -501,7 +501,7 @@ fn a_status_of_the_server_ejects_it_and_one_of_the_app_does_not() {
 }
 
 #[test]
-fn clients_of_http1_reach_such_a_server_as_well() {
+fn clients_of_http1_reach_a_server_that_speaks_only_http2() {
     let server = Server::start();
     let balancer = in_front_of(&[&server]);
     let answer = http1::get(balancer.address(), "/echo").unwrap();
@@ -544,7 +544,7 @@ fn a_server_that_allows_few_calls_at_a_time_refuses_none_of_a_burst() {
     });
 }
 
-/// Other protocols than gRPC (Connect, for one) also answer while they are being asked.
+/// Servers of protocols other than gRPC, such as Connect, also answer before the request has ended.
 #[test]
 fn both_directions_flow_in_any_protocol() {
     let server = Server::start();

@@ -347,7 +347,7 @@ fn answers_without_a_body_end_with_their_head() {
 }
 
 #[test]
-fn requests_that_say_two_things_are_refused() {
+fn requests_that_contradict_themselves_are_refused() {
     let upstream = Upstream::answering("hello").unwrap();
     let balancer = in_front_of(&upstream);
     run(async {
@@ -368,7 +368,7 @@ fn requests_that_say_two_things_are_refused() {
 }
 
 #[test]
-fn a_websocket_over_http2_is_one_to_the_server() {
+fn a_websocket_over_http2_reaches_the_server_as_a_websocket_over_http1() {
     let upstream = Upstream::start(|mut peer| {
         let head = peer.read_head().unwrap_or_default();
         if !head.contains("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n")

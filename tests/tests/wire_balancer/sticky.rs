@@ -49,7 +49,7 @@ fn a_cookie_leads_back_to_its_server_on_every_balancer() {
 }
 
 #[test]
-fn a_cookie_for_what_is_gone_or_never_was_is_replaced() {
+fn a_cookie_that_names_no_existing_server_is_replaced() {
     let upstreams = three();
     let balancer = in_front_of(&upstreams, "cookie");
     let (body, cookie) = get(&balancer, &[]);

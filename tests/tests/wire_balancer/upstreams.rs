@@ -67,8 +67,8 @@ fn a_reset_before_the_answer_repeats_a_get_and_never_a_post() {
 }
 
 #[test]
-fn a_connection_that_the_upstream_closed_in_between_costs_nothing() {
-    // This upstream closes its connection after every answer without `Connection: close`.
+fn a_kept_connection_that_the_upstream_has_closed_fails_no_request() {
+    // This upstream closes its connection after every answer, but sends no `Connection: close`.
     let upstream = Upstream::start(|mut peer| {
         peer.read_request();
         peer.write(&ok("once"));
@@ -273,7 +273,7 @@ fn the_upstream_connection_of_a_client_that_leaves_is_closed() {
     connection
         .write(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
         .unwrap();
-    wait::until_true(SOON, "it is upstream", || {
+    wait::until_true(SOON, "the request is upstream", || {
         upstream.all_received().contains("/endless")
     })
     .unwrap();

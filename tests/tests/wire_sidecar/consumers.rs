@@ -88,7 +88,7 @@ fn a_consumer_is_ready_after_a_time_and_is_managed_like_any_app() {
 }
 
 #[test]
-fn a_release_that_does_not_come_up_leaves_the_old_consumers() {
+fn a_release_that_does_not_come_up_does_not_replace_the_old_consumers() {
     if !has("node") {
         return;
     }

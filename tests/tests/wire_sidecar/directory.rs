@@ -1,4 +1,4 @@
-//! The working directory of workers if its name refers to another directory later.
+//! Workers whose working directory has a name that later refers to another directory.
 
 use std::fs;
 use std::os::unix::fs::symlink;

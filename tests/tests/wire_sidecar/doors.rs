@@ -153,7 +153,7 @@ fn a_token_that_is_too_long_reloads_nothing_and_is_not_logged() {
     std::fs::write(file.path(), format!(r#"{{"reload": "{token}"}}"#)).unwrap();
     let said = || sidecar.process.stderr();
     let reason = "the reload token has 5000 bytes";
-    wait::until_true(SOON, "it is said", || said().contains(reason)).unwrap();
+    wait::until_true(SOON, "the reason is logged", || said().contains(reason)).unwrap();
     assert!(!said().contains("xxxx"), "{}", said());
     assert_eq!(sidecar.pids().unwrap(), pids);
     let status = sidecar.status().unwrap();

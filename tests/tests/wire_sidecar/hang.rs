@@ -46,7 +46,7 @@ fn a_hung_worker_is_killed_and_one_that_applies_back_pressure_is_not() {
     let mut block = connected(&sidecar, hung, waiting);
     let head = "POST /block HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n";
     block.write(head.as_bytes()).unwrap();
-    wait::until(SOON * 2, "it is replaced", || {
+    wait::until(SOON * 2, "the hung worker is replaced", || {
         // Writing fails once the buffers are full or the connection is reset.
         drop(block.write(b"more"));
         let now = sidecar.pids().map_err(|error| format!("{error:#}"))?;

@@ -134,7 +134,7 @@ fn sockets(pid: u32) -> usize {
 }
 
 #[test]
-fn without_the_flag_requests_come_before_the_app_would_have_sent_ready() {
+fn without_the_flag_requests_do_not_wait_for_the_message_ready() {
     if !has("node") {
         return;
     }
@@ -379,7 +379,7 @@ fn a_shell_passes_the_channel_on() {
 }
 
 #[test]
-fn a_variable_is_incremented_from_its_value_outside() {
+fn increment_env_adds_the_slot_to_the_value_in_the_supervisors_environment() {
     if !has("node") {
         return;
     }

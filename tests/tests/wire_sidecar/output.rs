@@ -142,7 +142,7 @@ fn supervision_goes_on_when_nobody_reads_stderr() {
 }
 
 #[test]
-fn a_start_that_fails_ends_though_nobody_reads_stderr() {
+fn a_supervisor_that_cannot_start_its_app_exits_even_if_nobody_reads_stderr() {
     let mut launch = Launch::of(|_| vec!["/nonexistent/app".to_owned()]).unwrap();
     launch.options = vec!["--workers".to_owned(), "1".to_owned()];
     let (_reader, writer) = full_pipe();

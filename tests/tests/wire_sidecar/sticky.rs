@@ -72,7 +72,7 @@ fn a_client_stays_with_its_worker_behind_a_balancer_without_a_token() {
 
 /// A worker that is only busy does not lose its clients.
 #[test]
-fn a_request_that_overflows_moves_the_client_only_once() {
+fn a_request_that_overflows_to_another_worker_does_not_move_the_client() {
     if !has("node") {
         return;
     }

@@ -1,6 +1,6 @@
-//! Connections that have been idle for a second or two, without a task and without a
-//! registration with tokio. A thread watches all of them through one epoll set of its own;
-//! each costs a descriptor, a deadline and about 60 bytes here.
+//! Connections that have been idle for a second or two. They have no task and no registration with
+//! tokio. A thread watches all of them through one epoll set of its own; each costs a descriptor, a
+//! deadline and about 60 bytes here.
 //!
 //! Parking and unparking cost four system calls, so connections in use are never parked.
 //! When a connection is parked is decided in `connections`.

@@ -1,8 +1,8 @@
 //! How long a client may continue to send if it was answered before it had sent its whole
 //! request.
 //!
-//! Closing while it sends would reset its connection and could destroy the answer before it
-//! is read (RFC 9112 section 9.6), and many clients read only after they have sent
+//! Closing the connection while the client sends would reset it and could destroy the answer before
+//! the client reads it (RFC 9112 section 9.6), and many clients read only after they have sent
 //! everything. Time is an argument; bytes are read in `connection`.
 
 use std::time::Duration;
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_ends_it() {
+    fn silence_ends_the_wait() {
         let mut linger = Linger::new(Duration::ZERO);
         linger.took(20 << 10);
         let now = Duration::from_secs(1);

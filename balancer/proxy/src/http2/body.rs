@@ -59,7 +59,7 @@ impl Received {
         !self.unread.is_empty()
     }
 
-    /// Ready with whether there are bytes to read. If there are none, the message is complete.
+    /// Ready with `true` if there are bytes to read, and with `false` if the message is complete.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, h2::Error>> {
         loop {
             if self.has_bytes() {
@@ -101,8 +101,8 @@ impl Received {
         }
     }
 
-    /// Reads bytes that are there. 0 if there are none: the message is then complete, or
-    /// the result is `WouldBlock`.
+    /// Reads bytes that have arrived. If there are none, returns 0 if the message is complete,
+    /// and otherwise the error `WouldBlock`.
     pub(super) fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let mut read = 0;
         while let Some((first, is_data)) = self.unread.front_mut() {
@@ -136,7 +136,7 @@ pub(super) struct Sending {
     /// How many bytes count as written once that data is sent. They include the framing of
     /// HTTP/1.1, which takes no room in the stream.
     taken: usize,
-    /// Where its messages end, if it belongs to a gRPC call.
+    /// The position within the messages, if the body belongs to a gRPC call.
     messages: Option<Messages>,
 }
 
@@ -263,7 +263,7 @@ impl Messages {
         }
     }
 
-    /// Whether no message has begun that is not complete.
+    /// Whether every message that has begun is complete.
     fn is_between(&self) -> bool {
         self.prefix == 0 && self.left == 0
     }

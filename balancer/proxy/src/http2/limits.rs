@@ -2,9 +2,8 @@
 
 /// How many streams one connection may have at the same time, whichever side opens them.
 pub(super) const MAX_STREAMS: u32 = 100;
-/// How many bytes one stream may have received that have not been used yet. A larger window for
-/// connections with few streams would not do: the peer may use it on many streams before it
-/// receives a smaller one.
+/// How many unused bytes one stream may have received. Connections with few streams get no larger
+/// window, because the peer may use it on many streams before it receives a smaller one.
 pub(super) const STREAM_WINDOW: u32 = 64 << 10;
 /// How many unused bytes all streams of a connection together may have received. Bodies that stall
 /// on all other streams must leave room for the last one (RFC 9113 section 5.2.2), so this is the

@@ -1,5 +1,5 @@
-//! Converts heads of HTTP/2 to heads of HTTP/1.1 and back (RFC 9113 section 8.3, RFC 9110 section
-//! 7.6, RFC 8441), for both sides of the proxy, and trailer fields. This module has no I/O.
+//! Converts heads and trailer fields between HTTP/2 and HTTP/1.1 (RFC 9113 section 8.3, RFC 9110
+//! section 7.6, RFC 8441), for both sides of the proxy. This module has no I/O.
 //!
 //! Whether a head is well formed is decided by the `h2` crate and then, in HTTP/1.1, by
 //! `scaledapp-http1`. This module decides what neither of them can know, because it exists in only
@@ -171,8 +171,8 @@ pub(super) fn response(answer: &http1::Response<'_>, asked: Asked) -> Option<Res
     // RFC 8441 section 5: 200 stands for 101.
     let status = if opens { 200 } else { answer.status };
     *response.status_mut() = StatusCode::from_u16(status).ok()?;
-    // The head was written by `scaledapp-http1`, so it contains no field of the hop that `copy`
-    // does not drop.
+    // The head was written by `scaledapp-http1`, so `copy` drops all fields of the hop that the
+    // head contains.
     copy(answer.fields(), response.headers_mut());
     if opens {
         response.headers_mut().remove("sec-websocket-accept");
@@ -222,8 +222,8 @@ pub(super) fn write_interim(out: &mut Vec<u8>, answer: &Response<()>) {
 
 /// Writes the head of a server's answer. Returns whether its body is sent in chunks.
 ///
-/// The stream ends with the answer, which `Connection: close` says. The answer to a gRPC call is
-/// in chunks even if it has a length, because only a body in chunks can have trailer fields.
+/// `Connection: close` says that the stream ends with the answer. The answer to a gRPC call is in
+/// chunks even if it has a length, because only a body in chunks can have trailer fields.
 pub(super) fn write_answer<B>(
     out: &mut Vec<u8>,
     answer: &Response<B>,
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_what_it_was_in_the_older_form() {
+    fn a_request_keeps_its_meaning_in_http_1_1() {
         let request = Request::get("https://a.test/b?c")
             .header("cookie", "a=b")
             .header("te", "trailers")
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_is_one() {
+    fn a_request_has_exactly_one_host() {
         let of = |uri: &str, hosts: &[&str]| {
             let mut request = Request::get(uri);
             for host in hosts {
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_loses_what_is_of_the_connection() {
+    fn an_answer_loses_the_fields_of_the_connection() {
         let text = "HTTP/1.1 404 Not Found\r\nConnection: close\r\nX-A: b\r\nX-A: c\r\nContent-Length: 3\r\n\r\n";
         let response = answered(text, Asked::default()).unwrap();
         assert_eq!(response.status(), 404);

@@ -18,7 +18,8 @@ use tokio::sync::Notify;
 
 use super::limits::MAX_STREAMS;
 
-/// Stands for the number of streams that a server allows, until it is known. No server gives it.
+/// Stands for the number of streams that a server allows, until that number is known. No server
+/// sends this value.
 pub(super) const UNKNOWN_STREAMS: usize = 0x5ca1_ed00;
 /// How long a connection without streams is kept. The server announces the end of a connection
 /// (GOAWAY), so the connection may be kept for longer than a connection of HTTP/1.1.
@@ -60,7 +61,7 @@ impl Server {
     }
 }
 
-/// Counts one stream until it is dropped.
+/// Counts one stream until this value is dropped.
 #[derive(Debug)]
 pub(super) struct InUse(Rc<Server>);
 

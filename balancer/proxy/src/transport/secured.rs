@@ -119,7 +119,7 @@ impl Secured {
         self.session.process()
     }
 
-    /// Writes all that waits.
+    /// Writes everything that waits to be sent.
     pub(crate) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.session.wants_write() {
             let mut direct = Direct {
@@ -145,7 +145,7 @@ impl Secured {
         self.poll_more(context)
     }
 
-    /// Takes records from the socket until there may be plain bytes, or the end.
+    /// Reads once from the socket. Afterwards there may be plain bytes, or the end.
     fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // An answer to a handshake message, such as a change of keys, may have to be
         // written.

@@ -1,5 +1,5 @@
-//! Requests whose worker ends while it executes them: innocent ones survive, and one that
-//! is the cause ends at most two workers, however many hops and pods there are.
+//! Requests whose worker ends while it executes them. An innocent request survives. A request
+//! that is the cause ends at most two workers, however many hops and pods there are.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ fn an_unexplained_end_counts_against_the_request() {
 }
 
 #[test]
-fn a_worker_that_still_runs_or_was_ended_from_outside_leaves_all_attempts() {
+fn all_attempts_remain_if_the_worker_still_runs_or_was_ended_from_outside() {
     for (runs, ended) in [(true, None), (false, Some(EndedBy::Other))] {
         let worker = Stage::open();
         let running = start_with(vec![worker.process(runs, ended)], Config::dispatcher());

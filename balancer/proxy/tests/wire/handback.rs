@@ -136,7 +136,7 @@ fn a_request_is_handed_back_once_and_clients_never_see_it() {
 }
 
 #[test]
-fn a_request_that_is_handed_back_is_not_repeated_if_it_must_not_or_cannot_be() {
+fn a_request_that_is_handed_back_is_repeated_only_if_that_is_allowed_and_possible() {
     let pod = Stage::open();
     let balancer = start(vec![pod.pod()], Limits::default());
     // There is no other pod.
@@ -215,7 +215,7 @@ fn of_any(pods: &[Stage]) -> Request {
 fn the_next_pod_learns_that_the_request_was_repeated() {
     for (answer, is_used) in [
         (Some(HANDED_BACK), false),
-        // It may be the request that has ended four workers.
+        // An older dispatcher sends this even if the request has ended its workers.
         (Some(OLD_HANDED_BACK), true),
         // The whole pod has failed.
         (None, true),

@@ -14,8 +14,8 @@ use crate::peers::{
 
 const HOUR: Duration = Duration::from_hours(1);
 
-/// A balancer that lets a client wait for `time` after it has closed its side, and its
-/// upstream.
+/// An upstream, and a balancer that lets a client wait for `time` after the client has closed
+/// its side.
 fn believing(time: Duration) -> (Stage, Running) {
     let stage = Stage::open();
     let limits = short(|limits| limits.half_close_time = time);
@@ -122,7 +122,7 @@ fn a_long_answer_continues_to_a_client_that_has_closed_its_side() {
 }
 
 #[test]
-fn the_end_of_a_client_that_has_sent_more_than_is_read_is_noticed() {
+fn a_client_that_ends_is_noticed_even_if_it_has_sent_more_than_is_read() {
     for (stage, running) in [believing(MOMENT), behind()] {
         let mut client = running.connect();
         client.write_all(GET).unwrap();

@@ -44,7 +44,7 @@ fn a_request_without_an_endpoint_is_told_to_come_back() {
 }
 
 #[test]
-fn a_request_for_an_endpoint_that_refuses_waits_no_longer() {
+fn a_request_waits_no_longer_for_an_endpoint_that_refuses_connections() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = nobody.local_addr().unwrap();
     drop(nobody);

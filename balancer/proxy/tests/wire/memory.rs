@@ -34,7 +34,7 @@ fn stalled(running: &Running, bytes: usize) -> TcpStream {
 }
 
 #[test]
-fn stalled_uploads_end_before_memory_does_and_requests_are_answered() {
+fn stalled_uploads_end_before_memory_runs_out_and_requests_are_answered() {
     let running = tight(4 << 20, Limits::default());
     let mut kept = running.connect();
     kept.write_all(GET).unwrap();

@@ -36,7 +36,7 @@ fn silence_ends_with_each_byte_and_begins_with_the_first_request() {
 }
 
 #[test]
-fn a_tunnel_owes_nothing_and_its_bytes_are_a_sign_of_life() {
+fn a_tunnel_owes_no_answer_and_its_bytes_are_a_sign_of_life() {
     let stage = Stage::open();
     let endpoint = stage.endpoint();
     let running = start(vec![Arc::clone(&endpoint)], Limits::default());

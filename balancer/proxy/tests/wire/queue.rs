@@ -70,7 +70,8 @@ fn a_freed_place_is_used_immediately() {
     }
 }
 
-/// Answers all requests, and records how many it had at the same time.
+/// An endpoint that answers all requests, and records the largest number that it had at the same
+/// time.
 fn counting(most: &Arc<AtomicU32>, served: &Arc<AtomicU32>) -> Arc<Endpoint> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

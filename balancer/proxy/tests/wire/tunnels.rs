@@ -39,7 +39,7 @@ fn tunnel() -> (Running, Arc<Endpoint>, TcpStream, TcpStream) {
 }
 
 #[test]
-fn the_last_bytes_of_the_app_reach_the_client_although_it_left_bytes_unread() {
+fn the_last_bytes_of_an_app_that_left_bytes_unread_reach_the_client() {
     for _ in 0..20 {
         let (_running, _endpoint, mut client, mut app) = tunnel();
         client.write_all(b"not read by the app").unwrap();

@@ -145,7 +145,7 @@ fn on_a_kept_connection_only_the_last_request_counts() {
 }
 
 #[test]
-fn a_connection_that_was_not_accepted_is_repeated_unless_the_app_may_have_reset_it() {
+fn a_request_whose_connection_was_not_accepted_is_repeated_unless_the_app_may_reset_it() {
     for (may_reset, status) in [(false, "200"), (true, "502")] {
         let (listener, address) = listen();
         let running = dispatcher(address, may_reset, 4);
@@ -172,7 +172,7 @@ fn a_connection_that_was_not_accepted_is_repeated_unless_the_app_may_have_reset_
 }
 
 #[test]
-fn a_balancer_in_front_learns_that_no_worker_has_read_it() {
+fn a_balancer_in_front_learns_that_no_worker_has_read_the_request() {
     let (listener, address) = listen();
     let running = dispatcher(address, true, 1);
     let worker = spawn(move || {

@@ -15,7 +15,7 @@ const TIMEOUT: &str =
 fn a_408_for_an_idle_connection_is_no_answer() {
     for config in [Config::dispatcher(), Config::balancer()] {
         let stage = Stage::open();
-        // The first attempt must suffice, because a 408 does not count as one.
+        // One attempt must suffice, because an attempt that is answered with 408 does not count.
         let mut config = config;
         config.limits.attempts = 1;
         let running = start_with(vec![stage.endpoint()], config);

@@ -29,7 +29,7 @@ fn answers(count: usize, times: usize) -> impl Iterator<Item = Vec<IpAddr>> {
     })
 }
 
-/// Pearson's statistic must stay below mean plus five deviations.
+/// Pearson's statistic must stay below its mean plus five standard deviations.
 fn assert_uniform<K: Ord>(counts: &BTreeMap<K, u32>, cells: usize) {
     let total: u32 = counts.values().sum();
     let expected = f64::from(total) / cells as f64;
@@ -44,7 +44,7 @@ fn assert_uniform<K: Ord>(counts: &BTreeMap<K, u32>, cells: usize) {
 }
 
 #[test]
-fn up_to_eight_addresses_are_all_in_the_answer() {
+fn an_answer_has_up_to_eight_different_addresses() {
     for (count, given) in [(1, 1), (8, 8), (9, 8), (100, 8)] {
         for mut answer in answers(count, 50) {
             answer.sort_unstable();

@@ -302,7 +302,7 @@ fn wrong_counts_and_records_get_formerr() {
             "trailing bytes after the OPT",
             query().opt(512).append(&[1, 2]),
         ),
-        ("an OPT of a name", query().additional(&owned)),
+        ("an OPT with a name", query().additional(&owned)),
         (
             "an option longer than the OPT",
             query().additional(&opt(512, 0, 0, &[0, 3, 0, 9, 1])),
@@ -425,7 +425,7 @@ fn an_incremental_transfer_with_its_serial_is_refused() {
 }
 
 #[test]
-fn edns_is_answered_with_our_size_version_0_and_the_same_do() {
+fn edns_is_answered_with_our_size_version_0_and_the_same_do_bit() {
     for (flags, wanted) in [(0x80, true), (0x00, false)] {
         let query = Query::new("hello.apps.local", A).additional(&opt(4096, 0, flags, &[]));
         let (_, message, _) = reply(&zone(), &query);
@@ -437,7 +437,7 @@ fn edns_is_answered_with_our_size_version_0_and_the_same_do() {
 }
 
 #[test]
-fn a_later_edns_version_is_badvers_with_ours() {
+fn a_later_edns_version_gets_badvers_and_our_version() {
     for version in [1, 255] {
         for name in ["hello.apps.local", "example.com"] {
             let query = Query::new(name, A).additional(&opt(1232, version, 0, &[]));
@@ -452,7 +452,7 @@ fn a_later_edns_version_is_badvers_with_ours() {
 }
 
 #[test]
-fn before_the_zone_is_loaded_it_is_servfail_with_the_reason() {
+fn before_the_zone_is_loaded_queries_get_servfail_with_the_reason() {
     let zone = Zone::new("apps.local".parse().unwrap(), authority()).unwrap();
     for name in ["hello.apps.local", "apps.local"] {
         let (got, message, _) = reply(&zone, &Query::new(name, A));

@@ -70,7 +70,7 @@ fn sentence(owner: &Owner<'_>, left: &[ObjectKey]) -> String {
     let owners = owner.meta(String::new(), "").owner_references;
     let patch = json!({"metadata": {"ownerReferences": owners}});
     format!(
-        "{} would stay when this app is deleted, because an earlier app has left them and the operator may not become their owner: give them their owner (kubectl -n {} patch {} --type=merge -p '{patch}')",
+        "{} would stay when this app is deleted, because an earlier app has left them and the operator may not set their owner: set it yourself (kubectl -n {} patch {} --type=merge -p '{patch}')",
         names.join(", "),
         owner.namespace,
         words.join(" "),

@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_is_refused_has_a_cure_once() {
+    fn a_refused_object_has_its_cure_only_once() {
         for (why, cure) in [
             (
                 "cannot apply a Deployment: denied request: ValidatingAdmissionPolicy 'p'",

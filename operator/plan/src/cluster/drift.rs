@@ -294,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_add_to_keyed_lists_is_no_change_of_ours() {
+    fn what_others_add_to_keyed_lists_is_not_a_difference() {
         let ours = json!({"containers": [{"name": "app", "env": [{"name": "A", "value": "1"}], "command": ["x"]}]});
         let with = |container: Value| json!({"containers": [{"name": "mesh"}, container]});
         let env = |env: Value| with(json!({"name": "app", "env": env, "command": ["x"]}));
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_admission_changes_is_left_and_what_others_change_is_not() {
+    fn a_change_by_admission_is_explained_and_a_change_by_others_is_not() {
         let planned = deployment("app:1", 2, &Value::Null);
         assert_eq!(Admitted::of(&planned, &planned), None);
         let defaulted = deployment("app:1", 2, &json!({"paused": false}));
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_admission_takes_away_is_left_away() {
+    fn what_admission_removes_is_a_difference() {
         let planned =
             json!({"env": [{"name": "A", "value": "1"}], "args": ["x", "y"], "labels": {"a": "b"}});
         let live = json!({"env": [{"name": "B"}], "args": ["x"]});

@@ -39,7 +39,7 @@ const REFUSED_AFTER: Duration = Duration::from_secs(1);
 const RETRY_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often the operator checks whether a full node has room again.
 const ROOM_INTERVAL: Duration = Duration::from_secs(15);
-/// Most nodes that are remembered: the annotations of an object may have 256 KiB together.
+/// How many nodes are remembered at most: the annotations of an object may have 256 KiB together.
 const MAX_REMEMBERED: usize = 8192;
 
 /// How many pods there should be, and what the operator has to remember for that.

@@ -39,8 +39,8 @@ struct InputsV1<'a> {
     resources: &'a ResourceRequirements,
     pod_template: Option<&'a Value>,
     upgrade: Option<&'a str>,
-    /// Flags of the supervisor for which the object has a value; `true` for flags without
-    /// one.
+    /// The supervisor's flags that the object sets, with their values. A flag that takes no value
+    /// has `true`.
     #[serde(flatten)]
     flags: BTreeMap<&'static str, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_missing_in_the_same_words_however_long() {
+    fn a_missing_image_is_reported_in_the_same_words_at_each_attempt() {
         let of = |reason: &str, message: &str| {
             let state = json!({"waiting": {"reason": reason, "message": message}});
             let status = json!({"name": "app", "image": "", "imageID": "", "restartCount": 0, "ready": false, "state": state});
@@ -320,7 +320,7 @@ mod tests {
 
     /// Between attempts, a kubelet reports the same failure in two ways.
     #[test]
-    fn a_program_that_is_not_there_is_told_the_same_way_between_tries() {
+    fn a_missing_program_is_reported_in_the_same_words_between_attempts() {
         let why = "failed to create containerd task: exec: \"/x\": no such file or directory";
         let waiting = json!({"waiting": {"reason": "RunContainerError", "message": why}});
         let ended =

@@ -208,7 +208,7 @@ impl Translation<'_> {
         if list.name == "volumes" && found["name"] == VOLUME_BINARIES {
             let is_image = self.app.delivery == Delivery::ImageVolume;
             return (is_app && is_image).then(|| {
-                "spec.supervisor.delivery: ImageVolume needs Kubernetes 1.35, or an earlier one with the feature gate ImageVolume: leave it out".to_owned()
+                "spec.supervisor.delivery: ImageVolume needs Kubernetes 1.35, or an earlier version with the feature gate ImageVolume: leave the field out".to_owned()
             });
         }
         let is_main = list.name == "containers" && found["name"] == self.frame.container;

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_there_takes_room_until_it_has_ended() {
+    fn a_pod_takes_room_on_its_node_until_it_has_ended() {
         let node = offered("4", "1Gi", "110");
         let there = |phase: &str| v1::Pod {
             spec: Some(pod("2", "100Mi")),

@@ -221,9 +221,9 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// A pod waits for a node only if no pod of the app has one.
+    /// No pod waits for a node while another pod of the app has one.
     #[test]
-    fn no_pod_waits_that_only_a_new_node_takes(
+    fn a_pod_waits_for_a_new_node_only_if_no_pod_of_the_app_has_a_node(
         sizes in prop::collection::vec((1..=4_u32, 0..=4_u32), 0..5),
         pod_cpus in 1..=3_u32,
         per_node in 1..=2_usize,

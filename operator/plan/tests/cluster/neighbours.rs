@@ -24,8 +24,7 @@ fn degraded(object: &mut ScaledApp, observed: &Observed) -> (String, String, usi
             .clone()
     };
     let degraded = find("Degraded");
-    // Neither an autoscaler that cannot scale nor an object without an owner keeps a release from
-    // counting as rolled out.
+    // A release counts as rolled out even if an autoscaler cannot scale or an object has no owner.
     for kind in ["Ready", "Updated"] {
         assert_eq!(find(kind).status, "True", "{kind}");
     }
@@ -41,7 +40,7 @@ fn autoscaler(target: Target) -> Vec<Autoscaler> {
 }
 
 #[test]
-fn an_autoscaler_that_cannot_scale_is_told_of_once_with_the_cure() {
+fn an_autoscaler_that_cannot_scale_is_reported_once_with_the_cure() {
     let app = || Target::App("hello".to_owned());
     let deployment = |name: &str| Target::Deployment(name.to_owned());
     for (lines, target, cure) in [
@@ -110,7 +109,7 @@ fn an_autoscaler_is_known_by_the_group_and_kind_that_it_names() {
 }
 
 #[test]
-fn what_an_earlier_app_has_left_and_cannot_be_owned_is_named_with_the_command() {
+fn an_object_that_remains_without_an_owner_is_named_with_the_command_that_cures_it() {
     let (mut object, mut observed) = started("");
     let mut left = observed.live.config_maps[0].clone();
     left.metadata.owner_references = None;

@@ -142,7 +142,7 @@ fn an_unwell_node_keeps_counting_and_a_cordoned_one_counts_for_a_minute() {
 }
 
 #[test]
-fn fewer_per_node_counts_at_once_and_no_node_at_all_still_asks_for_one() {
+fn fewer_pods_per_node_are_planned_at_once_and_without_nodes_one_pod_is_planned() {
     let mut observed = cluster(3);
     assert_eq!(
         replicas(&step(&mut observed, "  replicas: {perNode: 2}")),

@@ -30,7 +30,7 @@ fn waiting(reason: &str, message: &str) -> Value {
 }
 
 #[test]
-fn node_address_and_readiness_of_a_pod_are_read() {
+fn the_node_the_address_and_the_readiness_of_a_pod_are_read() {
     let ready = json!({"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]});
     let found = pod(&ready);
     assert_eq!(
@@ -45,7 +45,7 @@ fn node_address_and_readiness_of_a_pod_are_read() {
 }
 
 #[test]
-fn the_reason_why_a_pod_does_not_run_does_not_contain_its_name() {
+fn the_reason_why_a_pod_does_not_run_leaves_out_the_name_of_the_pod() {
     let unscheduled = json!({"conditions": [{
         "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "Insufficient cpu",
     }]});

@@ -74,7 +74,7 @@ fn a_slot_leads_to_its_own_balancer_or_to_all_others_and_never_nowhere() {
 }
 
 #[test]
-fn what_was_known_last_stays_when_nothing_serves() {
+fn the_last_known_endpoints_stay_when_nothing_serves() {
     let app = app("");
     let mut observed = running(&app);
     for pod in &mut observed.pods {

@@ -1,4 +1,4 @@
-//! Tests of when warnings are sent, and that each reason is documented.
+//! Tests that warnings are sent at the right time, and that each reason is documented.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use scaledapp_crds::words::Reason;

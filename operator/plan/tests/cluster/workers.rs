@@ -80,7 +80,7 @@ fn a_new_number_goes_to_the_config_map_and_every_running_pod_once() {
 }
 
 #[test]
-fn a_pod_that_was_not_annotated_before_the_operator_died_is_annotated_by_the_next_one() {
+fn a_pod_that_an_operator_died_before_annotating_is_annotated_by_the_next_operator() {
     let mut observed = running(&app(""));
     let object = object("  workers: {count: 3}");
     let mut planned = plan(&validate(&object).unwrap(), &observed, &settings());
@@ -161,7 +161,7 @@ fn a_reload_goes_pod_by_pod_and_ends() {
 }
 
 #[test]
-fn a_reload_that_fails_stops_there() {
+fn a_reload_that_fails_in_a_pod_goes_to_no_other_pod() {
     let mut observed = running(&app(""));
     let object = reload("a");
     step(&object, &mut observed);

@@ -81,7 +81,7 @@ fn a_crash_is_followed_by_an_immediate_start_in_its_slot_only() {
 }
 
 #[test]
-fn crashes_in_a_row_wait_longer_each_time_and_never_more_than_ten_seconds() {
+fn after_each_crash_in_a_row_the_wait_is_longer_but_never_more_than_ten_seconds() {
     let mut world = World::ready(Dispatch::Request, 1);
     let mut waits = Vec::new();
     for _ in 0..11 {
@@ -181,7 +181,7 @@ fn the_boot_timeout_counts_from_the_start_of_the_process() {
 }
 
 #[test]
-fn late_doubled_and_unknown_facts_change_nothing() {
+fn late_repeated_and_unknown_events_change_nothing() {
     let mut world = World::ready(Dispatch::Request, 2);
     let gone = world.newest(0);
     world.exit(gone, Exit::Code(1));
@@ -239,7 +239,7 @@ fn an_app_that_never_starts_ends_the_supervisor_with_its_own_code() {
 }
 
 #[test]
-fn an_app_that_is_never_ready_in_time_is_reported_as_late_and_not_by_our_own_signal() {
+fn an_app_that_is_never_ready_in_time_is_reported_as_late_and_not_as_ended_by_our_signal() {
     let mut world = World::start(Dispatch::Request, 1);
     while world.exited.is_none() {
         match world.in_state(WorkerState::Stopping).first() {

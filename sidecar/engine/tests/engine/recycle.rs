@@ -113,7 +113,7 @@ fn a_repeated_event_recycles_only_once() {
 }
 
 #[test]
-fn a_worker_that_starts_is_not_recycled_once_it_is_ready() {
+fn a_recycle_event_for_a_starting_worker_does_not_recycle_it_once_it_is_ready() {
     let mut world = World::ready(Dispatch::Request, 2);
     world.now = seconds(60);
     world.exit(world.newest(1), Exit::Code(1));

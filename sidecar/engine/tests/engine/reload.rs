@@ -86,7 +86,7 @@ fn patience_covers_all_slots_in_turn_and_earlier_requests() {
 }
 
 #[test]
-fn without_memory_for_one_more_the_next_one_waits_until_an_old_one_has_left() {
+fn without_memory_for_another_worker_the_next_start_waits_until_an_old_one_has_left() {
     let mut world = World::ready(Dispatch::Request, 3);
     let old = world.in_state(Ready);
     world.on(Event::Crowded(true));
@@ -102,7 +102,7 @@ fn without_memory_for_one_more_the_next_one_waits_until_an_old_one_has_left() {
 }
 
 #[test]
-fn a_later_slot_that_fails_while_old_ones_drain_lets_them_drain() {
+fn old_workers_keep_draining_when_a_later_slot_fails() {
     let mut world = World::ready(Dispatch::Request, 2);
     let old = world.in_state(Ready);
     world.on(reload(1));
@@ -132,7 +132,7 @@ fn a_reload_with_one_worker_has_no_gap_in_either_dispatch() {
 }
 
 #[test]
-fn an_old_worker_is_cut_after_the_drain_timeout_and_killed_after_the_grace() {
+fn an_old_worker_is_terminated_after_the_drain_timeout_and_killed_after_the_grace() {
     let mut world = World::ready(Dispatch::Request, 1);
     let old = world.newest(0);
     world.on(reload(1));
@@ -283,7 +283,7 @@ fn any_failure_before_the_takeover_ends_the_new_generation() {
 }
 
 #[test]
-fn workers_left_from_a_failed_reload_are_not_counted_to_the_next() {
+fn workers_left_from_a_failed_reload_do_not_count_for_the_next() {
     let mut world = World::ready(Dispatch::Connection, 2);
     world.on(reload(1));
     world.wake();
@@ -344,7 +344,7 @@ fn a_crash_looping_slot_is_simply_replaced() {
 }
 
 #[test]
-fn a_reload_that_cures_an_app_that_never_started_is_let_through() {
+fn a_reload_can_cure_an_app_that_never_started() {
     for dispatch in [Dispatch::Request, Dispatch::Connection] {
         let mut world = World::start(dispatch, 1);
         world.exit(world.newest(0), Exit::Code(1));
@@ -473,7 +473,7 @@ fn a_slot_added_before_the_takeover_starts_only_one_worker() {
 }
 
 #[test]
-fn nothing_is_given_up_while_a_reload_may_be_the_cure() {
+fn the_supervisor_does_not_give_up_while_a_reload_may_be_the_cure() {
     let mut world = World::start(Dispatch::Connection, 1);
     world.exit(world.newest(0), Exit::Code(1));
     let old = world.newest(0);

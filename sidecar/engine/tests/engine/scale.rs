@@ -96,7 +96,7 @@ fn of_two_scalings_the_later_one_counts() {
 }
 
 #[test]
-fn the_same_number_again_without_a_caller_does_not_disturb_the_waiting_one() {
+fn a_repeated_number_without_a_caller_does_not_disturb_the_waiting_scaling() {
     let mut world = World::ready(Dispatch::Request, 1);
     world.on(scale(2, 1));
     world.on(Event::Scale {

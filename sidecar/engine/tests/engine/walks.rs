@@ -35,7 +35,7 @@ enum Step {
     Time(u64),
     /// Time advances to the engine's own deadline.
     Wake,
-    /// A fact about some worker, known or unknown, true or false.
+    /// An event about a worker that may not exist. The event may be false.
     Late(u64),
 }
 
