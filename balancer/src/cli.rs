@@ -161,6 +161,21 @@ pub(crate) struct Options {
     /// File whose first line is the token that identifies this balancer to pods whose supervisor runs with --trust behind
     #[arg(long, env = "SCALEDAPP_TRUST_TOKEN_FILE", value_name = "FILE")]
     pub(crate) trust_token_file: Option<PathBuf>,
+    /// Write a line on stdout for each finished request [default: none]
+    #[arg(long, env = "SCALEDAPP_ACCESS_LOG", value_name = "FORMAT")]
+    pub(crate) access_log: Option<AccessLogArg>,
+    /// How many percent of the requests --access-log shows; those that fail (5xx) are always shown [default: 100]
+    #[arg(long, env = "SCALEDAPP_ACCESS_LOG_SAMPLE", value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) access_log_sample: Option<u8>,
+    /// Whether --access-log shows query strings [default: true]
+    #[arg(
+        long,
+        env = "SCALEDAPP_ACCESS_LOG_QUERY",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub(crate) access_log_query: Option<bool>,
     /// Which server gets a request [default: least-request]
     #[arg(long, env = "SCALEDAPP_ALGORITHM")]
     pub(crate) algorithm: Option<AlgorithmArg>,
@@ -262,6 +277,16 @@ pub(crate) enum AlgorithmArg {
     Random,
     /// Always the same server for the same client address
     Hash,
+}
+
+/// `--access-log`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AccessLogArg {
+    /// One JSON object per line
+    Json,
+    /// The combined format of nginx
+    Combined,
 }
 
 /// `--protocol`.

@@ -6,10 +6,14 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use scaledapp_proxy::{Algorithm, Config, HeadLimitError, Limits, Network, UpstreamProtocol};
+use scaledapp_proxy::{
+    AccessFormat, AccessLog, Algorithm, Config, HeadLimitError, Limits, Network, UpstreamProtocol,
+};
 use scaledapp_tls::Pair;
 
-use crate::cli::{AlgorithmArg, ClientMode, Options, ProtocolArg, RunArgs, Time, TlsVersion};
+use crate::cli::{
+    AccessLogArg, AlgorithmArg, ClientMode, Options, ProtocolArg, RunArgs, Time, TlsVersion,
+};
 use crate::discovery::cluster::ServiceName;
 
 /// How long a balancer that shuts down accepts connections at least: Services and
@@ -101,6 +105,10 @@ pub(crate) enum UsageError {
         "--tls-listen {0} is the --listen address: give another port, or leave --tls-listen out"
     )]
     SameAddress(SocketAddr),
+    #[error("--{0} is of no use without the log: give --access-log json or combined")]
+    NoAccessLog(&'static str),
+    #[error("--access-log-sample {0} is out of range: give 1 to 100 percent")]
+    Sample(u8),
     #[error(transparent)]
     Head(#[from] HeadLimitError),
 }
@@ -151,6 +159,7 @@ impl Settings {
                 // A number that the user has given is not lowered.
                 fits_connections: options.connections.is_none(),
                 hsts: options.hsts.map(|time| time.0),
+                access_log: access_log(&options)?,
                 http2: options.h2.unwrap_or(true),
                 sticky: options.sticky.map(|kind| kind.0),
                 upstream: match options.protocol {
@@ -212,6 +221,9 @@ fn merge(flags: Options, file: Options) -> Options {
         endpoints_service,
         admin,
         trust_token_file,
+        access_log,
+        access_log_sample,
+        access_log_query,
         algorithm,
         threads,
         drain_min,
@@ -271,6 +283,32 @@ fn tls(options: &Options, listen: SocketAddr) -> Result<Option<Tls>, UsageError>
         client_authorities: options.tls_client_ca.clone(),
         clients_are_optional: options.tls_client_mode == Some(ClientMode::Optional),
         offers_http2: options.h2.unwrap_or(true),
+    }))
+}
+
+/// What the flags say about the access log; `None` if it is off.
+fn access_log(options: &Options) -> Result<Option<AccessLog>, UsageError> {
+    let Some(format) = options.access_log else {
+        return if options.access_log_sample.is_some() {
+            Err(UsageError::NoAccessLog("access-log-sample"))
+        } else if options.access_log_query.is_some() {
+            Err(UsageError::NoAccessLog("access-log-query"))
+        } else {
+            Ok(None)
+        };
+    };
+    // clap checks the flag, but not the key of the file.
+    let percent = options.access_log_sample.unwrap_or(100);
+    if !(1..=100).contains(&percent) {
+        return Err(UsageError::Sample(percent));
+    }
+    Ok(Some(AccessLog {
+        format: match format {
+            AccessLogArg::Json => AccessFormat::Json,
+            AccessLogArg::Combined => AccessFormat::Combined,
+        },
+        percent,
+        has_query: options.access_log_query.unwrap_or(true),
     }))
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use scaledapp_http1::{self as http1, Trust};
 use scaledapp_select::Algorithm;
 
+use crate::access::AccessLog;
 use crate::sticky_kind::Sticky;
 
 /// Which hop this proxy is.
@@ -141,6 +142,8 @@ pub struct Config {
     /// The time in `Strict-Transport-Security` (RFC 6797), in whole seconds. The field is
     /// added to answers over TLS if the server has not sent it itself.
     pub hsts: Option<Duration>,
+    /// Which requests are logged, and how; `None`: no request is logged.
+    pub access_log: Option<AccessLog>,
     /// The limits of numbers and times.
     pub limits: Limits,
 }
@@ -236,6 +239,7 @@ impl Config {
             upstream: UpstreamProtocol::Http1,
             sticky: None,
             hsts: None,
+            access_log: None,
             limits: Limits {
                 // A worker may take long to start, and the balancer in front waits for less
                 // time.
@@ -266,6 +270,7 @@ impl Config {
             upstream: UpstreamProtocol::Http1,
             sticky: None,
             hsts: None,
+            access_log: None,
             limits: Limits::default(),
         }
     }

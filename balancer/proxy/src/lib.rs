@@ -12,6 +12,7 @@
 //! runtime, upstream connections, buffers and clock.
 
 mod accept;
+mod access;
 mod activity;
 mod buffer;
 mod callers;
@@ -36,6 +37,7 @@ mod order;
 mod pool;
 mod proxy;
 mod security;
+mod site;
 mod sticky;
 mod sticky_kind;
 mod suspects;
@@ -45,6 +47,7 @@ mod turns;
 mod unread;
 mod upstreams;
 
+pub use access::{AccessFormat, AccessLog, AccessSink};
 pub use callers::Callers;
 pub use config::{Config, HeadLimitError, Limits, Role, UpstreamProtocol};
 pub use counters::{Counters, NamedCounters};
@@ -55,4 +58,5 @@ pub use proxy::Proxy;
 pub use scaledapp_http1::{Limits as HeadLimits, Network, NetworkError, Tokens, Trust};
 pub use scaledapp_select::{Algorithm, EndedBy, Report, Standing};
 pub use security::{Handshake, Security, Session, SessionError, Settled};
+pub use site::Site;
 pub use sticky_kind::{Sticky, StickyError};

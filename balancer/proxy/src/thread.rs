@@ -13,6 +13,7 @@ use std::time::Duration;
 use scaledapp_http1::{Fields, Trust};
 use scaledapp_select::{Budget, Queue};
 
+use crate::access::Access;
 use crate::activity::Activity;
 use crate::buffer::Buffers;
 use crate::callers::{Callers, KnownCallers};
@@ -26,6 +27,7 @@ use crate::memory::{Memory, MemoryShare};
 use crate::metrics::{Counts, Metrics};
 use crate::occupancy::Occupancy;
 use crate::pool::Pool;
+use crate::site::Site;
 use crate::suspects::Suspects;
 use crate::turns::Turns;
 use crate::unread::Witness;
@@ -104,6 +106,8 @@ pub(crate) struct Thread {
     pub(crate) memory: MemoryShare,
     pub(crate) complaints: Complaints,
     pub(crate) turns: Turns,
+    /// `None`: no request is logged.
+    pub(crate) access: Option<Rc<Access>>,
 }
 
 impl Thread {
@@ -111,6 +115,7 @@ impl Thread {
     pub(crate) fn new(
         common: Common,
         callers: &mut Callers,
+        site: Site,
         counts: Arc<Counts>,
         table: Arc<Table>,
         index: usize,
@@ -119,7 +124,9 @@ impl Thread {
         let clock = Rc::<Clock>::default();
         clock.tick(clock::now(), false);
         let limits = &config.limits;
+        let access = config.access_log.zip(site.access_sink);
         Self {
+            access: access.map(|(settings, sink)| Rc::new(Access::new(settings, sink))),
             callers: KnownCallers::new(callers, &config),
             upstreams: Upstreams::new(
                 Rc::clone(&clock),

@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use scaledapp_http1::{Malformed, Trust};
+use scaledapp_http1::{GrpcStatus, Malformed, Trust};
 
 use self::head::has_failed;
 use self::state::State;
@@ -271,7 +271,12 @@ impl<'t> Attempt<'_, 't> {
                     return Poll::Ready(End::BadBody { reason, headed });
                 }
                 Ok(0) => {}
-                Ok(_) => continue,
+                Ok(_) => {
+                    if let Some(record) = &self.client.record {
+                        record.received(self.request.data());
+                    }
+                    continue;
+                }
             }
             if self.thread.memory.may_widen() {
                 self.client.input.widen();
@@ -333,6 +338,9 @@ impl<'t> Attempt<'_, 't> {
                     self.has_moved();
                     let moved = before - self.answer.pending();
                     self.reader.moved(moved, self.moved);
+                    if let Some(record) = &self.client.record {
+                        record.sent(self.answer.data_written());
+                    }
                 }
                 match written {
                     Poll::Ready(Ok(())) => continue,
@@ -401,9 +409,13 @@ impl<'t> Attempt<'_, 't> {
     }
 
     /// The whole answer is there.
-    fn ended(&self, mut answered: Answered) -> End {
+    fn ended(&mut self, mut answered: Answered) -> End {
         if answered.is_grpc {
-            answered.has_failed |= has_failed(self.answer.trailers().field("grpc-status"));
+            let status = self.answer.trailers().field("grpc-status");
+            answered.has_failed |= has_failed(status);
+            if let (Some(record), Some(status)) = (&mut self.client.record, status) {
+                record.grpc(GrpcStatus::of(status));
+            }
         }
         End::Answered(answered)
     }

@@ -22,6 +22,7 @@ use scaledapp_http1::{self as http1, Trust};
 use super::allowance::Allowance;
 use super::body::Flow;
 use super::request::Then;
+use crate::access::Record;
 use crate::buffer::Buffer;
 use crate::clock::Deadline;
 use crate::thread::Thread;
@@ -54,6 +55,9 @@ pub(crate) struct Client {
     resets: bool,
     /// Its requests are redirected to `https` at this port.
     pub(crate) redirects: Option<u16>,
+    /// What the access log will say about the request that is carried out; `None` if requests
+    /// are not logged.
+    pub(super) record: Option<Box<Record>>,
 }
 
 /// Why a client sends nothing more.
@@ -83,6 +87,7 @@ impl Client {
             body: Allowance::to_send(&thread.config.limits),
             resets: false,
             redirects: None,
+            record: None,
         }
     }
 
@@ -212,10 +217,15 @@ impl Client {
         &mut self,
         thread: &Thread,
         status: u16,
-        reason: &str,
+        reason: &'static str,
         close: bool,
         is_head: bool,
     ) -> Then {
+        if let Some(record) = &mut self.record {
+            record.answered(status, reason);
+            let length = reason.len() as u64 + 1;
+            record.sent(if is_head { 0 } else { length });
+        }
         let mut out = thread.buffers.output();
         // A client that should try again later should not do so immediately.
         let retry_after = (status == 503).then_some(1);

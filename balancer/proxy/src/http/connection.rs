@@ -80,6 +80,9 @@ pub(crate) async fn serve(thread: &Thread, client: &mut Client) -> Served {
             Next::Rest => return Served::Rests,
             next => answer(thread, client, next).await,
         };
+        if let Some(record) = client.record.take() {
+            record.over();
+        }
         match then {
             Then::Next => continue,
             Then::Close => {
@@ -105,6 +108,9 @@ pub(crate) async fn serve(thread: &Thread, client: &mut Client) -> Served {
 pub(crate) async fn serve_stream(thread: &Thread, client: &mut Client) -> Stream {
     let next = next(thread, client, thread.config.limits.head_time).await;
     let then = answer(thread, client, next).await;
+    if let Some(record) = client.record.take() {
+        record.over();
+    }
     client.input.consume(usize::MAX);
     client.input.release(&thread.buffers);
     match then {
@@ -119,12 +125,19 @@ async fn answer(thread: &Thread, client: &mut Client, next: Next) -> Then {
         Next::Request(meta, head) => exchange::forward(thread, client, meta, head).await,
         Next::Redirected(meta, answer) => {
             thread.counts.answered(308, meta.started.elapsed());
+            if let Some(record) = &mut client.record {
+                record.redirected();
+            }
             client.write(thread, answer, !meta.goes_on_unread()).await
         }
         Next::Refused(refusal) => refuse(thread, client, &refusal).await,
         Next::Http2 => {
             thread.counts.failed(Failure::Refused);
             thread.complaints.client_spoke_http2();
+            not_understood(thread, client);
+            if let Some(record) = &mut client.record {
+                record.answered(400, "http2");
+            }
             let mut out = thread.buffers.output();
             http1::write_http2_refusal(&mut out, HTTP2_TEXT);
             client.write(thread, out, true).await
@@ -137,9 +150,19 @@ async fn answer(thread: &Thread, client: &mut Client, next: Next) -> Then {
                 Some(Cut::Room) => "gave-way",
                 _ => "head-timeout",
             };
+            not_understood(thread, client);
             client.answer(thread, 408, reason, true, false).await
         }
         Next::End | Next::Rest => Then::End,
+    }
+}
+
+/// Begins the record of a request that was not understood.
+fn not_understood(thread: &Thread, client: &mut Client) {
+    if let Some(access) = &thread.access {
+        let tls = client.transport.tls_version();
+        let input = client.input.filled();
+        client.record = Some(access.begin_refused(client.peer, tls, input));
     }
 }
 
@@ -147,6 +170,7 @@ async fn answer(thread: &Thread, client: &mut Client, next: Next) -> Then {
 async fn refuse(thread: &Thread, client: &mut Client, refusal: &Refusal) -> Then {
     thread.counts.failed(Failure::Refused);
     let Refusal { status, reason, .. } = *refusal;
+    not_understood(thread, client);
     if client.input.filled().first() == Some(&TLS_HANDSHAKE) {
         thread.complaints.client_spoke_tls();
     } else {
@@ -294,6 +318,10 @@ fn parse(
             .unwrap_or_default(),
         started: Instant::now(),
     };
+    client.record = thread.access.as_ref().map(|access| {
+        let tls = client.transport.tls_version();
+        access.begin(source, tls, client.transport.is_stream(), &request)
+    });
     let location = client
         .redirects
         .and_then(|port| redirect::location(&request, &ours, port));
@@ -316,6 +344,9 @@ fn parse(
                 drops_cookie: own_cookie(thread),
             };
             http1::write_request(&mut head, &request, &origin, &ours);
+            if let Some(record) = &mut client.record {
+                record.has_id(request.request_id(&origin));
+            }
         });
     }
     let length = request.head_len;

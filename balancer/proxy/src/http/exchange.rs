@@ -119,6 +119,9 @@ impl<'a> Exchange<'a> {
             ..
         } = self;
         past.tries += 1;
+        if let Some(record) = &mut client.record {
+            record.attempt(entered.endpoint().name());
+        }
         if may_need_proof(past, meta.is_idempotent) {
             let witness = &thread.upstreams.witness;
             witness.watch(thread.clock.now(), &mut upstream.link);
@@ -168,6 +171,9 @@ impl<'a> Exchange<'a> {
             End::BadBody { reason, headed } => {
                 self.thread.counts.failed(Failure::Refused);
                 if headed {
+                    if let Some(record) = &mut self.client.record {
+                        record.failed(Failure::ClientGone);
+                    }
                     return Some(Then::Reset);
                 }
                 let elapsed = self.meta.started.elapsed();
@@ -250,6 +256,7 @@ impl<'a> Exchange<'a> {
             early
         });
         let silence = tunnel::Silence::new(&client.deadline, &thread.config.limits);
+        let record = client.record.as_deref();
         let leaving = tunnel::Leaving {
             activity: &thread.activity,
             share: thread.random.borrow_mut().f64(),
@@ -261,6 +268,7 @@ impl<'a> Exchange<'a> {
             endpoint,
             &silence,
             &leaving,
+            record,
         )
         .await;
     }

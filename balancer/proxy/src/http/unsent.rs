@@ -34,11 +34,17 @@ impl Unsent<'_> {
         let written = poll_fn(|context| {
             let before = flow.pending();
             if let Poll::Ready(written) = flow.poll_write(&mut client.transport, is_last, context) {
+                if let Some(record) = &client.record {
+                    record.sent(flow.data_written());
+                }
                 return Poll::Ready(written.map_err(|_| Failure::ClientGone));
             }
             let now = thread.clock.now();
             if flow.pending() < before {
                 reader.moved(before - flow.pending(), now);
+                if let Some(record) = &client.record {
+                    record.sent(flow.data_written());
+                }
             }
             // If this is the client's last answer, nothing that it sends now will be used.
             // Many clients read only after they have sent everything.
@@ -73,6 +79,9 @@ impl Unsent<'_> {
         match written {
             Err(failure) => {
                 thread.counts.failed(failure);
+                if let Some(record) = &mut client.record {
+                    record.failed(failure);
+                }
                 Then::Reset
             }
             // The client may have sent something in the meantime, and closing immediately

@@ -28,6 +28,7 @@ impl Exchange<'_> {
             NoEndpoint::Suspect => (Failure::Suspect, 503, "path-ends-workers"),
             NoEndpoint::ClientGone => {
                 thread.counts.failed(Failure::ClientGone);
+                self.tell_failed(Failure::ClientGone);
                 return Then::End;
             }
         };
@@ -43,15 +44,20 @@ impl Exchange<'_> {
     }
 
     /// Sends an answer of the proxy itself, in the form that the client understands.
-    pub(super) async fn answer(&mut self, status: u16, reason: &str, close: bool) -> Then {
+    pub(super) async fn answer(&mut self, status: u16, reason: &'static str, close: bool) -> Then {
         let thread = self.thread;
         if !self.meta.is_grpc {
             let is_head = self.meta.is_head;
             let answer = self.client.answer(thread, status, reason, close, is_head);
             return answer.await;
         }
+        let status = GrpcStatus::of_http(status);
+        if let Some(record) = &mut self.client.record {
+            record.answered(200, reason);
+            record.grpc(Some(status));
+        }
         let mut out = thread.buffers.output();
-        http1::write_grpc_answer(&mut out, GrpcStatus::of_http(status), reason, close);
+        http1::write_grpc_answer(&mut out, status, reason, close);
         self.client.write(thread, out, close).await
     }
 
@@ -65,6 +71,7 @@ impl Exchange<'_> {
         elsewhere: Option<Elsewhere>,
     ) -> Then {
         if headed {
+            self.tell_failed(cause);
             if cause == Failure::Timeout {
                 self.client.transport.is_late();
             }
@@ -72,7 +79,10 @@ impl Exchange<'_> {
         }
         let thread = self.thread;
         let (status, reason) = match cause {
-            Failure::ClientGone => return Then::End,
+            Failure::ClientGone => {
+                self.tell_failed(cause);
+                return Then::End;
+            }
             Failure::ClientTimeout => (408, "body-timeout"),
             Failure::GaveWay => (408, "gave-way"),
             Failure::Timeout => (504, "upstream-timeout"),
@@ -90,10 +100,20 @@ impl Exchange<'_> {
         if elsewhere.is_none() {
             return self.answer(status, reason, true).await;
         }
+        if let Some(record) = &mut self.client.record {
+            record.answered(status, reason);
+        }
         let mut out = thread.buffers.output();
         let is_head = self.meta.is_head;
         http1::write_answer(&mut out, status, reason, None, elsewhere, true, is_head);
         self.client.write(thread, out, true).await
+    }
+
+    /// Tells the access log that the client gets no answer of the proxy after a failure.
+    pub(super) fn tell_failed(&mut self, cause: Failure) {
+        if let Some(record) = &mut self.client.record {
+            record.failed(cause);
+        }
     }
 
     /// Answers a request whose body is malformed.

@@ -28,6 +28,9 @@ impl Exchange<'_> {
         if !self.request.is_taken() {
             self.gather_short(most).await?;
         }
+        if let Some(record) = &self.client.record {
+            record.received(self.request.data());
+        }
         // The memory of the input is not needed while the request waits in the queue or for
         // a connection.
         self.client.input.release(&self.thread.buffers);
@@ -64,6 +67,7 @@ impl Exchange<'_> {
             match filled.await {
                 Ok(0) | Err(Gone::Closed) => {
                     thread.counts.failed(Failure::ClientGone);
+                    self.tell_failed(Failure::ClientGone);
                     return Err(Then::End);
                 }
                 Ok(read) => client.body.moved(read, thread.clock.now()),
