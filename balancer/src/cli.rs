@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use scaledapp_proxy::{Network, NetworkError, Sticky, StickyError};
 use scaledapp_runtime::cli::AdminArg;
 use scaledapp_tls::Pair;
-use scaledapp_units::duration;
+use scaledapp_units::{Size, SizeError, duration};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
@@ -197,6 +197,19 @@ pub(crate) struct Options {
     /// Most client connections of one address at once; more get 503. Many clients may share one address [default: no limit]
     #[arg(long, env = "SCALEDAPP_CONNECTIONS_PER_ADDRESS", value_name = "N")]
     pub(crate) connections_per_address: Option<NonZeroU32>,
+    /// Most requests per second of one address, or of one IPv6 network of 64 bits; more get 429. Many clients may share one address [default: no limit]
+    #[arg(
+        long,
+        env = "SCALEDAPP_REQUESTS_PER_SECOND_PER_ADDRESS",
+        value_name = "N"
+    )]
+    pub(crate) requests_per_second_per_address: Option<NonZeroU32>,
+    /// Requests that one address may send at once after a pause [default: twice --requests-per-second-per-address]
+    #[arg(long, env = "SCALEDAPP_REQUEST_BURST_PER_ADDRESS", value_name = "N")]
+    pub(crate) request_burst_per_address: Option<NonZeroU32>,
+    /// Largest body of a request, in bytes or such as 10Mi; a larger one gets 413 [default: no limit]
+    #[arg(long, env = "SCALEDAPP_BODY_SIZE", value_name = "SIZE")]
+    pub(crate) body_size: Option<BodySize>,
     /// Most requests that may wait for a server at once; more get 503 [default: 1024]
     #[arg(long, env = "SCALEDAPP_WAITING", value_name = "N")]
     pub(crate) waiting: Option<u32>,
@@ -365,6 +378,18 @@ impl FromStr for Trusted {
     }
 }
 
+/// `--body-size`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BodySize(pub(crate) u64);
+
+impl FromStr for BodySize {
+    type Err = SizeError;
+
+    fn from_str(text: &str) -> Result<Self, SizeError> {
+        text.parse::<Size>().map(|size| Self(size.0))
+    }
+}
+
 /// A duration with its unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Time(pub(crate) Duration);
@@ -387,6 +412,7 @@ macro_rules! deserialize_from_text {
     };
 }
 deserialize_from_text!(
+    BodySize,
     CertificateFiles,
     ServiceName,
     StickyArg,

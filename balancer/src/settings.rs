@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use scaledapp_proxy::{
-    AccessFormat, AccessLog, Algorithm, Config, HeadLimitError, Limits, Network, UpstreamProtocol,
+    AccessFormat, AccessLog, Algorithm, Config, HeadLimitError, Limits, Network, RequestRate,
+    UpstreamProtocol,
 };
 use scaledapp_tls::Pair;
 
@@ -107,6 +108,10 @@ pub(crate) enum UsageError {
     SameAddress(SocketAddr),
     #[error("--{0} is of no use without the log: give --access-log json or combined")]
     NoAccessLog(&'static str),
+    #[error(
+        "--request-burst-per-address is of no use without a rate: give --requests-per-second-per-address N"
+    )]
+    NoRate,
     #[error("--access-log-sample {0} is out of range: give 1 to 100 percent")]
     Sample(u8),
     #[error(transparent)]
@@ -231,6 +236,9 @@ fn merge(flags: Options, file: Options) -> Options {
         drain_timeout,
         connections,
         connections_per_address,
+        requests_per_second_per_address,
+        request_burst_per_address,
+        body_size,
         waiting,
         waiting_time,
         head_time,
@@ -327,6 +335,20 @@ fn algorithm(arg: AlgorithmArg) -> Algorithm {
     }
 }
 
+/// How many requests an address may send; `None`: any number.
+fn request_rate(options: &Options) -> Result<Option<RequestRate>, UsageError> {
+    let burst = options.request_burst_per_address;
+    match options.requests_per_second_per_address {
+        None if burst.is_some() => Err(UsageError::NoRate),
+        None => Ok(None),
+        Some(per_second) => {
+            let twice = per_second.saturating_add(per_second.get());
+            let burst = burst.unwrap_or(twice);
+            Ok(Some(RequestRate { per_second, burst }))
+        }
+    }
+}
+
 fn limits(options: &Options) -> Result<Limits, UsageError> {
     let default = Config::balancer()
         .limits
@@ -340,6 +362,8 @@ fn limits(options: &Options) -> Result<Limits, UsageError> {
     Ok(Limits {
         connections: number(options.connections, default.connections),
         connections_per_address: options.connections_per_address,
+        request_rate: request_rate(options)?,
+        body_bytes: options.body_size.map(|size| size.0),
         waiting: options.waiting.unwrap_or(default.waiting),
         // Zero is allowed: requests without a server get 503 immediately.
         waiting_time: options

@@ -129,7 +129,8 @@ mod tests {
     use super::*;
 
     fn rate(per_second: u32, burst: u32) -> RequestRate {
-        let [per_second, burst] = [per_second, burst].map(|number| NonZeroU32::new(number).unwrap());
+        let [per_second, burst] =
+            [per_second, burst].map(|number| NonZeroU32::new(number).unwrap());
         RequestRate { per_second, burst }
     }
 

@@ -27,6 +27,7 @@ use crate::memory::{Memory, MemoryShare};
 use crate::metrics::{Counts, Metrics};
 use crate::occupancy::Occupancy;
 use crate::pool::Pool;
+use crate::rate::Rates;
 use crate::site::Site;
 use crate::suspects::Suspects;
 use crate::turns::Turns;
@@ -47,6 +48,7 @@ pub(crate) struct Common {
     pub(crate) upstreams: SharedUpstreams,
     connection_limit: Arc<ConnectionLimit>,
     memory: Arc<Memory>,
+    rates: Option<Arc<Rates>>,
 }
 
 impl Common {
@@ -84,6 +86,7 @@ impl Common {
             },
             connection_limit: Arc::new(ConnectionLimit::new(limits.connections, of_address)),
             memory: Arc::new(memory),
+            rates: limits.request_rate.map(|rate| Arc::new(Rates::new(rate))),
             config,
         }
     }
@@ -106,6 +109,10 @@ pub(crate) struct Thread {
     pub(crate) memory: MemoryShare,
     pub(crate) complaints: Complaints,
     pub(crate) turns: Turns,
+    /// `None`: the requests of an address are not limited.
+    pub(crate) rates: Option<Arc<Rates>>,
+    /// Whether a request can exceed a limit before an endpoint is chosen.
+    pub(crate) limits_requests: bool,
     /// `None`: no request is logged.
     pub(crate) access: Option<Rc<Access>>,
 }
@@ -126,6 +133,8 @@ impl Thread {
         let limits = &config.limits;
         let access = config.access_log.zip(site.access_sink);
         Self {
+            limits_requests: common.rates.is_some() || limits.body_bytes.is_some(),
+            rates: common.rates,
             access: access.map(|(settings, sink)| Rc::new(Access::new(settings, sink))),
             callers: KnownCallers::new(callers, &config),
             upstreams: Upstreams::new(

@@ -10,8 +10,10 @@
     reason = "all of this target is test code, helpers included"
 )]
 
+mod access_log;
 #[path = "../../src/authority.rs"]
 mod authority;
+mod client_limits;
 mod conformance;
 mod discovery;
 mod doors;

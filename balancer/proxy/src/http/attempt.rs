@@ -20,6 +20,7 @@ use self::state::State;
 pub(crate) use self::state::{Answered, Attempt, BrokenOff, End};
 use super::body::GATHER_BYTES;
 use super::client::LOOK_INTERVAL;
+use super::exchange::BODY_TOO_LARGE;
 use super::unsent::Unsent;
 use super::upstream::Upstream;
 use crate::metrics::Failure;
@@ -268,10 +269,23 @@ impl<'t> Attempt<'_, 't> {
             match self.request.take(&mut self.client.input) {
                 Err(Malformed { reason }) => {
                     let headed = self.is_headed();
-                    return Poll::Ready(End::BadBody { reason, headed });
+                    return Poll::Ready(End::BadBody {
+                        status: 400,
+                        reason,
+                        headed,
+                    });
                 }
                 Ok(0) => {}
                 Ok(_) => {
+                    let most = self.thread.config.limits.body_bytes;
+                    if most.is_some_and(|most| self.request.data() > most) {
+                        let headed = self.is_headed();
+                        return Poll::Ready(End::BadBody {
+                            status: 413,
+                            reason: BODY_TOO_LARGE,
+                            headed,
+                        });
+                    }
                     if let Some(record) = &self.client.record {
                         record.received(self.request.data());
                     }

@@ -60,6 +60,37 @@ pub(crate) struct Client {
     pub(super) record: Option<Box<Record>>,
 }
 
+/// An answer of the proxy itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OwnAnswer {
+    pub(super) status: u16,
+    pub(super) reason: &'static str,
+    /// After how many seconds the client may try again.
+    pub(super) retry_after: Option<u32>,
+    /// The connection ends with it.
+    pub(super) close: bool,
+    /// It answers a `HEAD` request.
+    pub(super) is_head: bool,
+}
+
+impl OwnAnswer {
+    /// The last answer of a connection whose request is not known.
+    pub(super) fn last(status: u16, reason: &'static str) -> Self {
+        Self {
+            status,
+            reason,
+            retry_after: retry_after(status),
+            close: true,
+            is_head: false,
+        }
+    }
+}
+
+/// A client that should try again later should not do so immediately.
+pub(super) fn retry_after(status: u16) -> Option<u32> {
+    (status == 503).then_some(1)
+}
+
 /// Why a client sends nothing more.
 pub(super) enum Gone {
     Closed,
@@ -212,23 +243,21 @@ impl Client {
         }
     }
 
-    /// Sends an answer of the proxy itself; `close` ends the connection with it.
-    pub(super) async fn answer(
-        &mut self,
-        thread: &Thread,
-        status: u16,
-        reason: &'static str,
-        close: bool,
-        is_head: bool,
-    ) -> Then {
+    /// Sends an answer of the proxy itself.
+    pub(super) async fn answer(&mut self, thread: &Thread, answer: OwnAnswer) -> Then {
+        let OwnAnswer {
+            status,
+            reason,
+            retry_after,
+            close,
+            is_head,
+        } = answer;
         if let Some(record) = &mut self.record {
             record.answered(status, reason);
             let length = reason.len() as u64 + 1;
             record.sent(if is_head { 0 } else { length });
         }
         let mut out = thread.buffers.output();
-        // A client that should try again later should not do so immediately.
-        let retry_after = (status == 503).then_some(1);
         http1::write_answer(&mut out, status, reason, retry_after, None, close, is_head);
         self.write(thread, out, close).await
     }

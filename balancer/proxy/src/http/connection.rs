@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use scaledapp_http1::{self as http1, Origin, Refusal, Trust};
 
-use super::client::{Client, Gone};
+use super::client::{Client, Gone, OwnAnswer};
 use super::exchange;
 use super::handshake;
 use super::linger::Linger;
@@ -151,7 +151,7 @@ async fn answer(thread: &Thread, client: &mut Client, next: Next) -> Then {
                 _ => "head-timeout",
             };
             not_understood(thread, client);
-            client.answer(thread, 408, reason, true, false).await
+            client.answer(thread, OwnAnswer::last(408, reason)).await
         }
         Next::End | Next::Rest => Then::End,
     }
@@ -178,7 +178,7 @@ async fn refuse(thread: &Thread, client: &mut Client, refusal: &Refusal) -> Then
             .complaints
             .request_is_refused(status, reason, refusal.rule());
     }
-    client.answer(thread, status, reason, true, false).await
+    client.answer(thread, OwnAnswer::last(status, reason)).await
 }
 
 /// Reads the next head; its first byte must come within `timeout`.

@@ -8,6 +8,7 @@ mod admission;
 mod answers;
 mod broken;
 mod gather;
+mod limited;
 mod outcome;
 mod reach;
 mod search;
@@ -17,6 +18,7 @@ use scaledapp_http1 as http1;
 use scaledapp_select::{Outcome, may_need_proof};
 use tokio::sync::SemaphorePermit;
 
+pub(crate) use self::limited::BODY_TOO_LARGE;
 use self::outcome::note;
 use self::reach::{keep, reach};
 use self::search::{NoEndpoint, choose};
@@ -42,6 +44,12 @@ pub(super) async fn forward(
 ) -> Then {
     thread.upstreams.budget.borrow_mut().deposit();
     let mut exchange = Exchange::new(thread, client, meta, head);
+    if thread.limits_requests
+        && let Some(then) = Box::pin(exchange.limited()).await
+    {
+        thread.buffers.put_output(exchange.request.into_out());
+        return then;
+    }
     let (then, unsent) = match exchange.gather().await {
         Ok(()) => exchange.walk().await,
         Err(then) => (then, None),
@@ -168,7 +176,11 @@ impl<'a> Exchange<'a> {
                 let is_cut = self.client.deadline.cut().is_some();
                 Some(if is_cut { Then::Reset } else { Then::End })
             }
-            End::BadBody { reason, headed } => {
+            End::BadBody {
+                status,
+                reason,
+                headed,
+            } => {
                 self.thread.counts.failed(Failure::Refused);
                 if headed {
                     if let Some(record) = &mut self.client.record {
@@ -177,8 +189,8 @@ impl<'a> Exchange<'a> {
                     return Some(Then::Reset);
                 }
                 let elapsed = self.meta.started.elapsed();
-                self.thread.counts.answered(400, elapsed);
-                Some(self.answer(400, reason, true).await)
+                self.thread.counts.answered(status, elapsed);
+                Some(self.answer(status, reason, true).await)
             }
             // A failure is rare, so its future is not part of the future of each request either.
             End::Failed(broken) => Box::pin(self.broke_off(broken, upstream, endpoint)).await,

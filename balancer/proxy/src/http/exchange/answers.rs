@@ -8,6 +8,7 @@ use scaledapp_http1::{self as http1, Elsewhere, GrpcStatus, Malformed, Version};
 use super::search::NoEndpoint;
 use super::state::Exchange;
 use crate::endpoint::Endpoint;
+use crate::http::client::{OwnAnswer, retry_after};
 use crate::http::request::Then;
 use crate::metrics::Failure;
 
@@ -45,11 +46,28 @@ impl Exchange<'_> {
 
     /// Sends an answer of the proxy itself, in the form that the client understands.
     pub(super) async fn answer(&mut self, status: u16, reason: &'static str, close: bool) -> Then {
+        let retry_after = retry_after(status);
+        self.answer_later(status, reason, retry_after, close).await
+    }
+
+    /// As [`Self::answer`], with the time in seconds after which the client may try again.
+    pub(super) async fn answer_later(
+        &mut self,
+        status: u16,
+        reason: &'static str,
+        retry_after: Option<u32>,
+        close: bool,
+    ) -> Then {
         let thread = self.thread;
         if !self.meta.is_grpc {
-            let is_head = self.meta.is_head;
-            let answer = self.client.answer(thread, status, reason, close, is_head);
-            return answer.await;
+            let answer = OwnAnswer {
+                status,
+                reason,
+                retry_after,
+                close,
+                is_head: self.meta.is_head,
+            };
+            return self.client.answer(thread, answer).await;
         }
         let status = GrpcStatus::of_http(status);
         if let Some(record) = &mut self.client.record {

@@ -25,6 +25,9 @@ impl Exchange<'_> {
         if let Err(malformed) = self.request.take(&mut self.client.input) {
             return Err(self.refuse_body(malformed).await);
         }
+        if self.exceeds_body() {
+            return Err(self.body_is_too_large().await);
+        }
         if !self.request.is_taken() {
             self.gather_short(most).await?;
         }
@@ -80,6 +83,9 @@ impl Exchange<'_> {
             }
             if let Err(malformed) = self.request.take(&mut self.client.input) {
                 return Err(self.refuse_body(malformed).await);
+            }
+            if self.exceeds_body() {
+                return Err(self.body_is_too_large().await);
             }
         }
         Ok(())
