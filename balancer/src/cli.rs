@@ -176,6 +176,9 @@ pub(crate) struct Options {
         default_missing_value = "true"
     )]
     pub(crate) access_log_query: Option<bool>,
+    /// Directory of pages for the balancer's own answers, such as 503.html or 5xx.json, read again within a second of a change [default: one word as text]
+    #[arg(long, env = "SCALEDAPP_ERROR_PAGES", value_name = "DIR")]
+    pub(crate) error_pages: Option<PathBuf>,
     /// Which server gets a request [default: least-request]
     #[arg(long, env = "SCALEDAPP_ALGORITHM")]
     pub(crate) algorithm: Option<AlgorithmArg>,

@@ -9,6 +9,7 @@ mod discovery;
 mod fleet;
 mod listener;
 mod metrics;
+mod pages;
 mod peers;
 mod report;
 mod run;

@@ -25,6 +25,7 @@ use crate::discovery::{Backend, Discovery, Listing};
 use crate::fleet::Fleet;
 use crate::listener;
 use crate::metrics::{self, Metrics, PREFIX};
+use crate::pages;
 use crate::peers::watch::Watches;
 use crate::report::Report;
 use crate::settings::{Drain, Settings, Tls};
@@ -132,7 +133,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         listeners,
         &balancer.table,
         &mut registry,
-        site(stdout.as_ref()),
+        site(stdout.as_ref(), settings.error_pages),
     )?;
     metrics.register(&mut registry, balancer.table.subscribe());
     if let Some(stdout) = &stdout {
@@ -172,9 +173,10 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
 }
 
 /// What the proxy gets besides settings and endpoints.
-fn site(stdout: Option<&Arc<Stdout>>) -> Site {
+fn site(stdout: Option<&Arc<Stdout>>, error_pages: Option<PathBuf>) -> Site {
     Site {
         access_sink: stdout.map(|stdout| Arc::clone(stdout) as Arc<dyn AccessSink>),
+        pages: error_pages.map(pages::follow),
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) forwarded_from: Vec<Network>,
     /// The file with the token that is sent to supervisors.
     pub(crate) trust_token_file: Option<PathBuf>,
+    /// The directory of error pages.
+    pub(crate) error_pages: Option<PathBuf>,
 }
 
 /// What is encrypted, and how.
@@ -175,6 +177,7 @@ impl Settings {
             },
             forwarded_from: options.forwarded_from.iter().map(|one| one.0).collect(),
             trust_token_file: options.trust_token_file,
+            error_pages: options.error_pages,
             endpoints_file: options.endpoints_file,
             endpoints_service: options.endpoints_service,
         })
@@ -229,6 +232,7 @@ fn merge(flags: Options, file: Options) -> Options {
         access_log,
         access_log_sample,
         access_log_query,
+        error_pages,
         algorithm,
         threads,
         drain_min,

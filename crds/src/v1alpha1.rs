@@ -13,11 +13,13 @@ use serde::{Deserialize, Serialize};
 use crate::{Duration, Quantity};
 
 mod access_log;
+mod error_pages;
 mod limits;
 mod stickiness;
 mod variables;
 
 pub use access_log::{AccessLog, AccessLogFormat};
+pub use error_pages::ErrorPages;
 pub use limits::BalancerLimits;
 pub use stickiness::Stickiness;
 pub use variables::{EnvFrom, EnvVar, FieldRef, KeyRef, ObjectRef, ValueFrom};
@@ -447,6 +449,9 @@ pub struct Balancers {
     /// A line for each finished request; none by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_log: Option<AccessLog>,
+    /// Pages for the balancers' own answers; one word as text by default. Only in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_pages: Option<ErrorPages>,
     /// Resource requests and limits of a balancer's pod, in place of the operator's
     /// default; {} requests nothing. Only in a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]

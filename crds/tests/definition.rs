@@ -191,7 +191,7 @@ const GOOD: &[&str] = &[
     "{image: i, command: [a], workers: {readiness: {waitReady: true}, shutdownMessage: true, incrementEnv: DEBUG_PORT}}",
     "{image: i, command: [a], workers: {perCore: 2, readiness: {path: /healthz, timeout: 30s}, drainTimeout: 1h, stopSignal: sigint}}",
     "{image: i, command: [a], workers: {stopGrace: 90s}, balancers: {timeouts: {head: 5s, body: 1h, answer: 10m, stall: 20m, stream: 6h, upgrade: 12h, idle: 30s, halfClose: 0s}, limits: {connections: 4000, connectionsPerAddress: 100, requestsPerSecondPerAddress: 50, requestBurstPerAddress: 200, bodySize: 10Mi, bodyRate: 0, headBytes: 131072, headFields: 200}, accessLog: {format: Combined, sample: 5, query: false}}}",
-    "{image: i, command: [a], balancers: {limits: {bodySize: '1000000'}, accessLog: {}}}",
+    "{image: i, command: [a], balancers: {limits: {bodySize: '1000000'}, accessLog: {}, errorPages: {configMapName: hello-pages.v2}}}",
     "{image: i, command: [a], balancers: {replicas: 8, exposure: LoadBalancer}, dns: {hostname: hello.apps.example.com, ttl: 24h}}",
     "{image: i, command: [a], balancers: {forwardedFrom: [10.0.0.0/8, 192.0.2.7, 'fd00::/8', '::1', '::ffff:10.0.0.0/104', 0.0.0.0/0, '2001:db8::1/128']}}",
     "{image: i, command: [a], port: 8000, env: [{name: PORT, value: '8000'}, {name: S, valueFrom: {secretKeyRef: {name: s, key: k}}}], envFrom: [{configMapRef: {name: c}}]}",
@@ -244,6 +244,10 @@ const BAD: &[(&str, &str)] = &[
     (
         "{image: i, command: [a], balancers: {accessLog: {sample: 0}}}",
         "is no percentage: give 1 to 100, or leave accessLog out to log nothing",
+    ),
+    (
+        "{image: i, command: [a], balancers: {errorPages: {configMapName: Hello}}}",
+        "cannot be the name of a ConfigMap: use a-z, 0-9, - and ., such as hello-pages",
     ),
     (
         "{image: i, command: [a], balancers: {limits: {headBytes: 100}}}",

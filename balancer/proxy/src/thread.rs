@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use scaledapp_http1::{Fields, Trust};
 use scaledapp_select::{Budget, Queue};
+use tokio::sync::watch;
 
 use crate::access::Access;
 use crate::activity::Activity;
@@ -26,6 +27,7 @@ use crate::endpoint::Table;
 use crate::memory::{Memory, MemoryShare};
 use crate::metrics::{Counts, Metrics};
 use crate::occupancy::Occupancy;
+use crate::pages::Pages;
 use crate::pool::Pool;
 use crate::rate::Rates;
 use crate::site::Site;
@@ -113,6 +115,8 @@ pub(crate) struct Thread {
     pub(crate) rates: Option<Arc<Rates>>,
     /// Whether a request can exceed a limit before an endpoint is chosen.
     pub(crate) limits_requests: bool,
+    /// Pages for the proxy's own answers; `None`: it sends a word as text.
+    pub(crate) pages: Option<watch::Receiver<Arc<Pages>>>,
     /// `None`: no request is logged.
     pub(crate) access: Option<Rc<Access>>,
 }
@@ -135,6 +139,7 @@ impl Thread {
         Self {
             limits_requests: common.rates.is_some() || limits.body_bytes.is_some(),
             rates: common.rates,
+            pages: site.pages,
             access: access.map(|(settings, sink)| Rc::new(Access::new(settings, sink))),
             callers: KnownCallers::new(callers, &config),
             upstreams: Upstreams::new(

@@ -17,6 +17,7 @@ mod client_limits;
 mod conformance;
 mod discovery;
 mod doors;
+mod error_pages;
 mod forwarding;
 mod grpc;
 mod http2;

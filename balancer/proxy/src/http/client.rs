@@ -25,6 +25,7 @@ use super::request::Then;
 use crate::access::Record;
 use crate::buffer::Buffer;
 use crate::clock::Deadline;
+use crate::pages::Accepted;
 use crate::thread::Thread;
 use crate::transport::Transport;
 
@@ -55,6 +56,8 @@ pub(crate) struct Client {
     resets: bool,
     /// Its requests are redirected to `https` at this port.
     pub(crate) redirects: Option<u16>,
+    /// The forms of pages that it has accepted with its last request.
+    pub(super) accepted: Accepted,
     /// What the access log will say about the request that is carried out; `None` if requests
     /// are not logged.
     pub(super) record: Option<Box<Record>>,
@@ -118,6 +121,7 @@ impl Client {
             body: Allowance::to_send(&thread.config.limits),
             resets: false,
             redirects: None,
+            accepted: Accepted::default(),
             record: None,
         }
     }
@@ -252,13 +256,26 @@ impl Client {
             close,
             is_head,
         } = answer;
+        let pages = thread.pages.as_ref();
+        let page = pages.and_then(|pages| pages.borrow().find(status, self.accepted));
         if let Some(record) = &mut self.record {
             record.answered(status, reason);
-            let length = reason.len() as u64 + 1;
-            record.sent(if is_head { 0 } else { length });
+            let length = page
+                .as_ref()
+                .map_or(reason.len() + 1, |page| page.body.len());
+            record.sent(if is_head { 0 } else { length as u64 });
         }
         let mut out = thread.buffers.output();
-        http1::write_answer(&mut out, status, reason, retry_after, None, close, is_head);
+        if let Some(page) = &page {
+            let page = http1::Page {
+                content_type: page.content_type,
+                body: &page.body,
+                reason,
+            };
+            http1::write_page(&mut out, status, page, retry_after, close, is_head);
+        } else {
+            http1::write_answer(&mut out, status, reason, retry_after, None, close, is_head);
+        }
         self.write(thread, out, close).await
     }
 

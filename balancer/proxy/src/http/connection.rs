@@ -18,6 +18,7 @@ use super::request::{RequestMeta, Then};
 use crate::clock::Cut;
 use crate::config::{Role, UpstreamProtocol};
 use crate::metrics::Failure;
+use crate::pages::Accepted;
 use crate::sticky::Returning;
 use crate::thread::Thread;
 
@@ -159,6 +160,8 @@ async fn answer(thread: &Thread, client: &mut Client, next: Next) -> Then {
 
 /// Begins the record of a request that was not understood.
 fn not_understood(thread: &Thread, client: &mut Client) {
+    // What the request before it has accepted does not count.
+    client.accepted = Accepted::default();
     if let Some(access) = &thread.access {
         let tls = client.transport.tls_version();
         let input = client.input.filled();
@@ -318,6 +321,9 @@ fn parse(
             .unwrap_or_default(),
         started: Instant::now(),
     };
+    if thread.pages.is_some() {
+        client.accepted = accepted(&request);
+    }
     client.record = thread.access.as_ref().map(|access| {
         let tls = client.transport.tls_version();
         access.begin(source, tls, client.transport.is_stream(), &request)
@@ -365,6 +371,13 @@ fn parse(
 fn own_cookie(thread: &Thread) -> Option<&'static str> {
     let is_last = thread.config.role == Role::Dispatcher;
     thread.config.sticky?.cookie().filter(|_| is_last)
+}
+
+/// The forms of pages that the sender of a request accepts.
+fn accepted(request: &http1::Request<'_>) -> Accepted {
+    let fields = request.fields();
+    let fields = fields.filter(|(name, _)| name.eq_ignore_ascii_case(b"accept"));
+    Accepted::of(fields.map(|(_, value)| value))
 }
 
 fn is_websocket(request: &http1::Request<'_>) -> bool {

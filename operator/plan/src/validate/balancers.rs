@@ -26,6 +26,11 @@ const MAX_HEAD_FIELDS: u32 = 100_000;
 /// Two years. Browsers' preload lists require at least one year.
 const MAX_HSTS: Duration = Duration::from_hours(17_520);
 
+/// Whether a Secret or ConfigMap may have this name.
+fn is_object_name(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
 impl Check {
     fn times(&mut self, timeouts: &v1alpha1::Timeouts) -> Times {
         let mut time = |name: &str, time: Option<scaledapp_crds::Duration>, least: Duration| {
@@ -267,9 +272,19 @@ impl Check {
         }
     }
 
+    pub(super) fn error_pages(&mut self, pages: &v1alpha1::ErrorPages) -> String {
+        let name = &pages.config_map_name;
+        if !is_object_name(name) {
+            self.violation(
+                "spec.balancers.errorPages.configMapName",
+                "cannot be the name of a ConfigMap: use a-z, 0-9, - and ., such as hello-pages",
+            );
+        }
+        name.clone()
+    }
+
     fn secret(&mut self, path: &str, name: &str) {
-        let is_valid = name.len() <= 253 && name.split('.').all(is_label);
-        if !is_valid {
+        if !is_object_name(name) {
             self.violation(
                 path,
                 format!("{name:?} cannot be the name of a Secret: use a-z, 0-9, - and ., such as hello-tls"),
