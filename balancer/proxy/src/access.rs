@@ -7,6 +7,7 @@
 
 mod entry;
 mod format;
+mod settings;
 mod time;
 
 use std::cell::{Cell, RefCell};
@@ -19,28 +20,8 @@ use std::time::{Instant, SystemTime};
 use scaledapp_http1::{GrpcStatus, Request, Version};
 
 use self::entry::{Entry, Kept, trace_id};
+pub use self::settings::{AccessFormat, AccessLog};
 use crate::metrics::Failure;
-
-/// How lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AccessFormat {
-    /// One JSON object per line.
-    Json,
-    /// The combined format of nginx and of Apache's httpd.
-    Combined,
-}
-
-/// Which requests are logged, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AccessLog {
-    /// How lines are written.
-    pub format: AccessFormat,
-    /// How many percent of the requests are logged, from 1 to 100. Requests that have failed for
-    /// a reason that is not their client's (5xx) are always logged.
-    pub percent: u8,
-    /// Whether query strings are logged.
-    pub has_query: bool,
-}
 
 /// Where lines go.
 pub trait AccessSink: fmt::Debug + Send + Sync {
@@ -181,6 +162,9 @@ impl Record {
     /// The request is sent to an endpoint.
     pub(crate) fn attempt(&mut self, endpoint: &str) {
         self.entry.attempts += 1;
+        // The head of an earlier attempt was held back and not sent.
+        self.entry.status = 0;
+        self.entry.grpc_status = None;
         self.entry.upstream_head = None;
         self.entry.texts.put(Kept::Endpoint, endpoint.as_bytes());
         self.attempted = Some(Instant::now());

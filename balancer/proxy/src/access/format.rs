@@ -7,8 +7,8 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use super::AccessFormat;
 use super::entry::{Entry, Kept};
+use super::settings::AccessFormat;
 use super::time::Calendar;
 
 /// Appends `entry` as a line, with its line feed. `now` is the time in the line.

@@ -20,7 +20,7 @@ use self::state::State;
 pub(crate) use self::state::{Answered, Attempt, BrokenOff, End};
 use super::body::GATHER_BYTES;
 use super::client::LOOK_INTERVAL;
-use super::exchange::BODY_TOO_LARGE;
+use super::request::BODY_TOO_LARGE;
 use super::unsent::Unsent;
 use super::upstream::Upstream;
 use crate::metrics::Failure;

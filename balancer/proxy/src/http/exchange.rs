@@ -18,7 +18,6 @@ use scaledapp_http1 as http1;
 use scaledapp_select::{Outcome, may_need_proof};
 use tokio::sync::SemaphorePermit;
 
-pub(crate) use self::limited::BODY_TOO_LARGE;
 use self::outcome::note;
 use self::reach::{keep, reach};
 use self::search::{NoEndpoint, choose};

@@ -6,11 +6,8 @@ use scaledapp_http1::Framing;
 
 use super::state::Exchange;
 use crate::clock;
-use crate::http::request::Then;
+use crate::http::request::{BODY_TOO_LARGE, Then};
 use crate::metrics::Failure;
-
-/// The reason of a 413.
-pub(crate) const BODY_TOO_LARGE: &str = "body-too-large";
 
 impl Exchange<'_> {
     /// Answers a request that exceeds a limit, before any of its body is read. `None`: the request
