@@ -125,12 +125,10 @@ impl Pages {
         let of_form =
             |form| page(form, For::Status(status)).or_else(|| page(form, For::Class(status / 100)));
         let found = Form::ALL.into_iter().filter_map(|form| {
-            let quality = accepted.0[form as usize];
-            of_form(form)
-                .filter(|_| quality > 0)
-                .map(|page| (page, quality))
+            let rank = accepted.0[form as usize];
+            of_form(form).filter(|_| rank > 0).map(|page| (page, rank))
         });
-        // The first of several with the same quality.
+        // The first of several with the same rank.
         let (page, _) = found.reduce(|best, next| if next.1 > best.1 { next } else { best })?;
         Some(Found {
             content_type: page.form.content_type(),
@@ -160,15 +158,16 @@ fn parse(name: &str) -> Option<(For, Form)> {
     Some((is_for, form))
 }
 
-/// How much a client likes each form: the quality in thousandths, 0 if it does not accept the form
-/// (RFC 9110 section 12.5.1).
+/// How much a client likes each form; 0 if it does not accept the form. The quality comes first (RFC
+/// 9110 section 12.5.1). Of several with the same quality, the client gets the one that it names
+/// itself rather than by `*/*`: common libraries send `application/json, text/plain, */*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Accepted([u16; Form::ALL.len()]);
 
 impl Default for Accepted {
     /// A client that has said nothing accepts everything.
     fn default() -> Self {
-        Self([1000; Form::ALL.len()])
+        Self([rank(1000, 0); Form::ALL.len()])
     }
 }
 
@@ -198,7 +197,16 @@ impl Accepted {
         if is_empty {
             return Self::default();
         }
-        Self(found.map(|form| form.map_or(0, |(_, quality)| quality)))
+        Self(found.map(|form| form.map_or(0, |(precision, quality)| rank(quality, precision))))
+    }
+}
+
+/// One number for a quality in thousandths and a precision from 0 to 2.
+fn rank(quality: u16, precision: u8) -> u16 {
+    if quality == 0 {
+        0
+    } else {
+        quality * 4 + u16::from(precision)
     }
 }
 
@@ -274,7 +282,7 @@ mod tests {
         }
         let accepted =
             Accepted::of([b"text/html".as_slice(), b"application/json;q=0.1"].into_iter());
-        assert_eq!(accepted.0, [1000, 100, 0]);
+        assert_eq!(accepted.0, [4002, 402, 0]);
         assert_eq!(Accepted::of(std::iter::empty()), Accepted::default());
     }
 

@@ -41,7 +41,6 @@ pub(super) async fn forward(
     meta: RequestMeta,
     head: Vec<u8>,
 ) -> Then {
-    thread.upstreams.budget.borrow_mut().deposit();
     let mut exchange = Exchange::new(thread, client, meta, head);
     if thread.limits_requests
         && let Some(then) = Box::pin(exchange.limited()).await
@@ -49,6 +48,7 @@ pub(super) async fn forward(
         thread.buffers.put_output(exchange.request.into_out());
         return then;
     }
+    thread.upstreams.budget.borrow_mut().deposit();
     let (then, unsent) = match exchange.gather().await {
         Ok(()) => exchange.walk().await,
         Err(then) => (then, None),
