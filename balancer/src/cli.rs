@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use scaledapp_proxy::{Network, NetworkError, Sticky, StickyError};
 use scaledapp_runtime::cli::AdminArg;
 use scaledapp_tls::Pair;
-use scaledapp_units::duration;
+use scaledapp_units::{Size, SizeError, duration};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
@@ -161,6 +161,24 @@ pub(crate) struct Options {
     /// File whose first line is the token that identifies this balancer to pods whose supervisor runs with --trust behind
     #[arg(long, env = "SCALEDAPP_TRUST_TOKEN_FILE", value_name = "FILE")]
     pub(crate) trust_token_file: Option<PathBuf>,
+    /// Write a line on stdout for each finished request [default: none]
+    #[arg(long, env = "SCALEDAPP_ACCESS_LOG", value_name = "FORMAT")]
+    pub(crate) access_log: Option<AccessLogArg>,
+    /// How many percent of the requests --access-log shows; those that fail (5xx) are always shown [default: 100]
+    #[arg(long, env = "SCALEDAPP_ACCESS_LOG_SAMPLE", value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) access_log_sample: Option<u8>,
+    /// Whether --access-log shows query strings [default: true]
+    #[arg(
+        long,
+        env = "SCALEDAPP_ACCESS_LOG_QUERY",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub(crate) access_log_query: Option<bool>,
+    /// Directory of pages for the balancer's own answers, such as 503.html or 5xx.json, read again within a second of a change [default: one word as text]
+    #[arg(long, env = "SCALEDAPP_ERROR_PAGES", value_name = "DIR")]
+    pub(crate) error_pages: Option<PathBuf>,
     /// Which server gets a request [default: least-request]
     #[arg(long, env = "SCALEDAPP_ALGORITHM")]
     pub(crate) algorithm: Option<AlgorithmArg>,
@@ -182,6 +200,19 @@ pub(crate) struct Options {
     /// Most client connections of one address at once; more get 503. Many clients may share one address [default: no limit]
     #[arg(long, env = "SCALEDAPP_CONNECTIONS_PER_ADDRESS", value_name = "N")]
     pub(crate) connections_per_address: Option<NonZeroU32>,
+    /// Most requests per second of one address, or of one IPv6 network of 64 bits; more get 429. Many clients may share one address [default: no limit]
+    #[arg(
+        long,
+        env = "SCALEDAPP_REQUESTS_PER_SECOND_PER_ADDRESS",
+        value_name = "N"
+    )]
+    pub(crate) requests_per_second_per_address: Option<NonZeroU32>,
+    /// Requests that one address may send at once after a pause [default: twice --requests-per-second-per-address]
+    #[arg(long, env = "SCALEDAPP_REQUEST_BURST_PER_ADDRESS", value_name = "N")]
+    pub(crate) request_burst_per_address: Option<NonZeroU32>,
+    /// Largest body of a request, in bytes or such as 10Mi; a larger one gets 413 [default: no limit]
+    #[arg(long, env = "SCALEDAPP_BODY_SIZE", value_name = "SIZE")]
+    pub(crate) body_size: Option<BodySize>,
     /// Most requests that may wait for a server at once; more get 503 [default: 1024]
     #[arg(long, env = "SCALEDAPP_WAITING", value_name = "N")]
     pub(crate) waiting: Option<u32>,
@@ -264,6 +295,16 @@ pub(crate) enum AlgorithmArg {
     Hash,
 }
 
+/// `--access-log`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AccessLogArg {
+    /// One JSON object per line
+    Json,
+    /// The combined format of nginx
+    Combined,
+}
+
 /// `--protocol`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -340,6 +381,18 @@ impl FromStr for Trusted {
     }
 }
 
+/// `--body-size`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BodySize(pub(crate) u64);
+
+impl FromStr for BodySize {
+    type Err = SizeError;
+
+    fn from_str(text: &str) -> Result<Self, SizeError> {
+        text.parse::<Size>().map(|size| Self(size.0))
+    }
+}
+
 /// A duration with its unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Time(pub(crate) Duration);
@@ -362,6 +415,7 @@ macro_rules! deserialize_from_text {
     };
 }
 deserialize_from_text!(
+    BodySize,
     CertificateFiles,
     ServiceName,
     StickyArg,

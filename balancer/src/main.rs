@@ -3,12 +3,14 @@
 //! Parses the command line and maps results to exit codes. How a request is forwarded is
 //! decided in `scaledapp-proxy`; where it can go is decided in [`discovery`] and [`peers`].
 
+mod access;
 mod cli;
 mod discovery;
 mod expiry;
 mod fleet;
 mod listener;
 mod metrics;
+mod pages;
 mod peers;
 mod report;
 mod run;

@@ -9,13 +9,14 @@ use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder,
 };
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use scaledapp_proxy::{Standing, Table};
 use tokio::sync::watch;
 
+use crate::access::Stdout;
 use crate::peers::health::word;
 
 /// The prefix of all metric names.
@@ -103,6 +104,29 @@ impl Metrics {
 
     pub(crate) fn lost(&self, cause: Loss) {
         self.reconnects.get_or_create(&Cause { cause }).inc();
+    }
+}
+
+/// Registers the counter of lines that the access log has lost.
+pub(crate) fn register_access_log(registry: &mut Registry, stdout: &Arc<Stdout>) {
+    let registry = registry.sub_registry_with_prefix(PREFIX);
+    registry.register_collector(Box::new(DroppedLines(Arc::clone(stdout))));
+}
+
+/// Lines of the access log that were dropped, read when metrics are read.
+#[derive(Debug)]
+struct DroppedLines(Arc<Stdout>);
+
+impl Collector for DroppedLines {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counter = ConstCounter::new(self.0.dropped());
+        let metric = encoder.encode_descriptor(
+            "access_log_dropped_lines",
+            "Lines of the access log that were dropped because stdout accepted no more",
+            None,
+            counter.metric_type(),
+        )?;
+        counter.encode(metric)
     }
 }
 

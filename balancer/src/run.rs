@@ -11,18 +11,22 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
-use scaledapp_proxy::{Callers, Config, Listener, Network, Proxy, Scheme, Table, Tokens};
+use scaledapp_proxy::{
+    AccessSink, Callers, Config, Listener, Network, Proxy, Scheme, Site, Table, Tokens,
+};
 use scaledapp_runtime::{Admin, Routes, Signal, Signals, follow};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::access::Stdout;
 use crate::discovery::cluster;
 use crate::discovery::file::Feed;
 use crate::discovery::{Backend, Discovery, Listing};
 use crate::expiry::Expiry;
 use crate::fleet::Fleet;
 use crate::listener;
-use crate::metrics::{Metrics, PREFIX};
+use crate::metrics::{self, Metrics, PREFIX};
+use crate::pages;
 use crate::peers::watch::Watches;
 use crate::report::Report;
 use crate::settings::{Drain, Settings, Tls};
@@ -119,6 +123,10 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         listener_is_held: listener::is_held(),
         ..settings.forwarding
     };
+    let access_log = forwarding.access_log.map(|_| Stdout::start());
+    let stdout = access_log
+        .transpose()
+        .context("cannot start the thread of the access log")?;
     let callers = callers(settings.forwarded_from, settings.trust_token_file);
     let proxy = start(
         forwarding,
@@ -126,10 +134,14 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         listeners,
         &balancer.table,
         &mut registry,
+        site(stdout.as_ref(), settings.error_pages),
     )?;
     metrics.register(&mut registry, balancer.table.subscribe());
     if let Some(secured) = &secured {
         secured.expiry.register(&mut registry);
+    }
+    if let Some(stdout) = &stdout {
+        metrics::register_access_log(&mut registry, stdout);
     }
     let report = Arc::new(Report {
         listen,
@@ -149,7 +161,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         socket = if forwarding.listener_is_held { "supervisor's" } else { "own" },
         "listening"
     );
-    balancer
+    let ended = balancer
         .run(
             &proxy,
             &report,
@@ -157,7 +169,19 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             settings.drain,
             &[again, certificates],
         )
-        .await
+        .await;
+    if let Some(stdout) = stdout {
+        stdout.flush();
+    }
+    ended
+}
+
+/// What the proxy gets besides settings and endpoints.
+fn site(stdout: Option<&Arc<Stdout>>, error_pages: Option<PathBuf>) -> Site {
+    Site {
+        access_sink: stdout.map(|stdout| Arc::clone(stdout) as Arc<dyn AccessSink>),
+        pages: error_pages.map(pages::follow),
+    }
 }
 
 /// The listener for https.
@@ -237,9 +261,10 @@ fn start(
     listeners: Vec<Listener>,
     table: &watch::Sender<Arc<Table>>,
     registry: &mut Registry,
+    site: Site,
 ) -> anyhow::Result<Arc<Proxy>> {
     let metrics = scaledapp_proxy::Metrics::register(registry, PREFIX);
-    let proxy = Proxy::start(config, listeners, table.subscribe(), metrics, callers);
+    let proxy = Proxy::start(config, listeners, table.subscribe(), metrics, callers, site);
     let proxy = proxy.with_context(|| {
         format!(
             "cannot start {} threads: give a lower --threads",

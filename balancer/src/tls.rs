@@ -236,6 +236,10 @@ impl Session for OneSession {
                 HandshakeKind::Resumed => Handshake::Resumed,
             },
             is_http2: self.connection.alpn_protocol() == Some(b"h2"),
+            version: match self.connection.protocol_version() {
+                Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+                _ => "TLSv1.3",
+            },
         })
     }
 

@@ -12,10 +12,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Duration, Quantity};
 
+mod access_log;
+mod error_pages;
+mod limits;
 mod stickiness;
 mod tls;
 mod variables;
 
+pub use access_log::{AccessLog, AccessLogFormat};
+pub use error_pages::ErrorPages;
+pub use limits::BalancerLimits;
 pub use stickiness::Stickiness;
 pub use tls::{ClientCertificateMode, ClientCertificates, IssuerRef, Tls, TlsVersion};
 pub use variables::{EnvFrom, EnvVar, FieldRef, KeyRef, ObjectRef, ValueFrom};
@@ -442,6 +448,12 @@ pub struct Balancers {
     /// What the balancers allow at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<BalancerLimits>,
+    /// A line for each finished request; none by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLog>,
+    /// Pages for the balancers' own answers; one word as text by default. Only in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_pages: Option<ErrorPages>,
     /// Resource requests and limits of a balancer's pod, in place of the operator's
     /// default; {} requests nothing. Only in a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -492,56 +504,6 @@ pub struct Timeouts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) >= duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 0s to 24h"}]))]
     pub half_close: Option<Duration>,
-}
-
-/// What a balancer allows. The dispatcher in each pod has the same `bodyRate`, `headBytes`
-/// and `headFields`, so a change of these replaces the pods.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BalancerLimits {
-    /// Most client connections of one balancer; 16384 by default, fewer if memory or file
-    /// descriptors are short.
-    #[serde(
-        default,
-        deserialize_with = "crate::values::whole",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schemars(range(min = 1, max = 1_000_000), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 1000000", "message": "0 connections serve no client: give 1 to 1000000, or leave it out"}]))]
-    pub connections: Option<i32>,
-    /// Most client connections from one address; no limit by default.
-    #[serde(
-        default,
-        deserialize_with = "crate::values::whole",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schemars(range(min = 1, max = 1_000_000), extend("x-kubernetes-validations" = [{"rule": "self >= 1 && self <= 1000000", "message": "0 connections serve no client: give 1 to 1000000, or leave it out"}]))]
-    pub connections_per_address: Option<i32>,
-    /// Slowest rate at which a client may send or read a body, in bytes per second; 500 by
-    /// default, 0: any rate.
-    #[serde(
-        default,
-        deserialize_with = "crate::values::whole",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schemars(range(min = 0, max = 1_000_000_000), extend("x-kubernetes-validations" = [{"rule": "self >= 0 && self <= 1000000000", "message": "is not a rate: give bytes per second, 0 for any rate"}]))]
-    pub body_rate: Option<i32>,
-    /// Largest head in bytes: a request with more gets 431, an answer with more becomes
-    /// 502; by default 65536 for a request and 262144 for an answer.
-    #[serde(
-        default,
-        deserialize_with = "crate::values::whole",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schemars(range(min = 4096, max = 16_777_216), extend("x-kubernetes-validations" = [{"rule": "self >= 4096 && self <= 16777216", "message": "is out of range: give 4096 to 16777216, or leave it out"}]))]
-    pub head_bytes: Option<i32>,
-    /// Most fields in the head of a request or an answer; 1000 by default.
-    #[serde(
-        default,
-        deserialize_with = "crate::values::whole",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schemars(range(min = 64, max = 100_000), extend("x-kubernetes-validations" = [{"rule": "self >= 64 && self <= 100000", "message": "is out of range: give 64 to 100000, or leave it out"}]))]
-    pub head_fields: Option<i32>,
 }
 
 /// Who can reach the balancers' addresses: clients in the cluster (`ClusterIP`, the

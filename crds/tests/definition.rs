@@ -190,7 +190,8 @@ const GOOD: &[&str] = &[
     "{image: i, command: [a], workers: {maxMemory: 300Mi, maxRequests: 1000, maxAge: 6h, hangTimeout: 0s, maxInFlight: 8, share: [8081], metricsFrom: /metrics}}",
     "{image: i, command: [a], workers: {readiness: {waitReady: true}, shutdownMessage: true, incrementEnv: DEBUG_PORT}}",
     "{image: i, command: [a], workers: {perCore: 2, readiness: {path: /healthz, timeout: 30s}, drainTimeout: 1h, stopSignal: sigint}}",
-    "{image: i, command: [a], workers: {stopGrace: 90s}, balancers: {timeouts: {head: 5s, body: 1h, answer: 10m, stall: 20m, stream: 6h, upgrade: 12h, idle: 30s, halfClose: 0s}, limits: {connections: 4000, connectionsPerAddress: 100, bodyRate: 0, headBytes: 131072, headFields: 200}}}",
+    "{image: i, command: [a], workers: {stopGrace: 90s}, balancers: {timeouts: {head: 5s, body: 1h, answer: 10m, stall: 20m, stream: 6h, upgrade: 12h, idle: 30s, halfClose: 0s}, limits: {connections: 4000, connectionsPerAddress: 100, requestsPerSecondPerAddress: 50, requestBurstPerAddress: 200, bodySize: 10Mi, bodyRate: 0, headBytes: 131072, headFields: 200}, accessLog: {format: Combined, sample: 5, query: false}}}",
+    "{image: i, command: [a], balancers: {limits: {bodySize: '1000000'}, accessLog: {}, errorPages: {configMapName: hello-pages.v2}}}",
     "{image: i, command: [a], balancers: {replicas: 8, exposure: LoadBalancer}, dns: {hostname: hello.apps.example.com, ttl: 24h}}",
     "{image: i, command: [a], balancers: {forwardedFrom: [10.0.0.0/8, 192.0.2.7, 'fd00::/8', '::1', '::ffff:10.0.0.0/104', 0.0.0.0/0, '2001:db8::1/128']}}",
     "{image: i, command: [a], port: 8000, env: [{name: PORT, value: '8000'}, {name: S, valueFrom: {secretKeyRef: {name: s, key: k}}}], envFrom: [{configMapRef: {name: c}}]}",
@@ -223,6 +224,30 @@ const BAD: &[(&str, &str)] = &[
     (
         "{image: i, command: [a], balancers: {limits: {connectionsPerAddress: 0}}}",
         "0 connections serve no client: give 1 to 1000000, or leave it out",
+    ),
+    (
+        "{image: i, command: [a], balancers: {limits: {requestsPerSecondPerAddress: 0}}}",
+        "0 requests serve no client: give 1 to 1000000, or leave it out",
+    ),
+    (
+        "{image: i, command: [a], balancers: {limits: {requestBurstPerAddress: 5}}}",
+        "needs requestsPerSecondPerAddress: give it, or leave requestBurstPerAddress out",
+    ),
+    (
+        "{image: i, command: [a], balancers: {limits: {bodySize: 0Mi}}}",
+        "is no size of a body: give an amount such as 10Mi or '1048576', or leave it out",
+    ),
+    (
+        "{image: i, command: [a], balancers: {limits: {bodySize: '0'}}}",
+        "is no size of a body: give an amount such as 10Mi or '1048576', or leave it out",
+    ),
+    (
+        "{image: i, command: [a], balancers: {accessLog: {sample: 0}}}",
+        "is no percentage: give 1 to 100, or leave accessLog out to log nothing",
+    ),
+    (
+        "{image: i, command: [a], balancers: {errorPages: {configMapName: Hello}}}",
+        "cannot be the name of a ConfigMap: use a-z, 0-9, - and ., such as hello-pages",
     ),
     (
         "{image: i, command: [a], balancers: {limits: {headBytes: 100}}}",

@@ -108,6 +108,7 @@ pub(crate) fn open(
             seen,
             metrics,
             callers.clone(),
+            proxy::Site::default(),
         )
         .context("cannot start the dispatcher's threads")?;
         Ok(Dispatcher {

@@ -70,7 +70,7 @@ impl GrpcStatus {
         match status {
             413 | 431 => Self::RESOURCE_EXHAUSTED,
             408 | 504 => Self::DEADLINE_EXCEEDED,
-            502 | 503 => Self::UNAVAILABLE,
+            429 | 502 | 503 => Self::UNAVAILABLE,
             _ => Self::INTERNAL,
         }
     }

@@ -57,6 +57,6 @@ pub use response::{Asked, Elsewhere, Response, parse_response};
 pub use tokens::{Tokens, TokensError};
 pub use trailers::Trailers;
 pub use write::{
-    Downstream, Origin, Trust, append_field, downstream_framing, write_answer, write_grpc_answer,
-    write_redirect, write_request, write_response,
+    Downstream, Origin, Page, Trust, append_field, downstream_framing, write_answer,
+    write_grpc_answer, write_page, write_redirect, write_request, write_response,
 };

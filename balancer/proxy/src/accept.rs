@@ -28,6 +28,7 @@ use crate::listen::{Listener, Scheme};
 use crate::memory::Pressure;
 use crate::metrics::{Counts, count};
 use crate::occupancy::STALL_GRACE;
+use crate::site::Site;
 use crate::thread::{Common, Thread};
 use crate::transport::{Secured, Transport};
 
@@ -43,6 +44,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Seed {
     pub(crate) common: Common,
     pub(crate) callers: Callers,
+    pub(crate) site: Site,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) table: watch::Receiver<Arc<Table>>,
     pub(crate) stage: watch::Receiver<Stage>,
@@ -68,6 +70,7 @@ async fn serve(seed: Seed) -> io::Result<()> {
     let Seed {
         common,
         mut callers,
+        site,
         listeners,
         mut table,
         mut stage,
@@ -78,7 +81,14 @@ async fn serve(seed: Seed) -> io::Result<()> {
     let mut doors = Doors::new(listeners, stall_time)?;
     let closed = Arc::clone(&common.closed);
     let first = Arc::clone(&table.borrow_and_update());
-    let thread = Rc::new(Thread::new(common, &mut callers, counts, first, index));
+    let thread = Rc::new(Thread::new(
+        common,
+        &mut callers,
+        site,
+        counts,
+        first,
+        index,
+    ));
     let connections = Rc::new(Connections::new(Rc::clone(&thread))?);
     tokio::task::spawn_local(housekeeping::run(
         Rc::clone(&connections),
@@ -257,7 +267,7 @@ impl Accepting<'_> {
         let pressure = thread.memory.pressure();
         if pressure >= Pressure::Full {
             count(&thread.counts.shed_new);
-            self.refuse(&transport, "out-of-memory");
+            self.refuse(&transport, peer, "out-of-memory");
             return;
         }
         if pressure >= Pressure::Tight {
@@ -270,7 +280,7 @@ impl Accepting<'_> {
             .is_err()
         {
             count(&thread.counts.address_full);
-            self.refuse(&transport, "too-many-connections");
+            self.refuse(&transport, peer, "too-many-connections");
             thread.complaints.address_is_full(peer);
             return;
         }
@@ -307,7 +317,10 @@ impl Accepting<'_> {
     }
 
     /// Tells the client of a new connection that there is no room for it.
-    fn refuse(&self, transport: &Transport, reason: &str) {
+    fn refuse(&self, transport: &Transport, peer: IpAddr, reason: &'static str) {
+        if let Some(access) = &self.thread.access {
+            access.refused(peer, None, 503, reason);
+        }
         let mut out = self.thread.buffers.output();
         http1::write_answer(&mut out, 503, reason, Some(1), None, true, false);
         // The connection is closed immediately, whatever the client sends.

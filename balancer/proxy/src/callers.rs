@@ -7,7 +7,7 @@
 //! from.
 
 use std::cell::RefCell;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use scaledapp_http1::{Network, Tokens, Trust};
@@ -65,9 +65,10 @@ impl KnownCallers {
     }
 
     /// The address for which a connection is counted. A proxy that the user has named
-    /// carries many clients, so its connections are counted for no address.
+    /// carries many clients, so its connections are counted for no address. One client usually
+    /// has all addresses of an IPv6 network of 64 bits, so they are counted as its first one.
     pub(crate) fn counted(&self, peer: IpAddr) -> Option<IpAddr> {
-        (!self.is_named(peer)).then_some(peer)
+        (!self.is_named(peer)).then(|| network(peer))
     }
 
     /// How to treat a caller whose request contained the token `shown`.
@@ -81,6 +82,14 @@ impl KnownCallers {
         let tokens = self.tokens.borrow();
         let shown = tokens.as_ref().and_then(Tokens::first);
         then(shown.filter(|_| self.shows_token))
+    }
+}
+
+/// The address itself, or the first address of its IPv6 network of 64 bits.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
     }
 }
 
@@ -104,6 +113,19 @@ mod tests {
 
     const ONE: &str = "0123456789abcdef";
     const TWO: &str = "fedcba9876543210fedcba9876543210";
+
+    #[test]
+    fn all_addresses_of_an_ipv6_network_count_as_one() {
+        for (text, wanted) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("::1", "::"),
+        ] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(network(address), wanted.parse::<IpAddr>().unwrap());
+        }
+    }
 
     #[test]
     fn an_address_alone_does_not_make_a_caller_ours() {

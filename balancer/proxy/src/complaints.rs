@@ -109,6 +109,18 @@ impl Complaints {
         }
     }
 
+    /// A request is refused because its address has sent too many.
+    pub(crate) fn address_is_too_fast(&self, address: IpAddr) {
+        if self.is_due("address-too-fast") {
+            tracing::warn!(
+                %address,
+                rate = self.config.limits.request_rate.map(|rate| rate.per_second),
+                "an address sends too many requests: raise \
+                 --requests-per-second-per-address if many clients share it"
+            );
+        }
+    }
+
     /// Requests or connections are given up because memory is short.
     pub(crate) fn memory_is_short(&self, pressure: Pressure) {
         if self.is_due("memory-short") {

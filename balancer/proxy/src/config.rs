@@ -8,6 +8,8 @@ use std::time::Duration;
 use scaledapp_http1::{self as http1, Trust};
 use scaledapp_select::Algorithm;
 
+use crate::access::AccessLog;
+use crate::rate::RequestRate;
 use crate::sticky_kind::Sticky;
 
 /// Which hop this proxy is.
@@ -42,6 +44,11 @@ pub struct Limits {
     /// does not apply behind a ScaledApp balancer ([`Trust::Behind`]), because all
     /// connections come from that balancer.
     pub connections_per_address: Option<NonZeroU32>,
+    /// Requests of one address, or of one IPv6 network of 64 bits; further ones get 429. Proxies of
+    /// [`crate::Callers::forwarded_from`] are not limited themselves, but their clients are.
+    pub request_rate: Option<RequestRate>,
+    /// Bytes of a request's body; a larger one gets 413. Upgraded connections are not limited.
+    pub body_bytes: Option<u64>,
     /// Requests in flight at one endpoint, of all threads together; `None`: no limit. The
     /// limit is never exceeded. An upgraded connection (a WebSocket) counts as one request
     /// while it lasts. If all endpoints that may be chosen are full, requests wait in a
@@ -141,6 +148,8 @@ pub struct Config {
     /// The time in `Strict-Transport-Security` (RFC 6797), in whole seconds. The field is
     /// added to answers over TLS if the server has not sent it itself.
     pub hsts: Option<Duration>,
+    /// Which requests are logged, and how; `None`: no request is logged.
+    pub access_log: Option<AccessLog>,
     /// The limits of numbers and times.
     pub limits: Limits,
 }
@@ -236,6 +245,7 @@ impl Config {
             upstream: UpstreamProtocol::Http1,
             sticky: None,
             hsts: None,
+            access_log: None,
             limits: Limits {
                 // A worker may take long to start, and the balancer in front waits for less
                 // time.
@@ -266,6 +276,7 @@ impl Config {
             upstream: UpstreamProtocol::Http1,
             sticky: None,
             hsts: None,
+            access_log: None,
             limits: Limits::default(),
         }
     }
@@ -277,6 +288,9 @@ impl Default for Limits {
             connections: 16 << 10,
             // Many clients may share one address (NAT, a proxy).
             connections_per_address: None,
+            request_rate: None,
+            // Apps limit what they take, and a common limit would refuse somebody's uploads.
+            body_bytes: None,
             // An app that has its own queue works best if it gets all requests immediately.
             in_flight: None,
             waiting: 1024,

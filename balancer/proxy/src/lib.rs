@@ -12,6 +12,7 @@
 //! runtime, upstream connections, buffers and clock.
 
 mod accept;
+mod access;
 mod activity;
 mod buffer;
 mod callers;
@@ -33,10 +34,13 @@ mod memory;
 mod metrics;
 mod occupancy;
 mod order;
+mod pages;
 mod pipe;
 mod pool;
 mod proxy;
+mod rate;
 mod security;
+mod site;
 mod sticky;
 mod sticky_kind;
 mod suspects;
@@ -46,14 +50,18 @@ mod turns;
 mod unread;
 mod upstreams;
 
+pub use access::{AccessFormat, AccessLog, AccessSink};
 pub use callers::Callers;
 pub use config::{Config, HeadLimitError, Limits, Role, UpstreamProtocol};
 pub use counters::{Counters, NamedCounters};
 pub use endpoint::{Endpoint, Process, Table};
 pub use listen::{Listener, Scheme, listen};
 pub use metrics::Metrics;
+pub use pages::{PageError, Pages};
 pub use proxy::Proxy;
+pub use rate::RequestRate;
 pub use scaledapp_http1::{Limits as HeadLimits, Network, NetworkError, Tokens, Trust};
 pub use scaledapp_select::{Algorithm, EndedBy, Report, Standing};
 pub use security::{Handshake, Security, Session, SessionError, Settled};
+pub use site::Site;
 pub use sticky_kind::{Sticky, StickyError};

@@ -32,6 +32,8 @@ kinds! {
     Failure {
         /// The client sent a request that is malformed, too large or not supported.
         Refused => "refused",
+        /// The client's address has sent too many requests.
+        RateLimited => "rate_limited",
         /// No endpoint served in time.
         NoEndpoint => "no_endpoint",
         /// All endpoints were busy for too long.

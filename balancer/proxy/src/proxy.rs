@@ -15,6 +15,7 @@ use crate::drain::{Arrival, Departure, Pace, Stage};
 use crate::endpoint::Table;
 use crate::listen::Listener;
 use crate::metrics::Metrics;
+use crate::site::Site;
 use crate::suspects::Suspects;
 use crate::thread::Common;
 
@@ -38,7 +39,8 @@ pub struct Proxy {
 impl Proxy {
     /// Starts the threads, which serve immediately. A table sent through `table` takes
     /// effect on each thread within a moment; requests that find no endpoint wait for one.
-    /// `callers` says which callers are believed about their clients.
+    /// `callers` says which callers are believed about their clients, and `site` what else the
+    /// owner provides.
     ///
     /// # Errors
     /// There are not enough threads or descriptors.
@@ -52,6 +54,7 @@ impl Proxy {
         table: watch::Receiver<Arc<Table>>,
         metrics: Metrics,
         callers: Callers,
+        site: Site,
     ) -> io::Result<Self> {
         for listener in &listeners {
             listener.socket.set_nonblocking(true)?;
@@ -75,6 +78,7 @@ impl Proxy {
             let seed = Seed {
                 common: common.clone(),
                 callers: callers.clone(),
+                site: site.clone(),
                 listeners,
                 table: table.clone(),
                 stage: stages.clone(),

@@ -45,6 +45,8 @@ pub struct Settled {
     pub handshake: Handshake,
     /// HTTP/2 was negotiated (ALPN `h2`, RFC 9113 section 3.2).
     pub is_http2: bool,
+    /// The version, as nginx names it: `TLSv1.3`.
+    pub version: &'static str,
 }
 
 /// The server's side of one session. Its owner moves its bytes from and to the socket.

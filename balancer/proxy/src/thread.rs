@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use scaledapp_http1::{Fields, Trust};
 use scaledapp_select::{Budget, Queue};
+use tokio::sync::watch;
 
+use crate::access::Access;
 use crate::activity::Activity;
 use crate::buffer::Buffers;
 use crate::callers::{Callers, KnownCallers};
@@ -25,8 +27,11 @@ use crate::endpoint::Table;
 use crate::memory::{Memory, MemoryShare};
 use crate::metrics::{Counts, Metrics};
 use crate::occupancy::Occupancy;
+use crate::pages::Pages;
 use crate::pipe::Pipes;
 use crate::pool::Pool;
+use crate::rate::Rates;
+use crate::site::Site;
 use crate::suspects::Suspects;
 use crate::turns::Turns;
 use crate::unread::Witness;
@@ -46,6 +51,7 @@ pub(crate) struct Common {
     pub(crate) upstreams: SharedUpstreams,
     connection_limit: Arc<ConnectionLimit>,
     memory: Arc<Memory>,
+    rates: Option<Arc<Rates>>,
 }
 
 impl Common {
@@ -83,6 +89,7 @@ impl Common {
             },
             connection_limit: Arc::new(ConnectionLimit::new(limits.connections, of_address)),
             memory: Arc::new(memory),
+            rates: limits.request_rate.map(|rate| Arc::new(Rates::new(rate))),
             config,
         }
     }
@@ -106,6 +113,14 @@ pub(crate) struct Thread {
     pub(crate) memory: MemoryShare,
     pub(crate) complaints: Complaints,
     pub(crate) turns: Turns,
+    /// `None`: the requests of an address are not limited.
+    pub(crate) rates: Option<Arc<Rates>>,
+    /// Whether a request can exceed a limit before an endpoint is chosen.
+    pub(crate) limits_requests: bool,
+    /// Pages for the proxy's own answers; `None`: it sends a word as text.
+    pub(crate) pages: Option<watch::Receiver<Arc<Pages>>>,
+    /// `None`: no request is logged.
+    pub(crate) access: Option<Rc<Access>>,
 }
 
 impl Thread {
@@ -113,6 +128,7 @@ impl Thread {
     pub(crate) fn new(
         common: Common,
         callers: &mut Callers,
+        site: Site,
         counts: Arc<Counts>,
         table: Arc<Table>,
         index: usize,
@@ -121,7 +137,12 @@ impl Thread {
         let clock = Rc::<Clock>::default();
         clock.tick(clock::now(), false);
         let limits = &config.limits;
+        let access = config.access_log.zip(site.access_sink);
         Self {
+            limits_requests: common.rates.is_some() || limits.body_bytes.is_some(),
+            rates: common.rates,
+            pages: site.pages,
+            access: access.map(|(settings, sink)| Rc::new(Access::new(settings, sink))),
             callers: KnownCallers::new(callers, &config),
             upstreams: Upstreams::new(
                 Rc::clone(&clock),

@@ -347,6 +347,20 @@ impl Transport {
         }
     }
 
+    /// The version of TLS, such as `TLSv1.3`; `None` without TLS or before its handshake.
+    pub(crate) fn tls_version(&self) -> Option<&'static str> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Secured(secured) => secured.settled().map(|settled| settled.version),
+            Self::Stream(stream) => stream.about()?.tls_version,
+        }
+    }
+
+    /// Whether it is a stream of an HTTP/2 connection.
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(self, Self::Stream(_))
+    }
+
     /// The answer is incomplete because a time-out has passed.
     pub(crate) fn is_late(&mut self) {
         if let Self::Stream(stream) = self {

@@ -4,7 +4,7 @@
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
-use scaledapp_crds::v1alpha1::{Algorithm, Dispatch};
+use scaledapp_crds::v1alpha1::{AccessLogFormat, Algorithm, Dispatch};
 use scaledapp_http1::Network;
 
 use crate::Hostname;
@@ -41,6 +41,8 @@ pub struct ValidatedApp {
     /// Networks of the proxies in front of the balancers. The balancers believe what these proxies
     /// report about clients.
     pub forwarded_from: Vec<Network>,
+    /// The ConfigMap of pages for the balancers' own answers.
+    pub error_pages: Option<String>,
     /// Whether the object requests or limits CPU or memory.
     pub has_resources: bool,
     /// The app's name in DNS.
@@ -286,6 +288,14 @@ pub struct Balancers {
     pub connections: Option<NonZeroU32>,
     /// Most client connections from one address.
     pub connections_per_address: Option<NonZeroU32>,
+    /// Most requests per second from one address.
+    pub requests_per_second_per_address: Option<NonZeroU32>,
+    /// How many requests an address may send at once after a pause.
+    pub request_burst_per_address: Option<NonZeroU32>,
+    /// Largest body of a request, in bytes.
+    pub body_size: Option<u64>,
+    /// Which requests are logged.
+    pub access_log: Option<AccessLog>,
     /// Slowest rate at which a client may send or read a body, in bytes per second; 0: any rate.
     pub body_rate: Option<u32>,
     /// Largest head of a request or an answer, in bytes.
@@ -296,6 +306,33 @@ pub struct Balancers {
     pub is_http1_only: bool,
     /// Whether the app speaks HTTP/2 without TLS, instead of HTTP/1.
     pub is_h2c: bool,
+}
+
+/// Which requests the balancers log, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccessLog {
+    /// How a line looks.
+    pub format: AccessLogFormat,
+    /// How many percent of the requests are logged; `None`: the balancer's default.
+    pub percent: Option<NonZeroU32>,
+    /// Whether query strings are logged; `None`: the balancer's default.
+    pub has_query: Option<bool>,
+}
+
+impl AccessLog {
+    /// Flags of the balancer.
+    fn flags(self) -> Vec<(&'static str, String)> {
+        let format = match self.format {
+            AccessLogFormat::JSON => "json",
+            AccessLogFormat::Combined => "combined",
+        };
+        let mut flags = vec![("--access-log", format.to_owned())];
+        let percent = self.percent.map(|percent| percent.to_string());
+        flags.extend(percent.map(|percent| ("--access-log-sample", percent)));
+        let query = self.has_query.map(|query| query.to_string());
+        flags.extend(query.map(|query| ("--access-log-query", query)));
+        flags
+    }
 }
 
 /// Timeouts of the balancers; `None`: the balancer's default.
@@ -349,8 +386,19 @@ impl Balancers {
                 "--connections-per-address",
                 self.connections_per_address.map(NonZeroU32::get),
             ),
+            (
+                "--requests-per-second-per-address",
+                self.requests_per_second_per_address.map(NonZeroU32::get),
+            ),
+            (
+                "--request-burst-per-address",
+                self.request_burst_per_address.map(NonZeroU32::get),
+            ),
         ];
         flags.extend(counts(&numbers));
+        let body_size = self.body_size.map(|bytes| bytes.to_string());
+        flags.extend(body_size.map(|bytes| ("--body-size", bytes)));
+        flags.extend(self.access_log.into_iter().flat_map(AccessLog::flags));
         flags.extend(counts(&self.passed_on()));
         if self.is_http1_only {
             flags.push(("--h2", "false".to_owned()));

@@ -14,8 +14,8 @@ mod names;
 mod validate;
 
 pub use app::{
-    Balancers, ClientCertificates, Dns, Environment, Issuer, Limits, Pods, Protocol, Readiness,
-    Times, Tls, ValidatedApp, WorkerCount, Workers,
+    AccessLog, Balancers, ClientCertificates, Dns, Environment, Issuer, Limits, Pods, Protocol,
+    Readiness, Times, Tls, ValidatedApp, WorkerCount, Workers,
 };
 pub use names::{Hostname, HostnameError};
 pub use validate::{Violation, validate};

@@ -129,6 +129,9 @@ impl Check {
         let sticky = stickiness.and_then(|stickiness| self.sticky(stickiness, dispatch));
         let tls = spec.balancers.as_ref().and_then(|all| all.tls.as_ref());
         let tls = tls.map(|tls| self.tls(tls));
+        let error_pages = spec.balancers.as_ref();
+        let error_pages = error_pages.and_then(|all| all.error_pages.as_ref());
+        let error_pages = error_pages.map(|pages| self.error_pages(pages));
         let dns = self.dns(spec.dns.as_ref());
         let needs_hostname = tls.as_ref().is_some_and(|tls| tls.issuer.is_some());
         if needs_hostname && spec.dns.is_none() {
@@ -164,6 +167,7 @@ impl Check {
             tls,
             sticky,
             forwarded_from,
+            error_pages,
             has_resources: spec.resources.is_some(),
             dns,
         }

@@ -84,7 +84,9 @@ fn timeouts_and_limits_of_balancers_become_flags_of_balancers_and_dispatchers() 
         "  workers: {stopGrace: 90s}\n  balancers: {timeouts: {head: 5s, body: 1h, answer: 10m, \
          stall: 20m, stream: 6h, upgrade: 12h, idle: 30s, halfClose: 0s}, \
          limits: {connections: 4000, connectionsPerAddress: 100, bodyRate: 0, \
-         headBytes: 131072, headFields: 200}}",
+         requestsPerSecondPerAddress: 50, requestBurstPerAddress: 200, bodySize: 10Mi, \
+         headBytes: 131072, headFields: 200}, \
+         accessLog: {format: Combined, sample: 5, query: false}}",
     ))
     .unwrap();
     let Protocol::Http(balancers) = app.protocol else {
@@ -107,6 +109,12 @@ fn timeouts_and_limits_of_balancers_become_flags_of_balancers_and_dispatchers() 
         ("--half-close-time", "0s"),
         ("--connections", "4000"),
         ("--connections-per-address", "100"),
+        ("--requests-per-second-per-address", "50"),
+        ("--request-burst-per-address", "200"),
+        ("--body-size", "10485760"),
+        ("--access-log", "combined"),
+        ("--access-log-sample", "5"),
+        ("--access-log-query", "false"),
         ("--body-rate", "0"),
         ("--head-bytes", "131072"),
         ("--head-fields", "200"),

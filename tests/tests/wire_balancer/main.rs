@@ -10,11 +10,14 @@
     reason = "all of this target is test code, helpers included"
 )]
 
+mod access_log;
 #[path = "../../src/authority.rs"]
 mod authority;
+mod client_limits;
 mod conformance;
 mod discovery;
 mod doors;
+mod error_pages;
 mod forwarding;
 mod grpc;
 mod http2;

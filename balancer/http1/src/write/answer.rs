@@ -38,16 +38,7 @@ pub fn write_answer(
     put_status_line(out, status, b"");
     out.extend_from_slice(b"Content-Type: text/plain\r\n");
     put_length(out, text.len() as u64 + 1);
-    if status == 405 {
-        // RFC 9110 section 15.5.6 requires `Allow`. These are the common methods; of known
-        // methods only CONNECT is refused.
-        out.extend_from_slice(b"Allow: GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE\r\n");
-    }
-    if let Some(seconds) = retry_after {
-        out.extend_from_slice(b"Retry-After: ");
-        put_number(out, u64::from(seconds));
-        out.extend_from_slice(b"\r\n");
-    }
+    put_advice(out, status, retry_after);
     match elsewhere {
         None => {}
         Some(Elsewhere::NotExecuted) => put_field(out, b"Scaledapp-Not-Executed", RETRY),
@@ -60,6 +51,54 @@ pub fn write_answer(
     if !head {
         out.extend_from_slice(text.as_bytes());
         out.push(b'\n');
+    }
+}
+
+/// A page of the user as the body of an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// The value of `Content-Type`, written unchanged.
+    pub content_type: &'a str,
+    /// The page.
+    pub body: &'a [u8],
+    /// The text that the answer would have without a page, for `Scaledapp-Reason`.
+    pub reason: &'a str,
+}
+
+/// As [`write_answer`], with a page as the body.
+pub fn write_page(
+    out: &mut Vec<u8>,
+    status: u16,
+    page: Page<'_>,
+    retry_after: Option<u32>,
+    close: bool,
+    head: bool,
+) {
+    put_status_line(out, status, b"");
+    put_field(out, b"Content-Type", page.content_type.as_bytes());
+    put_length(out, page.body.len() as u64);
+    put_field(out, b"Scaledapp-Reason", page.reason.as_bytes());
+    put_advice(out, status, retry_after);
+    if close {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    if !head {
+        out.extend_from_slice(page.body);
+    }
+}
+
+/// What the client can do instead, or when.
+fn put_advice(out: &mut Vec<u8>, status: u16, retry_after: Option<u32>) {
+    if status == 405 {
+        // RFC 9110 section 15.5.6 requires `Allow`. These are the common methods; of known
+        // methods only CONNECT is refused.
+        out.extend_from_slice(b"Allow: GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE\r\n");
+    }
+    if let Some(seconds) = retry_after {
+        out.extend_from_slice(b"Retry-After: ");
+        put_number(out, u64::from(seconds));
+        out.extend_from_slice(b"\r\n");
     }
 }
 

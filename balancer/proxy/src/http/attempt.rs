@@ -14,13 +14,14 @@ use std::io::ErrorKind;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use scaledapp_http1::{Malformed, Trust};
+use scaledapp_http1::{GrpcStatus, Malformed, Trust};
 
 use self::head::has_failed;
 use self::state::State;
 pub(crate) use self::state::{Answered, Attempt, BrokenOff, End};
 use super::body::GATHER_BYTES;
 use super::client::LOOK_INTERVAL;
+use super::request::BODY_TOO_LARGE;
 use super::unsent::Unsent;
 use super::upstream::Upstream;
 use crate::metrics::Failure;
@@ -270,10 +271,28 @@ impl<'t> Attempt<'_, 't> {
             match self.request.take(&mut self.client.input) {
                 Err(Malformed { reason }) => {
                     let headed = self.is_headed();
-                    return Poll::Ready(End::BadBody { reason, headed });
+                    return Poll::Ready(End::BadBody {
+                        status: 400,
+                        reason,
+                        headed,
+                    });
                 }
                 Ok(0) => {}
-                Ok(_) => continue,
+                Ok(_) => {
+                    let most = self.thread.config.limits.body_bytes;
+                    if most.is_some_and(|most| self.request.data() > most) {
+                        let headed = self.is_headed();
+                        return Poll::Ready(End::BadBody {
+                            status: 413,
+                            reason: BODY_TOO_LARGE,
+                            headed,
+                        });
+                    }
+                    if let Some(record) = &self.client.record {
+                        record.received(self.request.data());
+                    }
+                    continue;
+                }
             }
             if self.thread.memory.may_widen() {
                 self.client.input.widen();
@@ -335,6 +354,9 @@ impl<'t> Attempt<'_, 't> {
                     self.has_moved();
                     let moved = before - self.answer.pending();
                     self.reader.moved(moved, self.moved);
+                    if let Some(record) = &self.client.record {
+                        record.sent(self.answer.data_written());
+                    }
                 }
                 match written {
                     Poll::Ready(Ok(())) => continue,
@@ -406,9 +428,13 @@ impl<'t> Attempt<'_, 't> {
     }
 
     /// The whole answer is there.
-    fn ended(&self, mut answered: Answered) -> End {
+    fn ended(&mut self, mut answered: Answered) -> End {
         if answered.is_grpc {
-            answered.has_failed |= has_failed(self.answer.trailers().field("grpc-status"));
+            let status = self.answer.trailers().field("grpc-status");
+            answered.has_failed |= has_failed(status);
+            if let (Some(record), Some(status)) = (&mut self.client.record, status) {
+                record.grpc(GrpcStatus::of(status));
+            }
         }
         End::Answered(answered)
     }

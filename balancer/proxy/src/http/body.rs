@@ -44,6 +44,8 @@ pub(crate) struct Flow {
     writer: BodyWriter,
     out: Vec<u8>,
     written: usize,
+    /// How many bytes of the body were taken, without framing.
+    data: u64,
     /// The end of the body is in `out`.
     ended: bool,
     /// `out` still contains everything from the first byte of the head on.
@@ -65,6 +67,7 @@ impl Flow {
             writer: BodyWriter::new(into),
             out,
             written: 0,
+            data: 0,
             ended: false,
             whole: true,
             keep,
@@ -84,6 +87,7 @@ impl Flow {
         let mut used = 0;
         while !self.reader.is_done() && !input.is_empty() && self.pending() < self.gather {
             let piece = self.reader.read(input.filled())?;
+            self.data += piece.data.len() as u64;
             self.writer.data(&mut self.out, &input.filled()[piece.data]);
             input.consume(piece.consumed);
             used += piece.consumed;
@@ -148,6 +152,17 @@ impl Flow {
     /// The trailer fields of a body that has been taken.
     pub(crate) fn trailers(&self) -> &Trailers {
         self.reader.trailers()
+    }
+
+    /// How many bytes of the body were taken, without framing.
+    pub(crate) fn data(&self) -> u64 {
+        self.data
+    }
+
+    /// How many bytes of the body were written, without framing. While bytes wait, this is
+    /// inexact by the framing among them.
+    pub(crate) fn data_written(&self) -> u64 {
+        self.data.saturating_sub(self.pending() as u64)
     }
 
     /// Whether every byte has been taken.

@@ -22,8 +22,10 @@ use scaledapp_http1::{self as http1, Trust};
 use super::allowance::Allowance;
 use super::body::Flow;
 use super::request::Then;
+use crate::access::Record;
 use crate::buffer::Buffer;
 use crate::clock::Deadline;
+use crate::pages::Accepted;
 use crate::thread::Thread;
 use crate::transport::Transport;
 
@@ -54,6 +56,42 @@ pub(crate) struct Client {
     resets: bool,
     /// Its requests are redirected to `https` at this port.
     pub(crate) redirects: Option<u16>,
+    /// The forms of pages that it has accepted with its last request.
+    pub(super) accepted: Accepted,
+    /// What the access log will say about the request that is carried out; `None` if requests
+    /// are not logged.
+    pub(super) record: Option<Box<Record>>,
+}
+
+/// An answer of the proxy itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OwnAnswer {
+    pub(super) status: u16,
+    pub(super) reason: &'static str,
+    /// After how many seconds the client may try again.
+    pub(super) retry_after: Option<u32>,
+    /// The connection ends with it.
+    pub(super) close: bool,
+    /// It answers a `HEAD` request.
+    pub(super) is_head: bool,
+}
+
+impl OwnAnswer {
+    /// The last answer of a connection whose request is not known.
+    pub(super) fn last(status: u16, reason: &'static str) -> Self {
+        Self {
+            status,
+            reason,
+            retry_after: retry_after(status),
+            close: true,
+            is_head: false,
+        }
+    }
+}
+
+/// A client that should try again later should not do so immediately.
+pub(super) fn retry_after(status: u16) -> Option<u32> {
+    (status == 503).then_some(1)
 }
 
 /// Why a client sends nothing more.
@@ -83,6 +121,8 @@ impl Client {
             body: Allowance::to_send(&thread.config.limits),
             resets: false,
             redirects: None,
+            accepted: Accepted::default(),
+            record: None,
         }
     }
 
@@ -207,19 +247,35 @@ impl Client {
         }
     }
 
-    /// Sends an answer of the proxy itself; `close` ends the connection with it.
-    pub(super) async fn answer(
-        &mut self,
-        thread: &Thread,
-        status: u16,
-        reason: &str,
-        close: bool,
-        is_head: bool,
-    ) -> Then {
+    /// Sends an answer of the proxy itself.
+    pub(super) async fn answer(&mut self, thread: &Thread, answer: OwnAnswer) -> Then {
+        let OwnAnswer {
+            status,
+            reason,
+            retry_after,
+            close,
+            is_head,
+        } = answer;
+        let pages = thread.pages.as_ref();
+        let page = pages.and_then(|pages| pages.borrow().find(status, self.accepted));
+        if let Some(record) = &mut self.record {
+            record.answered(status, reason);
+            let length = page
+                .as_ref()
+                .map_or(reason.len() + 1, |page| page.body.len());
+            record.sent(if is_head { 0 } else { length as u64 });
+        }
         let mut out = thread.buffers.output();
-        // A client that should try again later should not do so immediately.
-        let retry_after = (status == 503).then_some(1);
-        http1::write_answer(&mut out, status, reason, retry_after, None, close, is_head);
+        if let Some(page) = &page {
+            let page = http1::Page {
+                content_type: page.content_type,
+                body: &page.body,
+                reason,
+            };
+            http1::write_page(&mut out, status, page, retry_after, close, is_head);
+        } else {
+            http1::write_answer(&mut out, status, reason, retry_after, None, close, is_head);
+        }
         self.write(thread, out, close).await
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use scaledapp_http1::{self as http1, Origin, Refusal, Trust};
 
-use super::client::{Client, Gone};
+use super::client::{Client, Gone, OwnAnswer};
 use super::exchange;
 use super::handshake;
 use super::linger::Linger;
@@ -18,6 +18,7 @@ use super::request::{RequestMeta, Then};
 use crate::clock::Cut;
 use crate::config::{Role, UpstreamProtocol};
 use crate::metrics::Failure;
+use crate::pages::Accepted;
 use crate::sticky::Returning;
 use crate::thread::Thread;
 
@@ -80,6 +81,9 @@ pub(crate) async fn serve(thread: &Thread, client: &mut Client) -> Served {
             Next::Rest => return Served::Rests,
             next => answer(thread, client, next).await,
         };
+        if let Some(record) = client.record.take() {
+            record.over();
+        }
         match then {
             Then::Next => continue,
             Then::Close => {
@@ -105,6 +109,9 @@ pub(crate) async fn serve(thread: &Thread, client: &mut Client) -> Served {
 pub(crate) async fn serve_stream(thread: &Thread, client: &mut Client) -> Stream {
     let next = next(thread, client, thread.config.limits.head_time).await;
     let then = answer(thread, client, next).await;
+    if let Some(record) = client.record.take() {
+        record.over();
+    }
     client.input.consume(usize::MAX);
     client.input.release(&thread.buffers);
     match then {
@@ -119,12 +126,19 @@ async fn answer(thread: &Thread, client: &mut Client, next: Next) -> Then {
         Next::Request(meta, head) => exchange::forward(thread, client, meta, head).await,
         Next::Redirected(meta, answer) => {
             thread.counts.answered(308, meta.started.elapsed());
+            if let Some(record) = &mut client.record {
+                record.redirected();
+            }
             client.write(thread, answer, !meta.goes_on_unread()).await
         }
         Next::Refused(refusal) => refuse(thread, client, &refusal).await,
         Next::Http2 => {
             thread.counts.failed(Failure::Refused);
             thread.complaints.client_spoke_http2();
+            not_understood(thread, client);
+            if let Some(record) = &mut client.record {
+                record.answered(400, "http2");
+            }
             let mut out = thread.buffers.output();
             http1::write_http2_refusal(&mut out, HTTP2_TEXT);
             client.write(thread, out, true).await
@@ -137,9 +151,21 @@ async fn answer(thread: &Thread, client: &mut Client, next: Next) -> Then {
                 Some(Cut::Room) => "gave-way",
                 _ => "head-timeout",
             };
-            client.answer(thread, 408, reason, true, false).await
+            not_understood(thread, client);
+            client.answer(thread, OwnAnswer::last(408, reason)).await
         }
         Next::End | Next::Rest => Then::End,
+    }
+}
+
+/// Begins the record of a request that was not understood.
+fn not_understood(thread: &Thread, client: &mut Client) {
+    // What the request before it has accepted does not count.
+    client.accepted = Accepted::default();
+    if let Some(access) = &thread.access {
+        let tls = client.transport.tls_version();
+        let input = client.input.filled();
+        client.record = Some(access.begin_refused(client.peer, tls, input));
     }
 }
 
@@ -147,6 +173,7 @@ async fn answer(thread: &Thread, client: &mut Client, next: Next) -> Then {
 async fn refuse(thread: &Thread, client: &mut Client, refusal: &Refusal) -> Then {
     thread.counts.failed(Failure::Refused);
     let Refusal { status, reason, .. } = *refusal;
+    not_understood(thread, client);
     if client.input.filled().first() == Some(&TLS_HANDSHAKE) {
         thread.complaints.client_spoke_tls();
     } else {
@@ -154,7 +181,7 @@ async fn refuse(thread: &Thread, client: &mut Client, refusal: &Refusal) -> Then
             .complaints
             .request_is_refused(status, reason, refusal.rule());
     }
-    client.answer(thread, status, reason, true, false).await
+    client.answer(thread, OwnAnswer::last(status, reason)).await
 }
 
 /// Reads the next head; its first byte must come within `timeout`.
@@ -294,6 +321,13 @@ fn parse(
             .unwrap_or_default(),
         started: Instant::now(),
     };
+    if thread.pages.is_some() {
+        client.accepted = accepted(&request);
+    }
+    client.record = thread.access.as_ref().map(|access| {
+        let tls = client.transport.tls_version();
+        access.begin(source, tls, client.transport.is_stream(), &request)
+    });
     let location = client
         .redirects
         .and_then(|port| redirect::location(&request, &ours, port));
@@ -316,6 +350,9 @@ fn parse(
                 drops_cookie: own_cookie(thread),
             };
             http1::write_request(&mut head, &request, &origin, &ours);
+            if let Some(record) = &mut client.record {
+                record.has_id(request.request_id(&origin));
+            }
         });
     }
     let length = request.head_len;
@@ -334,6 +371,13 @@ fn parse(
 fn own_cookie(thread: &Thread) -> Option<&'static str> {
     let is_last = thread.config.role == Role::Dispatcher;
     thread.config.sticky?.cookie().filter(|_| is_last)
+}
+
+/// The forms of pages that the sender of a request accepts.
+fn accepted(request: &http1::Request<'_>) -> Accepted {
+    let fields = request.fields();
+    let fields = fields.filter(|(name, _)| name.eq_ignore_ascii_case(b"accept"));
+    Accepted::of(fields.map(|(_, value)| value))
 }
 
 fn is_websocket(request: &http1::Request<'_>) -> bool {

@@ -8,6 +8,7 @@ mod admission;
 mod answers;
 mod broken;
 mod gather;
+mod limited;
 mod outcome;
 mod reach;
 mod search;
@@ -40,8 +41,14 @@ pub(super) async fn forward(
     meta: RequestMeta,
     head: Vec<u8>,
 ) -> Then {
-    thread.upstreams.budget.borrow_mut().deposit();
     let mut exchange = Exchange::new(thread, client, meta, head);
+    if thread.limits_requests
+        && let Some(then) = Box::pin(exchange.limited()).await
+    {
+        thread.buffers.put_output(exchange.request.into_out());
+        return then;
+    }
+    thread.upstreams.budget.borrow_mut().deposit();
     let (then, unsent) = match exchange.gather().await {
         Ok(()) => exchange.walk().await,
         Err(then) => (then, None),
@@ -119,6 +126,9 @@ impl<'a> Exchange<'a> {
             ..
         } = self;
         past.tries += 1;
+        if let Some(record) = &mut client.record {
+            record.attempt(entered.endpoint().name());
+        }
         if may_need_proof(past, meta.is_idempotent) {
             let witness = &thread.upstreams.witness;
             witness.watch(thread.clock.now(), &mut upstream.link);
@@ -165,14 +175,21 @@ impl<'a> Exchange<'a> {
                 let is_cut = self.client.deadline.cut().is_some();
                 Some(if is_cut { Then::Reset } else { Then::End })
             }
-            End::BadBody { reason, headed } => {
+            End::BadBody {
+                status,
+                reason,
+                headed,
+            } => {
                 self.thread.counts.failed(Failure::Refused);
                 if headed {
+                    if let Some(record) = &mut self.client.record {
+                        record.failed(Failure::ClientGone);
+                    }
                     return Some(Then::Reset);
                 }
                 let elapsed = self.meta.started.elapsed();
-                self.thread.counts.answered(400, elapsed);
-                Some(self.answer(400, reason, true).await)
+                self.thread.counts.answered(status, elapsed);
+                Some(self.answer(status, reason, true).await)
             }
             // A failure is rare, so its future is not part of the future of each request either.
             End::Failed(broken) => Box::pin(self.broke_off(broken, upstream, endpoint)).await,
@@ -250,6 +267,7 @@ impl<'a> Exchange<'a> {
             early
         });
         let silence = tunnel::Silence::new(&client.deadline, &thread.config.limits);
+        let record = client.record.as_deref();
         let leaving = tunnel::Leaving {
             activity: &thread.activity,
             share: thread.random.borrow_mut().f64(),
@@ -261,6 +279,7 @@ impl<'a> Exchange<'a> {
             endpoint,
             &silence,
             &leaving,
+            record,
         )
         .await;
     }

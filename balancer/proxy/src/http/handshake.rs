@@ -63,6 +63,9 @@ pub(super) async fn settle(thread: &Thread, client: &mut Client) -> Result<Optio
             Ok(()) => {}
             Err(error) => {
                 count(&thread.counts.handshakes_failed);
+                if let (SessionError::NotTls, Some(access)) = (&error, &thread.access) {
+                    access.refused(client.peer, None, 400, "not-tls");
+                }
                 fail(thread, secured, &error);
                 thread
                     .complaints

@@ -10,6 +10,9 @@ use scaledapp_http1::{Framing, Version};
 
 use crate::sticky::Returning;
 
+/// The reason of a 413.
+pub(crate) const BODY_TOO_LARGE: &str = "body-too-large";
+
 /// A request whose head was read and rewritten.
 #[derive(Debug)]
 pub(crate) struct RequestMeta {

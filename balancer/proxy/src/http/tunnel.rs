@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::websocket::{self, Frames};
+use crate::access::Record;
 use crate::activity::Activity;
 use crate::clock::{self, Deadline};
 use crate::config::Limits;
@@ -127,6 +128,7 @@ pub(crate) async fn run(
     endpoint: &Endpoint,
     silence: &Silence<'_>,
     leaving: &Leaving<'_>,
+    record: Option<&Record>,
 ) {
     let ((client, early_of_client), (upstream, early_of_upstream)) = (client, upstream);
     let ends = pass_on(
@@ -135,6 +137,7 @@ pub(crate) async fn run(
         endpoint,
         silence,
         leaving,
+        record,
     );
     match ends.await {
         Outcome::Finished => linger(client).await,
@@ -160,6 +163,7 @@ async fn pass_on(
     endpoint: &Endpoint,
     silence: &Silence<'_>,
     leaving: &Leaving<'_>,
+    record: Option<&Record>,
 ) -> Outcome {
     let ((client, early_of_client), (upstream, early_of_upstream)) = (client, upstream);
     let (from_client, to_client) = client.split();
@@ -174,10 +178,19 @@ async fn pass_on(
         leaves: leaving.is_due(),
         frames: leaving.is_websocket.then(Frames::default),
     };
-    let down = down.run(|piece, _| {
+    if let Some(record) = record {
+        record.tunnelled_in(early_of_client.len());
+        record.tunnelled_out(early_of_upstream.len());
+    }
+    let down = down.run(|piece, bytes| {
         match piece {
             // Any byte from the endpoint is a sign of life.
-            Piece::Read => endpoint.hear(clock::now()),
+            Piece::Read => {
+                endpoint.hear(clock::now());
+                if let Some(record) = record {
+                    record.tunnelled_out(bytes.len());
+                }
+            }
             Piece::Waits => return silence.stalls(),
             Piece::Written => {}
         }
@@ -195,6 +208,9 @@ async fn pass_on(
         // An endpoint that does not read says nothing about the client.
         if piece == Piece::Read {
             silence.begins();
+            if let Some(record) = record {
+                record.tunnelled_in(bytes.len());
+            }
             let mut sent = sent.borrow_mut();
             sent.pass(bytes);
             if sent.is_closed() {

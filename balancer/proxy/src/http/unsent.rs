@@ -34,11 +34,17 @@ impl Unsent<'_> {
         let written = poll_fn(|context| {
             let before = flow.pending();
             if let Poll::Ready(written) = flow.poll_write(&mut client.transport, is_last, context) {
+                if let Some(record) = &client.record {
+                    record.sent(flow.data_written());
+                }
                 return Poll::Ready(written.map_err(|_| Failure::ClientGone));
             }
             let now = thread.clock.now();
             if flow.pending() < before {
                 reader.moved(before - flow.pending(), now);
+                if let Some(record) = &client.record {
+                    record.sent(flow.data_written());
+                }
             }
             // After the last answer, nothing that the client sends is used. It is still read
             // and discarded, because many clients do not read before they have sent
@@ -74,6 +80,9 @@ impl Unsent<'_> {
         match written {
             Err(failure) => {
                 thread.counts.failed(failure);
+                if let Some(record) = &mut client.record {
+                    record.failed(failure);
+                }
                 Then::Reset
             }
             // Not `Finish`, which closes immediately: the client may have sent something in

@@ -11,6 +11,8 @@ use std::task::{Context, Poll};
 pub(crate) struct About {
     pub(crate) local: Result<SocketAddr>,
     pub(crate) is_secured: bool,
+    /// The version of TLS, if there is TLS.
+    pub(crate) tls_version: Option<&'static str>,
     pub(crate) client_certificate: Option<String>,
     pub(super) peer: IpAddr,
     /// Its requests are redirected to `https` at this port.

@@ -103,6 +103,7 @@ pub(crate) async fn serve(thread: Rc<Thread>, mut client: Client) {
     let about = Rc::new(About {
         local: client.transport.local_address(),
         is_secured: client.transport.is_secured(),
+        tls_version: client.transport.tls_version(),
         client_certificate: client.transport.client_certificate().map(str::to_owned),
         peer: client.peer,
         redirects: client.redirects,
@@ -244,6 +245,9 @@ async fn serve_request(
         Ok(asked) => asked,
         Err(unfit) => {
             thread.counts.failed(Failure::Refused);
+            if let Some(access) = &thread.access {
+                access.refused(about.peer, about.tls_version, unfit.status, unfit.reason);
+            }
             refuse(&mut respond, unfit);
             return;
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use scaledapp_proxy::{
-    Callers, Config, Counters, EndedBy, Endpoint, Limits, Metrics, Process, Proxy, Table,
+    Callers, Config, Counters, EndedBy, Endpoint, Limits, Metrics, Process, Proxy, Site, Table,
 };
 use tokio::sync::watch;
 
@@ -48,6 +48,7 @@ pub(crate) fn start_with(endpoints: Vec<Arc<Endpoint>>, config: Config) -> Runni
             seen,
             metrics,
             Callers::default(),
+            Site::default(),
         )
         .unwrap(),
         table,

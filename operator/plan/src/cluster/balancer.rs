@@ -7,9 +7,9 @@ use k8s_openapi::api::apps::v1::{
     Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment,
 };
 use k8s_openapi::api::core::v1::{
-    Affinity, Container, ContainerPort, LocalObjectReference, PodAffinityTerm, PodAntiAffinity,
-    PodSpec, PodTemplateSpec, ResourceRequirements, SecretVolumeSource, ServiceAccount, Volume,
-    VolumeMount, WeightedPodAffinityTerm,
+    Affinity, ConfigMapVolumeSource, Container, ContainerPort, LocalObjectReference,
+    PodAffinityTerm, PodAntiAffinity, PodSpec, PodTemplateSpec, ResourceRequirements,
+    SecretVolumeSource, ServiceAccount, Volume, VolumeMount, WeightedPodAffinityTerm,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
@@ -33,6 +33,8 @@ const DRAIN: &str = "30s";
 const GRACE_SECONDS: i64 = 45;
 /// The volume with the authorities of clients.
 const CLIENT_CA: &str = "client-ca";
+/// The volume with error pages.
+const ERROR_PAGES: &str = "error-pages";
 
 /// The balancer of a slot.
 ///
@@ -110,8 +112,9 @@ fn pod(app: &App, settings: &Settings) -> PodSpec {
     }
 }
 
-/// The volumes of the forwarding token and of the Secrets for TLS. A pod does not start until its
-/// Secrets exist; meanwhile, the previous balancer keeps running.
+/// The volumes of the forwarding token, of the Secrets for TLS and of error pages. A pod does not
+/// start until its Secrets exist; meanwhile, the previous balancer keeps running. Pages may be
+/// missing.
 fn volumes(app: &App) -> Vec<Volume> {
     let secret = |name: String, secret: &String| Volume {
         name,
@@ -129,13 +132,22 @@ fn volumes(app: &App) -> Vec<Volume> {
         let clients = tls.clients.iter();
         volumes.extend(clients.map(|clients| secret(CLIENT_CA.to_owned(), &clients.secret)));
     }
+    volumes.extend(app.app.error_pages.as_ref().map(|name| Volume {
+        name: ERROR_PAGES.to_owned(),
+        config_map: Some(ConfigMapVolumeSource {
+            name: name.clone(),
+            optional: Some(true),
+            ..ConfigMapVolumeSource::default()
+        }),
+        ..Volume::default()
+    }));
     volumes
 }
 
 /// Where the volumes are mounted.
 fn mounts(app: &App) -> Vec<VolumeMount> {
     let mount = |name: String| VolumeMount {
-        mount_path: tls_directory(&name),
+        mount_path: directory_of(&name),
         name,
         read_only: Some(true),
         ..VolumeMount::default()
@@ -146,6 +158,8 @@ fn mounts(app: &App) -> Vec<VolumeMount> {
         mounts.extend((0..tls.secrets.len()).map(|index| mount(tls_name(index))));
         mounts.extend(tls.clients.iter().map(|_| mount(CLIENT_CA.to_owned())));
     }
+    let pages = app.app.error_pages.iter();
+    mounts.extend(pages.map(|_| mount(ERROR_PAGES.to_owned())));
     mounts
 }
 
@@ -154,7 +168,7 @@ fn tls_name(index: usize) -> String {
     format!("tls-{index}")
 }
 
-fn tls_directory(volume: &str) -> String {
+fn directory_of(volume: &str) -> String {
     format!("/etc/scaledapp/{volume}")
 }
 
@@ -162,7 +176,7 @@ fn tls_directory(volume: &str) -> String {
 fn tls_flags(tls: &Tls) -> Vec<(&'static str, String)> {
     let mut flags = vec![("--tls-listen", format!("[::]:{POD_TLS_PORT}"))];
     for index in 0..tls.secrets.len() {
-        let directory = tls_directory(&tls_name(index));
+        let directory = directory_of(&tls_name(index));
         flags.push(("--tls", format!("{directory}/tls.crt:{directory}/tls.key")));
     }
     if tls.redirect {
@@ -171,7 +185,7 @@ fn tls_flags(tls: &Tls) -> Vec<(&'static str, String)> {
     if tls.clients.is_some() {
         flags.push((
             "--tls-client-ca",
-            format!("{}/ca.crt", tls_directory(CLIENT_CA)),
+            format!("{}/ca.crt", directory_of(CLIENT_CA)),
         ));
     }
     flags.extend(tls.optional_flags());
@@ -207,6 +221,9 @@ fn container(app: &App, settings: &Settings) -> Container {
     }
     for (name, value) in app.app.tls.iter().flat_map(tls_flags) {
         flag(name, &value);
+    }
+    if app.app.error_pages.is_some() {
+        flag("--error-pages", &directory_of(ERROR_PAGES));
     }
     if app.app.asks_for_token() {
         flag("--trust-token-file", &token_file());

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use scaledapp_crds::Quantity;
 use scaledapp_crds::v1alpha1::{
     self, Algorithm, AppProtocol, ClientCertificateMode, Dispatch, TlsVersion,
 };
@@ -11,11 +12,13 @@ use scaledapp_http1::{Network, NetworkError};
 
 use super::{Check, DAY, SECOND, TWO};
 use crate::names::is_label;
+use crate::{AccessLog, Balancers, ClientCertificates, Protocol, Times, Tls};
 use crate::{Balancers, ClientCertificates, Issuer, Protocol, Times, Tls};
 
 /// Most slots of an app: scaledapp-dns puts at most this many addresses into one answer.
 const MAX_SLOTS: i32 = 8;
 const MAX_CONNECTIONS: i32 = 1_000_000;
+const MAX_REQUESTS: i32 = 1_000_000;
 /// The ranges of the balancer's own flags.
 const MIN_HEAD_BYTES: u32 = 4 << 10;
 const MAX_HEAD_BYTES: u32 = 16 << 20;
@@ -23,6 +26,11 @@ const MIN_HEAD_FIELDS: u32 = 64;
 const MAX_HEAD_FIELDS: u32 = 100_000;
 /// Two years. Browsers' preload lists require at least one year.
 const MAX_HSTS: Duration = Duration::from_hours(17_520);
+
+/// Whether a Secret or ConfigMap may have this name.
+fn is_object_name(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(is_label)
+}
 
 impl Check {
     fn times(&mut self, timeouts: &v1alpha1::Timeouts) -> Times {
@@ -53,6 +61,61 @@ impl Check {
     fn connections(&mut self, name: &str, most: Option<i32>) -> Option<NonZeroU32> {
         let path = format!("spec.balancers.limits.{name}");
         Some(self.count(&path, most?, MAX_CONNECTIONS, "connections serve no client"))
+    }
+
+    fn requests(&mut self, name: &str, most: Option<i32>) -> Option<NonZeroU32> {
+        let path = format!("spec.balancers.limits.{name}");
+        Some(self.count(&path, most?, MAX_REQUESTS, "requests serve no client"))
+    }
+
+    fn burst(&mut self, limits: &v1alpha1::BalancerLimits) -> Option<NonZeroU32> {
+        let burst = limits.request_burst_per_address;
+        if burst.is_some() && limits.requests_per_second_per_address.is_none() {
+            self.violation(
+                "spec.balancers.limits.requestBurstPerAddress",
+                "needs requestsPerSecondPerAddress: give it, or leave requestBurstPerAddress out",
+            );
+        }
+        self.requests("requestBurstPerAddress", burst)
+    }
+
+    fn body_size(&mut self, most: Option<&str>) -> Option<u64> {
+        let text = most?;
+        let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+        let is_whole = digits.len() <= 12 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let is_unit = matches!(
+            &text[digits.len()..],
+            "" | "Ki" | "Mi" | "Gi" | "k" | "M" | "G"
+        );
+        let amount = text.parse().ok().filter(|_| is_whole && is_unit);
+        let bytes = amount.as_ref().and_then(Quantity::whole);
+        let bytes = bytes.filter(|_| !digits.starts_with('0'));
+        if bytes.is_none() {
+            self.violation(
+                "spec.balancers.limits.bodySize",
+                "is no size of a body: give an amount such as 10Mi or '1048576', or leave it out",
+            );
+        }
+        bytes
+    }
+
+    fn access_log(&mut self, log: &v1alpha1::AccessLog) -> AccessLog {
+        let percent = log.sample.map(|sample| {
+            let percent = u32::try_from(sample).ok().and_then(NonZeroU32::new);
+            let percent = percent.filter(|percent| percent.get() <= 100);
+            percent.unwrap_or_else(|| {
+                self.violation(
+                    "spec.balancers.accessLog.sample",
+                    "is no percentage: give 1 to 100, or leave accessLog out to log nothing",
+                );
+                NonZeroU32::MIN
+            })
+        });
+        AccessLog {
+            format: log.format.unwrap_or_default(),
+            percent,
+            has_query: log.query,
+        }
     }
 
     fn body_rate(&mut self, rate: Option<i32>) -> Option<u32> {
@@ -113,6 +176,16 @@ impl Check {
             connections: self.connections("connections", limits.connections),
             connections_per_address: self
                 .connections("connectionsPerAddress", limits.connections_per_address),
+            requests_per_second_per_address: self.requests(
+                "requestsPerSecondPerAddress",
+                limits.requests_per_second_per_address,
+            ),
+            request_burst_per_address: self.burst(&limits),
+            body_size: self.body_size(limits.body_size.as_deref()),
+            access_log: balancers
+                .access_log
+                .as_ref()
+                .map(|log| self.access_log(log)),
             body_rate: self.body_rate(limits.body_rate),
             head_bytes: self.head(
                 "headBytes",
@@ -217,9 +290,19 @@ impl Check {
         }
     }
 
+    pub(super) fn error_pages(&mut self, pages: &v1alpha1::ErrorPages) -> String {
+        let name = &pages.config_map_name;
+        if !is_object_name(name) {
+            self.violation(
+                "spec.balancers.errorPages.configMapName",
+                "cannot be the name of a ConfigMap: use a-z, 0-9, - and ., such as hello-pages",
+            );
+        }
+        name.clone()
+    }
+
     fn secret(&mut self, path: &str, name: &str) {
-        let is_valid = name.len() <= 253 && name.split('.').all(is_label);
-        if !is_valid {
+        if !is_object_name(name) {
             self.violation(
                 path,
                 format!("{name:?} cannot be the name of a Secret: use a-z, 0-9, - and ., such as hello-tls"),

@@ -373,6 +373,42 @@ fn networks_reach_the_balancers_and_replace_no_pod_of_the_app() {
     );
 }
 
+/// The access log, the limits and the pages of the balancers change no pod of the app. A missing
+/// ConfigMap does not keep a balancer from starting.
+#[test]
+fn what_concerns_balancers_alone_replaces_no_pod_of_the_app() {
+    let before = running(&app(""));
+    let lines = "  balancers: {accessLog: {query: false}, errorPages: {configMapName: pages}, \
+                 limits: {requestsPerSecondPerAddress: 50, bodySize: 10Mi}}";
+    let planned = plan(&app(lines), &before, &newer());
+    assert_eq!(
+        planned.apply.deployments[0].spec.template,
+        workload(&before).spec.template
+    );
+    let pod = planned.apply.deployments[1].spec.template.spec.clone();
+    let pod = pod.unwrap();
+    let command = pod.containers[0].command.clone().unwrap();
+    for (flag, value) in [
+        ("--access-log", "json"),
+        ("--access-log-query", "false"),
+        ("--requests-per-second-per-address", "50"),
+        ("--body-size", "10485760"),
+        ("--error-pages", "/etc/scaledapp/error-pages"),
+    ] {
+        let is_given = command.windows(2).any(|words| words == [flag, value]);
+        assert!(is_given, "{flag} {value}: {command:?}");
+    }
+    let volumes = pod.volumes.unwrap();
+    let pages = volumes.iter().find_map(|volume| volume.config_map.as_ref());
+    let pages = pages.unwrap();
+    assert_eq!((pages.name.as_str(), pages.optional), ("pages", Some(true)));
+    let mounts = pod.containers[0].volume_mounts.clone().unwrap();
+    let mount = mounts.iter().find(|mount| mount.name == "error-pages");
+    let mount = mount.unwrap();
+    assert_eq!(mount.mount_path, "/etc/scaledapp/error-pages");
+    assert_eq!(mount.read_only, Some(true));
+}
+
 fn selector(planned: &Plan) -> BTreeMap<String, String> {
     let mut services = planned.apply.services.iter();
     let pods = services.find(|service| service.metadata.name.as_deref() == Some("hello-pods"));

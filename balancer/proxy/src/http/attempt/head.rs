@@ -160,6 +160,11 @@ impl<'a> Attempt<'a, '_> {
             self.streams = response.is_stream();
             self.answer.set_body(response.framing, framing);
         }
+        if let Some(record) = self.client.record.as_mut().filter(|_| !response.interim) {
+            record.headed(response.status);
+            let status = response.field("grpc-status").filter(|_| response.is_grpc());
+            record.grpc(status.and_then(GrpcStatus::of));
+        }
         let length = response.head_len;
         self.upstream.input.consume(length);
         if matches!(self.state, State::Body(_)) {

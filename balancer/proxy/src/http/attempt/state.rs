@@ -26,8 +26,12 @@ pub(crate) enum End {
     Switched,
     /// There is no complete answer, whichever side caused that.
     Failed(BrokenOff),
-    /// The rest of the request's body is not well-formed.
-    BadBody { reason: &'static str, headed: bool },
+    /// The rest of the request's body is not well-formed, or too large.
+    BadBody {
+        status: u16,
+        reason: &'static str,
+        headed: bool,
+    },
 }
 
 /// An attempt without a complete answer.

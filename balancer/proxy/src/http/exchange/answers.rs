@@ -8,6 +8,7 @@ use scaledapp_http1::{self as http1, Elsewhere, GrpcStatus, Malformed, Version};
 use super::search::NoEndpoint;
 use super::state::Exchange;
 use crate::endpoint::Endpoint;
+use crate::http::client::{OwnAnswer, retry_after};
 use crate::http::request::Then;
 use crate::metrics::Failure;
 
@@ -28,6 +29,7 @@ impl Exchange<'_> {
             NoEndpoint::Suspect => (Failure::Suspect, 503, "path-ends-workers"),
             NoEndpoint::ClientGone => {
                 thread.counts.failed(Failure::ClientGone);
+                self.tell_failed(Failure::ClientGone);
                 return Then::End;
             }
         };
@@ -43,15 +45,37 @@ impl Exchange<'_> {
     }
 
     /// Sends an answer of the proxy itself, in the form that the client understands.
-    pub(super) async fn answer(&mut self, status: u16, reason: &str, close: bool) -> Then {
+    pub(super) async fn answer(&mut self, status: u16, reason: &'static str, close: bool) -> Then {
+        let retry_after = retry_after(status);
+        self.answer_later(status, reason, retry_after, close).await
+    }
+
+    /// As [`Self::answer`], with the time in seconds after which the client may try again.
+    pub(super) async fn answer_later(
+        &mut self,
+        status: u16,
+        reason: &'static str,
+        retry_after: Option<u32>,
+        close: bool,
+    ) -> Then {
         let thread = self.thread;
         if !self.meta.is_grpc {
-            let is_head = self.meta.is_head;
-            let answer = self.client.answer(thread, status, reason, close, is_head);
-            return answer.await;
+            let answer = OwnAnswer {
+                status,
+                reason,
+                retry_after,
+                close,
+                is_head: self.meta.is_head,
+            };
+            return self.client.answer(thread, answer).await;
+        }
+        let status = GrpcStatus::of_http(status);
+        if let Some(record) = &mut self.client.record {
+            record.answered(200, reason);
+            record.grpc(Some(status));
         }
         let mut out = thread.buffers.output();
-        http1::write_grpc_answer(&mut out, GrpcStatus::of_http(status), reason, close);
+        http1::write_grpc_answer(&mut out, status, reason, close);
         self.client.write(thread, out, close).await
     }
 
@@ -65,6 +89,7 @@ impl Exchange<'_> {
         elsewhere: Option<Elsewhere>,
     ) -> Then {
         if headed {
+            self.tell_failed(cause);
             if cause == Failure::Timeout {
                 self.client.transport.is_late();
             }
@@ -72,7 +97,10 @@ impl Exchange<'_> {
         }
         let thread = self.thread;
         let (status, reason) = match cause {
-            Failure::ClientGone => return Then::End,
+            Failure::ClientGone => {
+                self.tell_failed(cause);
+                return Then::End;
+            }
             Failure::ClientTimeout => (408, "body-timeout"),
             Failure::GaveWay => (408, "gave-way"),
             Failure::Timeout => (504, "upstream-timeout"),
@@ -90,10 +118,20 @@ impl Exchange<'_> {
         if elsewhere.is_none() {
             return self.answer(status, reason, true).await;
         }
+        if let Some(record) = &mut self.client.record {
+            record.answered(status, reason);
+        }
         let mut out = thread.buffers.output();
         let is_head = self.meta.is_head;
         http1::write_answer(&mut out, status, reason, None, elsewhere, true, is_head);
         self.client.write(thread, out, true).await
+    }
+
+    /// Tells the access log that the client gets no answer of the proxy after a failure.
+    pub(super) fn tell_failed(&mut self, cause: Failure) {
+        if let Some(record) = &mut self.client.record {
+            record.failed(cause);
+        }
     }
 
     /// Answers a request whose body is malformed.

@@ -25,8 +25,14 @@ impl Exchange<'_> {
         if let Err(malformed) = self.request.take(&mut self.client.input) {
             return Err(self.refuse_body(malformed).await);
         }
+        if self.exceeds_body() {
+            return Err(self.body_is_too_large().await);
+        }
         if !self.request.is_taken() {
             self.gather_short(most).await?;
+        }
+        if let Some(record) = &self.client.record {
+            record.received(self.request.data());
         }
         // The memory of the input is not needed while the request waits in the queue or for
         // a connection.
@@ -64,6 +70,7 @@ impl Exchange<'_> {
             match filled.await {
                 Ok(0) | Err(Gone::Closed) => {
                     thread.counts.failed(Failure::ClientGone);
+                    self.tell_failed(Failure::ClientGone);
                     return Err(Then::End);
                 }
                 Ok(read) => client.body.moved(read, thread.clock.now()),
@@ -76,6 +83,9 @@ impl Exchange<'_> {
             }
             if let Err(malformed) = self.request.take(&mut self.client.input) {
                 return Err(self.refuse_body(malformed).await);
+            }
+            if self.exceeds_body() {
+                return Err(self.body_is_too_large().await);
             }
         }
         Ok(())
