@@ -13,6 +13,7 @@
 
 mod accept;
 mod activity;
+mod announced;
 mod buffer;
 mod callers;
 mod clock;
@@ -39,6 +40,7 @@ mod security;
 mod sticky;
 mod sticky_kind;
 mod suspects;
+mod tcp;
 mod thread;
 mod transport;
 mod turns;

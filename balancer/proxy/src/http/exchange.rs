@@ -17,8 +17,9 @@ use scaledapp_http1 as http1;
 use scaledapp_select::{Outcome, may_need_proof};
 use tokio::sync::SemaphorePermit;
 
-use self::outcome::note;
+pub(crate) use self::outcome::note;
 use self::reach::{keep, reach};
+pub(crate) use self::reach::refused;
 use self::search::{NoEndpoint, choose};
 use self::state::Exchange;
 use super::attempt::{Answered, Attempt, End};

@@ -20,7 +20,7 @@ const CLEAR_TEXT: &str = "TLS is spoken here: ask for https://";
 
 /// Carries out the handshake, if the connection needs one. An error means that the connection
 /// is over.
-pub(super) async fn settle(thread: &Thread, client: &mut Client) -> Result<Option<Settled>, ()> {
+pub(crate) async fn settle(thread: &Thread, client: &mut Client) -> Result<Option<Settled>, ()> {
     let is_new = match &client.transport {
         Transport::Secured(secured) => secured.settled().is_none(),
         Transport::Plain(_) | Transport::Stream(_) => false,

@@ -1,0 +1,3 @@
+pub(super) const MARK: () = ();
+#[derive(Debug)]
+pub(super) enum Spliced { Drained }
