@@ -106,6 +106,10 @@ fn refuse(thread: &Thread, reason: search::NoEndpoint) {
             Failure::QueueFull,
             "no endpoint could be reached, and no more connections may wait",
         ),
+        search::NoEndpoint::Reset => {
+            thread.counts.failed(Failure::CutOff);
+            return;
+        }
         search::NoEndpoint::ClientGone => {
             thread.counts.failed(Failure::ClientGone);
             return;

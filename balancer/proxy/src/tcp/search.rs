@@ -4,6 +4,7 @@
 //! one. Once an endpoint has accepted the connection, the connection stays there.
 
 use std::future::poll_fn;
+use std::io;
 use std::net::IpAddr;
 use std::task::Poll;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub(super) enum NoEndpoint {
     InTime,
     /// No more connections may wait.
     QueueFull,
+    /// An endpoint has reset it, and there is no other one.
+    Reset,
     /// Its client has reset it.
     ClientGone,
 }
@@ -42,6 +45,8 @@ struct Search<'a> {
     /// Its position in the queue, once it has waited.
     position: Option<Position>,
     has_failed: bool,
+    /// An endpoint has reset it at once.
+    was_reset: bool,
     /// The end of all waits together.
     until: Duration,
 }
@@ -60,6 +65,7 @@ pub(super) async fn reach<'a>(
         tried: Vec::new(),
         position: None,
         has_failed: false,
+        was_reset: false,
         until: clock::now().saturating_add(limits.waiting_time),
     };
     // No attempt begins after this, however many endpoints there are.
@@ -72,6 +78,11 @@ pub(super) async fn reach<'a>(
             Ok(upstream) => {
                 note(thread, endpoint, Outcome::Answered);
                 return Ok((entered, upstream));
+            }
+            // The endpoint has accepted the connection and reset it at once. It may be about to
+            // exit, or it may not want this client, which says nothing about others.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                search.was_reset = true;
             }
             Err(error) => refused(thread, endpoint, &error),
         }
@@ -101,6 +112,9 @@ impl<'a> Search<'a> {
             && let Some(entered) = self.find()
         {
             return Ok(entered);
+        }
+        if self.was_reset {
+            return Err(NoEndpoint::Reset);
         }
         let visit = if self.has_failed {
             Visit::Again(self.position)
