@@ -118,7 +118,10 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         listener_is_held: listener::is_held(),
         ..settings.forwarding
     };
-    let callers = callers(settings.forwarded_from, settings.trust_token_file);
+    let callers = Callers {
+        announced_from: settings.announced_from.into(),
+        ..callers(settings.forwarded_from, settings.trust_token_file)
+    };
     let proxy = start(
         forwarding,
         callers,
@@ -196,6 +199,7 @@ fn callers(forwarded_from: Vec<Network>, token_file: Option<PathBuf>) -> Callers
     Callers {
         forwarded_from: forwarded_from.into(),
         tokens,
+        ..Callers::default()
     }
 }
 

@@ -1,13 +1,15 @@
 //! How flags, variables and the config file become one [`Settings`]: which of them wins,
 //! what the defaults are, and which combinations are refused.
 
+mod tcp;
+
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use scaledapp_proxy::{Algorithm, Config, HeadLimitError, Limits, Network, UpstreamProtocol};
-use scaledapp_tls::Pair;
+use scaledapp_tls::{Alpn, Pair};
 
 use crate::cli::{AlgorithmArg, ClientMode, Options, ProtocolArg, RunArgs, Time, TlsVersion};
 use crate::discovery::cluster::ServiceName;
@@ -37,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) forwarding: Config,
     /// Proxies that are believed about their clients.
     pub(crate) forwarded_from: Vec<Network>,
+    /// Proxies whose connections must begin with a PROXY header.
+    pub(crate) announced_from: Vec<Network>,
     /// The file with the token that is sent to supervisors.
     pub(crate) trust_token_file: Option<PathBuf>,
 }
@@ -56,8 +60,8 @@ pub(crate) struct Tls {
     pub(crate) client_authorities: Option<PathBuf>,
     /// A client without a certificate is accepted.
     pub(crate) clients_are_optional: bool,
-    /// HTTP/2 is offered.
-    pub(crate) offers_http2: bool,
+    /// What is offered inside TLS.
+    pub(crate) alpn: Alpn,
 }
 
 /// The times of a drain.
@@ -101,6 +105,16 @@ pub(crate) enum UsageError {
         "--tls-listen {0} is the --listen address: give another port, or leave --tls-listen out"
     )]
     SameAddress(SocketAddr),
+    #[error("--{0} is for HTTP, and --protocol is tcp: leave it out")]
+    OnlyHttp(&'static str),
+    #[error(
+        "--sticky needs a request that has a cookie or a header, and --protocol is tcp: give --sticky address, or leave it out"
+    )]
+    NoRequest,
+    #[error(
+        "--proxy-protocol-to-servers needs --protocol tcp: servers of HTTP learn their client from X-Forwarded-For; leave it out"
+    )]
+    OnlyTcp,
     #[error(transparent)]
     Head(#[from] HeadLimitError),
 }
@@ -129,6 +143,7 @@ impl Settings {
                 return Err(UsageError::Loop(*upstream));
             }
         }
+        tcp::check(&options)?;
         let time = |time: Option<Time>, default| time.map_or(default, |time| time.0);
         Ok(Self {
             listen,
@@ -156,10 +171,13 @@ impl Settings {
                 upstream: match options.protocol {
                     None | Some(ProtocolArg::Http) => UpstreamProtocol::Http1,
                     Some(ProtocolArg::H2c) => UpstreamProtocol::Http2,
+                    Some(ProtocolArg::Tcp) => UpstreamProtocol::Tcp,
                 },
+                sends_proxy_header: options.proxy_protocol_to_servers == Some(true),
                 ..Config::balancer()
             },
             forwarded_from: options.forwarded_from.iter().map(|one| one.0).collect(),
+            announced_from: options.proxy_protocol_from.iter().map(|one| one.0).collect(),
             trust_token_file: options.trust_token_file,
             endpoints_file: options.endpoints_file,
             endpoints_service: options.endpoints_service,
@@ -192,6 +210,11 @@ fn merge(flags: Options, file: Options) -> Options {
                 } else {
                     flags.forwarded_from
                 },
+                proxy_protocol_from: if flags.proxy_protocol_from.is_empty() {
+                    file.proxy_protocol_from
+                } else {
+                    flags.proxy_protocol_from
+                },
                 tls: if flags.tls.is_empty() { file.tls } else { flags.tls },
                 $($name: flags.$name.or(file.$name)),+
             }
@@ -211,6 +234,7 @@ fn merge(flags: Options, file: Options) -> Options {
         endpoints_file,
         endpoints_service,
         admin,
+        proxy_protocol_to_servers,
         trust_token_file,
         algorithm,
         threads,
@@ -270,7 +294,11 @@ fn tls(options: &Options, listen: SocketAddr) -> Result<Option<Tls>, UsageError>
         is_13_only: options.tls_min_version == Some(TlsVersion::Tls13),
         client_authorities: options.tls_client_ca.clone(),
         clients_are_optional: options.tls_client_mode == Some(ClientMode::Optional),
-        offers_http2: options.h2.unwrap_or(true),
+        alpn: match options.protocol {
+            Some(ProtocolArg::Tcp) => Alpn::None,
+            _ if options.h2 == Some(false) => Alpn::Http1,
+            _ => Alpn::Http2,
+        },
     }))
 }
 
@@ -454,6 +482,29 @@ mod tests {
     }
 
     #[test]
+    fn tcp_takes_the_settings_that_do_not_need_a_request() {
+        let settings = settings(&[
+            LISTEN,
+            UPSTREAM,
+            "--protocol=tcp",
+            "--sticky=address",
+            "--tls=a:b",
+            "--upgrade-time=2h",
+            "--proxy-protocol-from=10.0.0.0/8,fd00::/8",
+            "--proxy-protocol-to-servers",
+        ])
+        .unwrap();
+        assert_eq!(settings.forwarding.upstream, UpstreamProtocol::Tcp);
+        assert!(settings.forwarding.sends_proxy_header);
+        assert_eq!(settings.announced_from.len(), 2);
+        assert_eq!(settings.tls.unwrap().alpn, Alpn::None);
+        let json = r#"{"protocol":"tcp","proxyProtocolFrom":["10.0.0.0/8"],"proxyProtocolToServers":true}"#;
+        let file = with_file(json, &[LISTEN, UPSTREAM]).unwrap();
+        assert!(file.forwarding.sends_proxy_header);
+        assert_eq!(file.announced_from.len(), 1);
+    }
+
+    #[test]
     fn networks_of_the_flag_replace_those_of_the_file() {
         let json = r#"{"forwardedFrom":["10.0.0.0/8"],"trustTokenFile":"/t"}"#;
         let texts = |arguments: &[&str]| {
@@ -541,6 +592,26 @@ mod tests {
             (
                 &[LISTEN, UPSTREAM, "--forwarded-from=proxy.example"],
                 &["names are not looked up"],
+            ),
+            (
+                &[LISTEN, UPSTREAM, "--protocol=tcp", "--h2=false"],
+                &["--h2 is for HTTP"],
+            ),
+            (
+                &[LISTEN, UPSTREAM, "--protocol=tcp", "--answer-time=1s"],
+                &["--answer-time is for HTTP"],
+            ),
+            (
+                &[LISTEN, UPSTREAM, "--protocol=tcp", "--sticky=cookie"],
+                &["--sticky address"],
+            ),
+            (
+                &[LISTEN, UPSTREAM, "--proxy-protocol-to-servers"],
+                &["needs --protocol tcp"],
+            ),
+            (
+                &[LISTEN, UPSTREAM, "--proxy-protocol-from=10.0.0.1/8"],
+                &["--proxy-protocol-from", "give 10.0.0.0/8"],
             ),
             (&[LISTEN, UPSTREAM, "--threads=0"], &["--threads"]),
             (&[LISTEN, UPSTREAM, "--algorithm=best"], &["least-request"]),
