@@ -177,7 +177,11 @@ impl Settings {
                 ..Config::balancer()
             },
             forwarded_from: options.forwarded_from.iter().map(|one| one.0).collect(),
-            announced_from: options.proxy_protocol_from.iter().map(|one| one.0).collect(),
+            announced_from: options
+                .proxy_protocol_from
+                .iter()
+                .map(|one| one.0)
+                .collect(),
             trust_token_file: options.trust_token_file,
             endpoints_file: options.endpoints_file,
             endpoints_service: options.endpoints_service,

@@ -119,9 +119,11 @@ fn line(bytes: &[u8]) -> Result<Option<(usize, Announced)>, HeaderFault> {
     Ok(Some((end + 1, announced)))
 }
 
+/// An address of a line. nginx writes `TCP6` with one address of IPv4 if its client and its own
+/// address differ in their family.
 fn address(text: &str, is_v6: bool) -> Option<IpAddr> {
     let address: IpAddr = text.parse().ok()?;
-    (address.is_ipv6() == is_v6).then(|| address.to_canonical())
+    (is_v6 || address.is_ipv4()).then(|| address.to_canonical())
 }
 
 fn port(text: &str) -> Option<u16> {
@@ -241,10 +243,7 @@ fn crc32c(header: &[u8], at: usize) -> u32 {
 pub fn write_proxy_header(out: &mut Vec<u8>, source: SocketAddr, destination: SocketAddr) {
     out.extend(SIGNATURE);
     out.push(0x21);
-    match (
-        source.ip().to_canonical(),
-        destination.ip().to_canonical(),
-    ) {
+    match (source.ip().to_canonical(), destination.ip().to_canonical()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             out.extend([0x11, 0, 12]);
             out.extend(source.octets());

@@ -34,6 +34,7 @@ mod memory;
 mod metrics;
 mod occupancy;
 mod order;
+mod pipes;
 mod pool;
 mod proxy;
 mod security;

@@ -4,11 +4,11 @@
 //! How long a connection waits for an endpoint is decided in `search`; how bytes move, in
 //! `relay`.
 
-mod pipe;
 mod relay;
 mod search;
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use scaledapp_http1 as http1;
 
@@ -20,6 +20,11 @@ use crate::http::handshake;
 use crate::metrics::{Counted, Failure, count};
 use crate::thread::Thread;
 use crate::transport::Transport;
+
+/// How long a client may take for the last bytes of a server that has broken off.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
+/// How often it is checked whether the client has them.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The addresses of a client's connection: the client's, and the one that it has connected to.
 pub(crate) type Addresses = (SocketAddr, SocketAddr);
@@ -70,7 +75,19 @@ pub(crate) async fn serve(
         ?end,
         "a connection has ended"
     );
+    if end == End::EndpointBroke {
+        settle(&client).await;
+    }
     over(thread, end, endpoint, &client, &upstream);
+}
+
+/// Waits, for a moment, until the client has everything that was written to it: a server that
+/// closes its connection with unread bytes resets it after its last answer.
+async fn settle(client: &Transport) {
+    let end = clock::now().saturating_add(SETTLE_TIME);
+    while client.owes_bytes() && !client.heard().is_broken && clock::now() < end {
+        tokio::time::sleep(SETTLE_INTERVAL).await;
+    }
 }
 
 /// Carries out the TLS handshake, if the connection needs one; `None` if it failed.

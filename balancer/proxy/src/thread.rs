@@ -26,6 +26,7 @@ use crate::endpoint::Table;
 use crate::memory::{Memory, MemoryShare};
 use crate::metrics::{Counts, Metrics, count};
 use crate::occupancy::Occupancy;
+use crate::pipes::Pipes;
 use crate::pool::Pool;
 use crate::suspects::Suspects;
 use crate::transport::Transport;
@@ -96,6 +97,7 @@ pub(crate) struct Thread {
     pub(crate) counts: Arc<Counts>,
     pub(crate) clock: Rc<Clock>,
     pub(crate) buffers: Buffers,
+    pub(crate) pipes: Pipes,
     /// Memory for the fields of the head that is being read.
     pub(crate) fields: RefCell<Fields>,
     pub(crate) random: RefCell<fastrand::Rng>,
@@ -136,6 +138,7 @@ impl Thread {
             memory: MemoryShare::new(common.memory, index, Arc::clone(&counts)),
             complaints: Complaints::new(Rc::clone(&clock), config),
             buffers: Buffers::default(),
+            pipes: Pipes::default(),
             turns: Turns::default(),
             fields: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),

@@ -5,6 +5,7 @@
 //! objects already.
 
 mod balancers;
+mod tcp;
 
 use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -126,9 +127,10 @@ impl Check {
         let forwarded_from = self.forwarded_from(spec.balancers.as_ref());
         let stickiness = spec.balancers.as_ref();
         let stickiness = stickiness.and_then(|all| all.stickiness.as_ref());
-        let sticky = stickiness.and_then(|stickiness| self.sticky(stickiness, dispatch));
+        let sticky = stickiness.and_then(|stickiness| self.sticky(stickiness, dispatch, tcp));
         let tls = spec.balancers.as_ref().and_then(|all| all.tls.as_ref());
         let tls = tls.map(|tls| self.tls(tls));
+        let (announced_from, announces_to_pods) = self.proxy_protocol(spec.balancers.as_ref(), tcp);
         let dns = self.dns(spec.dns.as_ref());
         ValidatedApp {
             name,
@@ -157,6 +159,8 @@ impl Check {
             tls,
             sticky,
             forwarded_from,
+            announced_from,
+            announces_to_pods,
             has_resources: spec.resources.is_some(),
             dns,
         }

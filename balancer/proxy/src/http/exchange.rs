@@ -18,8 +18,8 @@ use scaledapp_select::{Outcome, may_need_proof};
 use tokio::sync::SemaphorePermit;
 
 pub(crate) use self::outcome::note;
-use self::reach::{keep, reach};
 pub(crate) use self::reach::refused;
+use self::reach::{keep, reach};
 use self::search::{NoEndpoint, choose};
 use self::state::Exchange;
 use super::attempt::{Answered, Attempt, End};

@@ -12,7 +12,6 @@ use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::pipe::{self, Spliced};
 use crate::clock::{self, Cut, Deadline};
 use crate::endpoint::Endpoint;
 use crate::metrics::add;
@@ -236,11 +235,10 @@ impl Direction<'_> {
             if let Err(ended) = self.write(&piece[..length]).await {
                 break ended;
             }
-            if length == piece.len() {
-                match self.splice(&mut piece).await {
-                    None => {}
-                    Some(ended) => break ended,
-                }
+            if length == piece.len()
+                && let Err(ended) = self.stream(&mut piece).await
+            {
+                break ended;
             }
         };
         buffers.put(piece);
@@ -254,19 +252,27 @@ impl Direction<'_> {
     }
 
     /// As long as the sender is ahead, lets the kernel move the bytes, or takes more memory.
-    async fn splice(&self, piece: &mut Vec<u8>) -> Option<Ended> {
-        let (Some(from), Some(to)) = (self.from.plain(), self.to.plain()) else {
-            if piece.len() < LARGE_BYTES {
-                *piece = vec![0; LARGE_BYTES];
+    async fn stream(&self, piece: &mut Vec<u8>) -> Result<(), Ended> {
+        if let (Some(from), Some(to)) = (self.from.plain(), self.to.plain())
+            && let Some(mut pipe) = self.thread.pipes.take()
+        {
+            loop {
+                match pipe.fill(from) {
+                    // The next read will see the end, too.
+                    Ok(None | Some(0)) => return Ok(()),
+                    Ok(Some(length)) => {
+                        self.moves(length);
+                        let empty = |context: &mut Context<'_>| pipe.poll_empty(to, context);
+                        self.deliver(length, empty).await?;
+                    }
+                    Err(_) => return Err(Ended::ReadBroke),
+                }
             }
-            return None;
-        };
-        let _ = (from, to, Spliced::Drained);
-        let _ = pipe::MARK;
+        }
         if piece.len() < LARGE_BYTES {
             *piece = vec![0; LARGE_BYTES];
         }
-        None
+        Ok(())
     }
 
     /// Records that bytes were read.
@@ -283,41 +289,42 @@ impl Direction<'_> {
     /// Writes all of `bytes`.
     async fn write(&self, bytes: &[u8]) -> Result<(), Ended> {
         let mut rest = bytes;
-        let at_once = poll_fn(|context| Poll::Ready(self.poll_write(context, &mut rest))).await;
+        let write = |context: &mut Context<'_>| {
+            while !rest.is_empty() {
+                let written = ready!(self.to.poll_write(context, rest))?;
+                if written == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                rest = &rest[written..];
+            }
+            Poll::Ready(Ok(()))
+        };
+        self.deliver(bytes.len(), write).await
+    }
+
+    /// Carries out a write of `length` bytes.
+    async fn deliver(
+        &self,
+        length: usize,
+        mut write: impl FnMut(&mut Context<'_>) -> Poll<io::Result<()>>,
+    ) -> Result<(), Ended> {
+        let at_once = poll_fn(|context| Poll::Ready(write(context))).await;
         if let Poll::Ready(written) = at_once {
             return written.map_err(|_| Ended::WriteBroke);
         }
-        self.silence.holds(bytes.len());
-        let written = self.write_slowly(&mut rest).await;
-        self.silence.releases(bytes.len());
-        written
-    }
-
-    /// Writes while the receiver is slow.
-    async fn write_slowly(&self, rest: &mut &[u8]) -> Result<(), Ended> {
+        self.silence.holds(length);
         if !self.is_up {
             self.silence.stalls();
         }
-        let written = poll_fn(|context| self.poll_write(context, rest));
         let written = tokio::select! {
             biased;
-            written = written => written.map_err(|_| Ended::WriteBroke),
+            written = poll_fn(write) => written.map_err(|_| Ended::WriteBroke),
             // For a client that has gone, nobody needs the answer. An endpoint may end after its
             // last bytes, and its client still reads them.
             () = self.from.breaks(), if self.is_up => Err(Ended::ReadBroke),
         };
+        self.silence.releases(length);
         self.silence.breaks();
         written
-    }
-
-    fn poll_write(&self, context: &mut Context<'_>, rest: &mut &[u8]) -> Poll<io::Result<()>> {
-        while !rest.is_empty() {
-            let written = ready!(self.to.poll_write(context, rest))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            *rest = &rest[written..];
-        }
-        Poll::Ready(Ok(()))
     }
 }

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use scaledapp_sys::unacknowledged;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -29,6 +30,13 @@ pub(crate) enum Side<'a> {
 }
 
 impl Transport {
+    /// Whether its peer has not acknowledged all bytes that were written, so that a reset would
+    /// destroy some of them.
+    pub(crate) fn owes_bytes(&self) -> bool {
+        let bytes = |tcp| unacknowledged::bytes(tcp).is_ok_and(|bytes| bytes > 0);
+        self.tcp().is_some_and(bytes)
+    }
+
     /// A shared handle; `None` for a stream of HTTP/2.
     pub(crate) fn side(&mut self) -> Option<Side<'_>> {
         match self {
@@ -70,7 +78,10 @@ impl<'a> Side<'a> {
             let read = match self {
                 Self::Plain(stream) => {
                     let read = stream.try_read(into);
-                    if read.as_ref().is_ok_and(|read| (1..into.len()).contains(read)) {
+                    if read
+                        .as_ref()
+                        .is_ok_and(|read| (1..into.len()).contains(read))
+                    {
                         is_drained(stream);
                     }
                     read

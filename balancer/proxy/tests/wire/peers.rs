@@ -51,14 +51,7 @@ pub(crate) fn start_for(
     let metrics = Metrics::register(&mut registry, "x");
     let (table, seen) = watch::channel(Arc::new(Table { endpoints }));
     Running {
-        proxy: Proxy::start(
-            config,
-            vec![listener.into()],
-            seen,
-            metrics,
-            callers,
-        )
-        .unwrap(),
+        proxy: Proxy::start(config, vec![listener.into()], seen, metrics, callers).unwrap(),
         table,
         address,
         registry,

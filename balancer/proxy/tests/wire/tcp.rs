@@ -88,7 +88,9 @@ fn the_server_may_speak_first_and_bytes_pass_both_ways() {
     drop(client);
     assert_eq!(read_all(&mut app), "");
     drop(app);
-    until("the connection is over", || server.endpoint.in_flight() == 0);
+    until("the connection is over", || {
+        server.endpoint.in_flight() == 0
+    });
     assert!(running.counts("x_tcp_connections 0"));
     assert!(running.counts("x_tcp_relayed_connections_total 1"));
     assert!(running.counts("x_tcp_received_bytes_total 6"));
@@ -147,7 +149,9 @@ fn a_reset_after_the_end_of_the_own_side_passes_on() {
     app.shutdown(Shutdown::Write).unwrap();
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
     reset(app);
-    until("the client sees the reset", || client.write_all(b"x").is_err());
+    until("the client sees the reset", || {
+        client.write_all(b"x").is_err()
+    });
 }
 
 #[test]
@@ -163,8 +167,8 @@ fn a_client_that_has_gone_is_noticed_while_the_server_does_not_read() {
 fn fill(mut stream: &TcpStream) -> usize {
     let time = Duration::from_millis(300);
     stream.set_write_timeout(Some(time)).unwrap();
-    let mut all = 0;
-    while let Ok(written) = stream.write(&[7; 64 << 10]) {
+    let (mut all, piece) = (0, vec![7; 64 << 10]);
+    while let Ok(written) = stream.write(&piece) {
         all += written;
         assert!(all < 256 << 20, "nothing stops the sender");
     }
@@ -196,7 +200,9 @@ fn the_last_bytes_of_a_server_reach_a_slow_client_although_the_server_has_reset(
     let sent = fill(&app);
     client.write_all(b"unread").unwrap();
     // The bytes have arrived, so closing sends a reset.
-    until("the bytes are there", || app.peek(&mut [0; 6]).unwrap() == 6);
+    until("the bytes are there", || {
+        app.peek(&mut [0; 6]).unwrap() == 6
+    });
     app.flush().unwrap();
     drop(app);
     sleep(MOMENT);
@@ -253,7 +259,9 @@ fn large_transfers_are_complete_in_both_directions_at_the_same_time() {
         assert_eq!(reader.join().unwrap(), BYTES);
     }
     drop((client, app));
-    until("the relay is over", || running.counts("x_tcp_connections 0"));
+    until("the relay is over", || {
+        running.counts("x_tcp_connections 0")
+    });
     assert_eq!(running.value("x_tcp_sent_bytes_total "), BYTES as u64);
     assert_eq!(running.value("x_tcp_received_bytes_total "), BYTES as u64);
 }
@@ -364,7 +372,9 @@ fn a_client_that_leaves_while_it_waits_is_not_relayed() {
     let client = running.connect();
     until("it waits", || running.counts("x_requests_waiting 1"));
     reset(client);
-    until("it waits no more", || running.counts("x_requests_waiting 0"));
+    until("it waits no more", || {
+        running.counts("x_requests_waiting 0")
+    });
     assert!(running.counts("x_failures_total{cause=\"client_gone\"} 1"));
 }
 
@@ -372,7 +382,9 @@ fn a_client_that_leaves_while_it_waits_is_not_relayed() {
 async fn connections_live_until_the_drain_ends_and_new_ones_are_refused() {
     let (running, _server, mut client, mut app) = pair(Limits::default());
     let deadline = Duration::from_millis(1500);
-    running.proxy.drain(Duration::ZERO, Duration::ZERO, deadline);
+    running
+        .proxy
+        .drain(Duration::ZERO, Duration::ZERO, deadline);
     let address = running.address;
     let test = tokio::task::spawn_blocking(move || {
         let begun = Instant::now();

@@ -1,0 +1,147 @@
+//! Pipes through which the kernel moves bytes from one socket to another (splice(2)), so that they
+//! are not copied into this process.
+//!
+//! A thread keeps a few pipes for its relays. A pipe takes two descriptors and, while a reader is
+//! slow, memory of the kernel, so their number is bounded; relays without a pipe copy. When a relay
+//! uses a pipe is decided in `tcp::relay`.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll, ready};
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// How many pipes a thread has at most.
+const MAX_PIPES: usize = 64;
+/// How many of them it keeps while no relay uses them.
+const MAX_SPARE: usize = 8;
+/// The size that is asked for. The kernel gives less to users that have many pipes
+/// (`pipe-user-pages-soft`, pipe(7)).
+const PIPE_BYTES: usize = 256 << 10;
+
+/// The pipes of one thread.
+#[derive(Debug, Default)]
+pub(crate) struct Pipes {
+    spare: RefCell<Vec<Ends>>,
+    used: Cell<usize>,
+    /// The kernel, or a filter of system calls, does not allow it.
+    is_refused: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct Ends {
+    reading: OwnedFd,
+    writing: OwnedFd,
+}
+
+/// A pipe that a relay uses.
+#[derive(Debug)]
+pub(crate) struct Pipe<'a> {
+    pipes: &'a Pipes,
+    ends: Option<Ends>,
+    /// Bytes in it.
+    held: usize,
+}
+
+impl Pipes {
+    /// A pipe without bytes; `None` if there are too many.
+    pub(crate) fn take(&self) -> Option<Pipe<'_>> {
+        if self.is_refused.get() || self.used.get() >= MAX_PIPES {
+            return None;
+        }
+        let spare = self.spare.borrow_mut().pop();
+        let ends = spare.or_else(|| open().ok())?;
+        self.used.set(self.used.get() + 1);
+        Some(Pipe {
+            pipes: self,
+            ends: Some(ends),
+            held: 0,
+        })
+    }
+}
+
+fn open() -> io::Result<Ends> {
+    let (reading, writing) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    // A smaller pipe works as well.
+    let _smaller = fcntl_setpipe_size(&writing, PIPE_BYTES);
+    Ok(Ends { reading, writing })
+}
+
+impl Pipe<'_> {
+    /// Moves what has arrived at the socket into the pipe, which is empty; 0 is the end of the
+    /// peer's side. `None`: nothing has arrived, or the socket cannot be used in this way.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(crate) fn fill(&mut self, from: &TcpStream) -> io::Result<Option<usize>> {
+        let Some(ends) = &self.ends else {
+            return Ok(None);
+        };
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+        let moved = from.try_io(Interest::READABLE, || {
+            Ok(splice(from, None, &ends.writing, None, PIPE_BYTES, flags)?)
+        });
+        match moved {
+            Ok(moved) => {
+                self.held = moved;
+                Ok(Some(moved))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+            Err(error) if is_refused(&error) => {
+                self.pipes.is_refused.set(true);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves all bytes of the pipe to the socket.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(crate) fn poll_empty(
+        &mut self,
+        to: &TcpStream,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(ends) = &self.ends else {
+            return Poll::Ready(Ok(()));
+        };
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+        while self.held > 0 {
+            ready!(to.poll_write_ready(context))?;
+            let moved = to.try_io(Interest::WRITABLE, || {
+                Ok(splice(&ends.reading, None, to, None, self.held, flags)?)
+            });
+            match moved {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(moved) => self.held -= moved,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn is_refused(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::INVAL | Errno::PERM | Errno::NOSYS))
+}
+
+impl Drop for Pipe<'_> {
+    fn drop(&mut self) {
+        self.pipes.used.set(self.pipes.used.get() - 1);
+        let mut spare = self.pipes.spare.borrow_mut();
+        // A pipe with bytes of one connection must never reach another one.
+        if self.held == 0 && spare.len() < MAX_SPARE {
+            spare.extend(self.ends.take());
+        }
+    }
+}

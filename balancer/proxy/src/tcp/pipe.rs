@@ -1,3 +1,0 @@
-pub(super) const MARK: () = ();
-#[derive(Debug)]
-pub(super) enum Spliced { Drained }
