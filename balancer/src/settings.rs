@@ -372,17 +372,17 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
 
-    const LISTEN: &str = "--listen=127.0.0.1:8080";
-    const UPSTREAM: &str = "--upstream=10.0.0.1:3000";
+    pub(super) const LISTEN: &str = "--listen=127.0.0.1:8080";
+    pub(super) const UPSTREAM: &str = "--upstream=10.0.0.1:3000";
 
-    fn settings(arguments: &[&str]) -> Result<Settings, String> {
+    pub(super) fn settings(arguments: &[&str]) -> Result<Settings, String> {
         let words = ["scaledapp-balancer", "run"].iter().chain(arguments);
         let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
         let Command::Run(args) = cli.command;
         Settings::resolve(*args).map_err(|error| error.to_string())
     }
 
-    fn with_file(json: &str, arguments: &[&str]) -> Result<Settings, String> {
+    pub(super) fn with_file(json: &str, arguments: &[&str]) -> Result<Settings, String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), json).unwrap();
         let config = format!("--config={}", file.path().display());
@@ -486,29 +486,6 @@ mod tests {
     }
 
     #[test]
-    fn tcp_takes_the_settings_that_do_not_need_a_request() {
-        let settings = settings(&[
-            LISTEN,
-            UPSTREAM,
-            "--protocol=tcp",
-            "--sticky=address",
-            "--tls=a:b",
-            "--upgrade-time=2h",
-            "--proxy-protocol-from=10.0.0.0/8,fd00::/8",
-            "--proxy-protocol-to-servers",
-        ])
-        .unwrap();
-        assert_eq!(settings.forwarding.upstream, UpstreamProtocol::Tcp);
-        assert!(settings.forwarding.sends_proxy_header);
-        assert_eq!(settings.announced_from.len(), 2);
-        assert_eq!(settings.tls.unwrap().alpn, Alpn::None);
-        let json = r#"{"protocol":"tcp","proxyProtocolFrom":["10.0.0.0/8"],"proxyProtocolToServers":true}"#;
-        let file = with_file(json, &[LISTEN, UPSTREAM]).unwrap();
-        assert!(file.forwarding.sends_proxy_header);
-        assert_eq!(file.announced_from.len(), 1);
-    }
-
-    #[test]
     fn networks_of_the_flag_replace_those_of_the_file() {
         let json = r#"{"forwardedFrom":["10.0.0.0/8"],"trustTokenFile":"/t"}"#;
         let texts = |arguments: &[&str]| {
@@ -596,26 +573,6 @@ mod tests {
             (
                 &[LISTEN, UPSTREAM, "--forwarded-from=proxy.example"],
                 &["names are not looked up"],
-            ),
-            (
-                &[LISTEN, UPSTREAM, "--protocol=tcp", "--h2=false"],
-                &["--h2 is for HTTP"],
-            ),
-            (
-                &[LISTEN, UPSTREAM, "--protocol=tcp", "--answer-time=1s"],
-                &["--answer-time is for HTTP"],
-            ),
-            (
-                &[LISTEN, UPSTREAM, "--protocol=tcp", "--sticky=cookie"],
-                &["--sticky address"],
-            ),
-            (
-                &[LISTEN, UPSTREAM, "--proxy-protocol-to-servers"],
-                &["needs --protocol tcp"],
-            ),
-            (
-                &[LISTEN, UPSTREAM, "--proxy-protocol-from=10.0.0.1/8"],
-                &["--proxy-protocol-from", "give 10.0.0.0/8"],
             ),
             (&[LISTEN, UPSTREAM, "--threads=0"], &["--threads"]),
             (&[LISTEN, UPSTREAM, "--algorithm=best"], &["least-request"]),

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Duration, Quantity};
 
-mod proxy_protocol;
+mod protocol;
 mod stickiness;
 mod variables;
 
-pub use proxy_protocol::ProxyProtocol;
+pub use protocol::{AppProtocol, ProxyProtocol};
 pub use stickiness::Stickiness;
 pub use variables::{EnvFrom, EnvVar, FieldRef, KeyRef, ObjectRef, ValueFrom};
 
@@ -206,18 +206,6 @@ pub enum Delivery {
     InitContainer,
     /// Its image is a volume of the pod.
     ImageVolume,
-}
-
-/// What an app speaks on its port; `http` by default.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum AppProtocol {
-    /// HTTP/1.
-    Http,
-    /// HTTP/2 without TLS (prior knowledge), as servers of gRPC speak it.
-    H2c,
-    /// Any protocol over TCP; implies [`Dispatch::Connection`].
-    Tcp,
 }
 
 /// How many pods. Exactly one member is given.

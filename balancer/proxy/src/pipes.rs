@@ -146,3 +146,62 @@ impl Drop for Pipe<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, server) = tokio::join!(client, listener.accept());
+        (client.unwrap(), server.unwrap().0)
+    }
+
+    #[test]
+    fn the_number_of_pipes_is_limited_and_few_are_kept() {
+        let pipes = Pipes::default();
+        let mut taken: Vec<_> = (0..MAX_PIPES).map(|_| pipes.take().unwrap()).collect();
+        assert!(pipes.take().is_none());
+        taken.pop();
+        assert!(pipes.take().is_some());
+        drop(taken);
+        assert_eq!(pipes.spare.borrow().len(), MAX_SPARE);
+        pipes.is_refused.set(true);
+        assert!(pipes.take().is_none(), "relays copy instead");
+    }
+
+    #[tokio::test]
+    async fn bytes_pass_and_a_pipe_that_holds_some_is_not_used_again() {
+        let (pipes, (mut sender, from), (to, mut receiver)) =
+            (Pipes::default(), pair().await, pair().await);
+        let mut pipe = pipes.take().unwrap();
+        assert_eq!(pipe.fill(&from).unwrap(), None, "nothing has arrived");
+        for is_emptied in [true, false] {
+            sender.write_all(b"hello").await.unwrap();
+            from.readable().await.unwrap();
+            let mut pipe = pipes.take().unwrap();
+            assert_eq!(pipe.fill(&from).unwrap(), Some(5));
+            if is_emptied {
+                poll_fn(|context| pipe.poll_empty(&to, context))
+                    .await
+                    .unwrap();
+                let mut got = [0; 5];
+                receiver.read_exact(&mut got).await.unwrap();
+                assert_eq!(&got, b"hello");
+            }
+            let before = pipes.spare.borrow().len();
+            drop(pipe);
+            let after = pipes.spare.borrow().len();
+            assert_eq!(after - before, usize::from(is_emptied));
+        }
+        drop(sender);
+        from.readable().await.unwrap();
+        assert_eq!(pipe.fill(&from).unwrap(), Some(0));
+    }
+}

@@ -41,3 +41,65 @@ pub(super) fn check(options: &Options) -> Result<(), UsageError> {
         Some(Sticky::Cookie(_) | Sticky::Field(_)) => Err(UsageError::NoRequest),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use scaledapp_proxy::UpstreamProtocol;
+    use scaledapp_tls::Alpn;
+
+    use crate::settings::tests::{LISTEN, UPSTREAM, settings, with_file};
+
+    #[test]
+    fn tcp_takes_the_settings_that_do_not_need_a_request() {
+        let settings = settings(&[
+            LISTEN,
+            UPSTREAM,
+            "--protocol=tcp",
+            "--sticky=address",
+            "--tls=a:b",
+            "--upgrade-time=2h",
+            "--proxy-protocol-from=10.0.0.0/8,fd00::/8",
+            "--proxy-protocol-to-servers",
+        ])
+        .unwrap();
+        assert_eq!(settings.forwarding.upstream, UpstreamProtocol::Tcp);
+        assert!(settings.forwarding.sends_proxy_header);
+        assert_eq!(settings.announced_from.len(), 2);
+        assert_eq!(settings.tls.unwrap().alpn, Alpn::None);
+        let json = r#"{"protocol":"tcp","proxyProtocolFrom":["10.0.0.0/8"],"proxyProtocolToServers":true}"#;
+        let file = with_file(json, &[LISTEN, UPSTREAM]).unwrap();
+        assert!(file.forwarding.sends_proxy_header);
+        assert_eq!(file.announced_from.len(), 1);
+    }
+
+    #[test]
+    fn settings_of_another_protocol_are_refused_with_the_cure() {
+        for (arguments, parts) in [
+            (
+                &[LISTEN, UPSTREAM, "--protocol=tcp", "--h2=false"][..],
+                &["--h2 is for HTTP"][..],
+            ),
+            (
+                &[LISTEN, UPSTREAM, "--protocol=tcp", "--answer-time=1s"],
+                &["--answer-time is for HTTP"],
+            ),
+            (
+                &[LISTEN, UPSTREAM, "--protocol=tcp", "--sticky=cookie"],
+                &["--sticky address"],
+            ),
+            (
+                &[LISTEN, UPSTREAM, "--proxy-protocol-to-servers"],
+                &["needs --protocol tcp"],
+            ),
+            (
+                &[LISTEN, UPSTREAM, "--proxy-protocol-from=10.0.0.1/8"],
+                &["--proxy-protocol-from", "give 10.0.0.0/8"],
+            ),
+        ] {
+            let message = settings(arguments).unwrap_err();
+            for part in parts {
+                assert!(message.contains(part), "{arguments:?}: {message}");
+            }
+        }
+    }
+}

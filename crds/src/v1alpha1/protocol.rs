@@ -1,7 +1,20 @@
-//! The PROXY protocol between balancers, their clients' load balancers, and pods.
+//! What an app speaks, and the PROXY protocol between balancers, the load balancers in front of
+//! them, and pods.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// What an app speaks on its port; `http` by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AppProtocol {
+    /// HTTP/1.
+    Http,
+    /// HTTP/2 without TLS (prior knowledge), as servers of gRPC speak it.
+    H2c,
+    /// Any protocol over TCP; implies [`super::Dispatch::Connection`].
+    Tcp,
+}
 
 /// The PROXY protocol, in which a proxy says who its client is before the client's first byte.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
