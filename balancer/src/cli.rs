@@ -120,7 +120,7 @@ pub(crate) struct Options {
         default_missing_value = "true"
     )]
     pub(crate) h2: Option<bool>,
-    /// What the servers speak: http (HTTP/1.1), or h2c (HTTP/2 without TLS), as gRPC needs it [default: http]
+    /// What the servers speak: http (HTTP/1.1), h2c (HTTP/2 without TLS), as gRPC needs it, or tcp (anything else: each connection goes to one server) [default: http]
     #[arg(long, env = "SCALEDAPP_PROTOCOL", value_name = "PROTOCOL")]
     pub(crate) protocol: Option<ProtocolArg>,
     /// How a client comes back to the same server: cookie, cookie:NAME, header:NAME or address [default: it does not]
@@ -158,6 +158,23 @@ pub(crate) struct Options {
         value_delimiter = ','
     )]
     pub(crate) forwarded_from: Vec<Trusted>,
+    /// Load balancers in front whose connections must begin with a PROXY header (version 1 or 2); the client's address is taken from it [default: none]
+    #[arg(
+        long,
+        env = "SCALEDAPP_PROXY_PROTOCOL_FROM",
+        value_name = "CIDR,…",
+        value_delimiter = ','
+    )]
+    pub(crate) proxy_protocol_from: Vec<Trusted>,
+    /// Begin each connection to a server with a PROXY header of version 2, which has the client's address; only with --protocol tcp [default: false]
+    #[arg(
+        long,
+        env = "SCALEDAPP_PROXY_PROTOCOL_TO_SERVERS",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub(crate) proxy_protocol_to_servers: Option<bool>,
     /// File whose first line is the token that identifies this balancer to pods whose supervisor runs with --trust behind
     #[arg(long, env = "SCALEDAPP_TRUST_TOKEN_FILE", value_name = "FILE")]
     pub(crate) trust_token_file: Option<PathBuf>,
@@ -231,13 +248,13 @@ pub(crate) struct Options {
     /// Time for the head of an answer once its request is sent; after that 504 [default: 5m]
     #[arg(long, env = "SCALEDAPP_ANSWER_TIME", value_name = "TIME")]
     pub(crate) answer_time: Option<Time>,
-    /// Time between two bytes of a body, in either direction [default: 5m]
+    /// Time between two bytes of a body, in either direction; with tcp: of a connection of which one side has ended [default: 5m]
     #[arg(long, env = "SCALEDAPP_STALL_TIME", value_name = "TIME")]
     pub(crate) stall_time: Option<Time>,
     /// The same as --stall-time, for answers that are streams, such as text/event-stream [default: 1h]
     #[arg(long, env = "SCALEDAPP_STREAM_TIME", value_name = "TIME")]
     pub(crate) stream_time: Option<Time>,
-    /// How long both sides of an upgraded connection (a WebSocket) may be silent [default: 1h]
+    /// How long both sides of an upgraded connection (a WebSocket) or, with tcp, of any connection may be silent [default: 1h]
     #[arg(long, env = "SCALEDAPP_UPGRADE_TIME", value_name = "TIME")]
     pub(crate) upgrade_time: Option<Time>,
     /// Total time spent waiting for the bytes of a request's body; after that 408 [default: 6h]
@@ -313,6 +330,8 @@ pub(crate) enum ProtocolArg {
     Http,
     /// HTTP/2 without TLS, by prior knowledge
     H2c,
+    /// Any protocol over TCP
+    Tcp,
 }
 
 /// `--tls`: a certificate with its key.

@@ -127,7 +127,10 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let stdout = access_log
         .transpose()
         .context("cannot start the thread of the access log")?;
-    let callers = callers(settings.forwarded_from, settings.trust_token_file);
+    let callers = Callers {
+        announced_from: settings.announced_from.into(),
+        ..callers(settings.forwarded_from, settings.trust_token_file)
+    };
     let proxy = start(
         forwarding,
         callers,
@@ -233,6 +236,7 @@ fn callers(forwarded_from: Vec<Network>, token_file: Option<PathBuf>) -> Callers
     Callers {
         forwarded_from: forwarded_from.into(),
         tokens,
+        ..Callers::default()
     }
 }
 

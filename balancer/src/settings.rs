@@ -1,6 +1,8 @@
 //! How flags, variables and the config file become one [`Settings`]: which of them wins,
 //! what the defaults are, and which combinations are refused.
 
+mod tcp;
+
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
@@ -10,7 +12,7 @@ use scaledapp_proxy::{
     AccessFormat, AccessLog, Algorithm, Config, HeadLimitError, Limits, Network, RequestRate,
     UpstreamProtocol,
 };
-use scaledapp_tls::Pair;
+use scaledapp_tls::{Alpn, Pair};
 
 use crate::cli::{
     AccessLogArg, AlgorithmArg, ClientMode, Options, ProtocolArg, RunArgs, Time, TlsVersion,
@@ -42,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) forwarding: Config,
     /// Proxies that are believed about their clients.
     pub(crate) forwarded_from: Vec<Network>,
+    /// Proxies whose connections must begin with a PROXY header.
+    pub(crate) announced_from: Vec<Network>,
     /// The file with the token that is sent to supervisors.
     pub(crate) trust_token_file: Option<PathBuf>,
     /// The directory of error pages.
@@ -63,8 +67,8 @@ pub(crate) struct Tls {
     pub(crate) client_authorities: Option<PathBuf>,
     /// A client without a certificate is accepted.
     pub(crate) clients_are_optional: bool,
-    /// HTTP/2 is offered.
-    pub(crate) offers_http2: bool,
+    /// What is offered inside TLS.
+    pub(crate) alpn: Alpn,
 }
 
 /// The times of a drain.
@@ -116,6 +120,16 @@ pub(crate) enum UsageError {
     NoRate,
     #[error("--access-log-sample {0} is out of range: give 1 to 100 percent")]
     Sample(u8),
+    #[error("--{0} is for HTTP, and --protocol is tcp: leave it out")]
+    OnlyHttp(&'static str),
+    #[error(
+        "--sticky needs a request that has a cookie or a header, and --protocol is tcp: give --sticky address, or leave it out"
+    )]
+    NoRequest,
+    #[error(
+        "--proxy-protocol-to-servers needs --protocol tcp: servers of HTTP learn their client from X-Forwarded-For; leave it out"
+    )]
+    OnlyTcp,
     #[error(transparent)]
     Head(#[from] HeadLimitError),
 }
@@ -144,6 +158,7 @@ impl Settings {
                 return Err(UsageError::Loop(*upstream));
             }
         }
+        tcp::check(&options)?;
         let time = |time: Option<Time>, default| time.map_or(default, |time| time.0);
         Ok(Self {
             listen,
@@ -172,10 +187,17 @@ impl Settings {
                 upstream: match options.protocol {
                     None | Some(ProtocolArg::Http) => UpstreamProtocol::Http1,
                     Some(ProtocolArg::H2c) => UpstreamProtocol::Http2,
+                    Some(ProtocolArg::Tcp) => UpstreamProtocol::Tcp,
                 },
+                sends_proxy_header: options.proxy_protocol_to_servers == Some(true),
                 ..Config::balancer()
             },
             forwarded_from: options.forwarded_from.iter().map(|one| one.0).collect(),
+            announced_from: options
+                .proxy_protocol_from
+                .iter()
+                .map(|one| one.0)
+                .collect(),
             trust_token_file: options.trust_token_file,
             error_pages: options.error_pages,
             endpoints_file: options.endpoints_file,
@@ -209,6 +231,11 @@ fn merge(flags: Options, file: Options) -> Options {
                 } else {
                     flags.forwarded_from
                 },
+                proxy_protocol_from: if flags.proxy_protocol_from.is_empty() {
+                    file.proxy_protocol_from
+                } else {
+                    flags.proxy_protocol_from
+                },
                 tls: if flags.tls.is_empty() { file.tls } else { flags.tls },
                 $($name: flags.$name.or(file.$name)),+
             }
@@ -228,6 +255,7 @@ fn merge(flags: Options, file: Options) -> Options {
         endpoints_file,
         endpoints_service,
         admin,
+        proxy_protocol_to_servers,
         trust_token_file,
         access_log,
         access_log_sample,
@@ -294,7 +322,11 @@ fn tls(options: &Options, listen: SocketAddr) -> Result<Option<Tls>, UsageError>
         is_13_only: options.tls_min_version == Some(TlsVersion::Tls13),
         client_authorities: options.tls_client_ca.clone(),
         clients_are_optional: options.tls_client_mode == Some(ClientMode::Optional),
-        offers_http2: options.h2.unwrap_or(true),
+        alpn: match options.protocol {
+            Some(ProtocolArg::Tcp) => Alpn::None,
+            _ if options.h2 == Some(false) => Alpn::Http1,
+            _ => Alpn::Http2,
+        },
     }))
 }
 

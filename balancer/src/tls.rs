@@ -16,7 +16,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{Error, HandshakeKind, InvalidMessage, ServerConfig, ServerConnection};
 use scaledapp_proxy::{Handshake, Security, Session, SessionError, Settled};
 use scaledapp_tls::{
-    Alpn, Certificate, ClientCertificates, Files, Settings, Tickets, Version, server_config,
+    Certificate, ClientCertificates, Files, Settings, Tickets, Version, server_config,
 };
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -106,11 +106,7 @@ impl Loader {
             } else {
                 Version::Tls12
             },
-            alpn: if self.tls.offers_http2 {
-                Alpn::Http2
-            } else {
-                Alpn::Http1
-            },
+            alpn: self.tls.alpn,
             clients: authorities.as_ref().map(|authorities| ClientCertificates {
                 authorities: authorities.clone(),
                 required: !self.tls.clients_are_optional,

@@ -37,6 +37,7 @@ pub struct Peer {
 #[expect(dead_code, reason = "held only to be dropped")]
 enum Running {
     Nginx(Process),
+    Haproxy(Process),
     Balancer(Balancer),
     Sidecar(Sidecar),
 }
@@ -47,6 +48,16 @@ pub struct Origin {
     addresses: Vec<SocketAddr>,
     /// The servers' processes, which end when this value is dropped.
     processes: Vec<Process>,
+}
+
+impl Origin {
+    /// A server that this process is itself.
+    pub fn at(address: SocketAddr) -> Self {
+        Self {
+            addresses: vec![address],
+            processes: Vec::new(),
+        }
+    }
 }
 
 impl Peer {
@@ -225,6 +236,72 @@ pub fn balancer(origin: &Origin, certificate: Option<&Certificate>) -> anyhow::R
         tls,
         pids: vec![balancer.process.pid()],
         _running: Running::Balancer(balancer),
+    })
+}
+
+/// `scaledapp-balancer` that relays connections to the servers of `origin`.
+///
+/// # Errors
+/// The balancer cannot be started.
+pub fn relay(origin: &Origin) -> anyhow::Result<Peer> {
+    let launch = balancer::Launch::to(&origin.addresses)?;
+    let balancer = launch
+        .with(&["--threads", "1", "--protocol", "tcp"])
+        .ready()?;
+    Ok(Peer {
+        name: "scaledapp-balancer",
+        address: balancer.address(),
+        tls: None,
+        pids: vec![balancer.process.pid()],
+        _running: Running::Balancer(balancer),
+    })
+}
+
+/// HAProxy that relays connections to the servers of `origin`; with `splices` in the kernel, where
+/// it considers that worth it.
+///
+/// # Errors
+/// HAProxy cannot be started or does not accept connections in time.
+pub fn haproxy(
+    directory: &Path,
+    name: &str,
+    origin: &Origin,
+    splices: bool,
+) -> anyhow::Result<Peer> {
+    let address = ports::local()?;
+    let servers = origin.addresses.iter().enumerate();
+    let servers = servers
+        .map(|(at, server)| format!("  server s{at} {server}\n"))
+        .collect::<String>();
+    let option = if splices {
+        "  option splice-auto\n"
+    } else {
+        ""
+    };
+    let text = format!(
+        "global\n  nbthread 1\n  maxconn 4096\ndefaults\n  mode tcp\n{option}  timeout connect 3s\n  \
+         timeout client 1m\n  timeout server 1m\nlisten all\n  bind {address}\n  \
+         balance leastconn\n{servers}"
+    );
+    let file = directory.join(format!("haproxy-{name}-{splices}.cfg"));
+    fs::write(&file, text)?;
+    let program = binaries::on_path("haproxy").unwrap_or_else(|_| "/usr/sbin/haproxy".into());
+    let mut command = Command::new(program);
+    command.arg("-db").arg("-f").arg(&file);
+    let process = Process::spawn(command)?;
+    wait::until(BOOT, &format!("{address} accepts"), || {
+        std::net::TcpStream::connect(address)
+    })?;
+    Ok(Peer {
+        name: if splices {
+            "HAProxy, splice-auto"
+        } else {
+            "HAProxy"
+        },
+        address,
+        tls: None,
+        pids: vec![process.pid()],
+        _running: Running::Haproxy(process),
     })
 }
 

@@ -61,15 +61,15 @@ fn show(title: &str, rows: &[Row]) -> anyhow::Result<()> {
     println!("\n{title}");
     println!(
         "  {:<32} {:>12} {:>9} {:>10} {:>7}",
-        "", "µs/request", "of nginx", "requests", "errors"
+        "", "µs/request", "of first", "requests", "errors"
     );
-    let nginx = median(&rows.first().context("nginx comes first")?.cost);
+    let first = median(&rows.first().context("there is a first peer")?.cost);
     for row in rows {
         let cost = median(&row.cost);
         println!(
             "  {:<32} {cost:>12.1} {:>9.2} {:>10} {:>7}",
             row.name,
-            cost / nginx,
+            cost / first,
             row.requests,
             row.errors
         );

@@ -136,7 +136,16 @@ fn fits(
         ports.find(all_free).ok_or(obstacle)
     };
     let tls = demand.has_tls.then(|| first(TLS_PORTS)).transpose()?;
-    Ok((first(BALANCER_PORTS)?, tls))
+    let port = match demand.balancer_port {
+        None => first(BALANCER_PORTS)?,
+        Some(port) => {
+            for ip in members(balancers, demand.slots) {
+                free(ip, port.get(), "")?;
+            }
+            port.get()
+        }
+    };
+    Ok((port, tls))
 }
 
 fn members(block: Ipv4Addr, count: u32) -> impl Iterator<Item = IpAddr> {
@@ -192,6 +201,7 @@ mod tests {
             pods: 2,
             workers: 1,
             slots: 2,
+            balancer_port: None,
             has_tls: true,
             port: port.try_into().unwrap(),
             admin_port: 9377.try_into().unwrap(),

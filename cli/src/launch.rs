@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use scaledapp_crds::v1alpha1::{Algorithm, Dispatch};
+use scaledapp_plan::ValidatedApp;
 use scaledapp_plan::local::{Plan, Pod, Slot};
-use scaledapp_plan::{Protocol, ValidatedApp};
 use scaledapp_units::duration;
 use scaledapp_wire::{self as wire, SupervisorArgs};
 
@@ -191,21 +191,20 @@ fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, files: &Files)
         "--endpoints-file",
         &files.endpoints.to_string_lossy(),
     ]));
-    if let Protocol::Http(balancers) = app.protocol {
-        arguments.extend(words(&["--algorithm", algorithm(balancers.algorithm)]));
-        for (flag, value) in balancers.optional_flags() {
-            arguments.extend(words(&[flag, &value]));
-        }
+    let balancers = app.protocol.balancers();
+    arguments.extend(words(&["--algorithm", algorithm(balancers.algorithm)]));
+    let flags = balancers.optional_flags().into_iter();
+    for (flag, value) in flags.chain(app.proxy_protocol_flags()) {
+        arguments.extend(words(&[flag, &value]));
     }
-    if let (Some(tls), Some(listen), Some([certificate, key])) = (&app.tls, slot.tls, &files.tls) {
+    if let (Some(tls), Some([certificate, key])) = (&app.tls, &files.tls) {
+        // Balancers that relay connections have TLS on their only port.
+        if let Some(listen) = slot.tls {
+            arguments.extend(words(&["--tls-listen", &listen.to_string()]));
+        }
         let pair = format!("{}:{}", certificate.display(), key.display());
-        arguments.extend(words(&[
-            "--tls-listen",
-            &listen.to_string(),
-            "--tls",
-            &pair,
-        ]));
-        if tls.redirect {
+        arguments.extend(words(&["--tls", &pair]));
+        if let Some(listen) = slot.tls.filter(|_| tls.redirect) {
             arguments.extend(words(&["--tls-redirect", &listen.port().to_string()]));
         }
         for (flag, value) in tls.optional_flags() {

@@ -101,7 +101,12 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
         let plan = plan(&object.app, machine, demand, taken.addresses);
         apps.push(App {
             object,
-            authority: demand.has_tls.then(Authority::find).transpose()?,
+            authority: object
+                .app
+                .tls
+                .as_ref()
+                .map(|_| Authority::find())
+                .transpose()?,
             plan,
             _taken: taken,
         });
@@ -556,18 +561,22 @@ fn describe(app: &App<'_>, took: Duration) -> String {
         table(["NAME", "ADDRESS", "ADMIN"], rows)
     );
     let record = &plan.dns;
-    let first = plan
-        .slots
-        .first()
-        .map_or(plan.pods.first().map(|pod| pod.address), |slot| {
-            Some(slot.address)
-        });
+    let first = plan.slots.first().map(|slot| slot.address);
     let mut line = |text_of: String| {
         // Writing into a String cannot fail.
         let _infallible = writeln!(text, "  {text_of}");
     };
-    if let (Some(first), false) = (first, plan.slots.is_empty()) {
-        line(format!("curl http://{first}/"));
+    match (first, &app.authority) {
+        (Some(first), None) if object.app.is_tcp() => {
+            line(format!("nc {} {}", first.ip(), first.port()));
+        }
+        (Some(first), Some(authority)) if object.app.is_tcp() => line(format!(
+            "openssl s_client -connect {first} -servername {} -CAfile {}",
+            record.hostname,
+            authority.path.display()
+        )),
+        (Some(first), _) => line(format!("curl http://{first}/")),
+        (None, _) => {}
     }
     let tls = plan.slots.first().and_then(|slot| slot.tls);
     if let (Some(tls), Some(authority)) = (tls, &app.authority) {

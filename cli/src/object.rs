@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use scaledapp_crds::ScaledApp;
 use scaledapp_plan::local::hostname;
-use scaledapp_plan::{Protocol, ValidatedApp, validate};
+use scaledapp_plan::{ValidatedApp, validate};
 
 /// An app to run on this machine.
 #[derive(Debug)]
@@ -109,12 +109,6 @@ fn object(file: &Path, shown: &str, app: &ScaledApp) -> anyhow::Result<Object> {
     if app.tls.as_ref().is_some_and(|tls| tls.clients.is_some()) {
         notes.push(
             "spec.balancers.tls.clientCertificates names a Secret, and one machine has none: clients are not asked for certificates"
-                .to_owned(),
-        );
-    }
-    if app.protocol == Protocol::Tcp {
-        notes.push(
-            "spec.appProtocol is tcp: balancers do not forward TCP yet, so DNS names the pods"
                 .to_owned(),
         );
     }
@@ -223,11 +217,6 @@ mod tests {
             ),
             (
                 "  command: [a]\n  resources: {limits: {cpu: 1}}",
-                home.path().to_owned(),
-                1,
-            ),
-            (
-                "  command: [a]\n  appProtocol: tcp",
                 home.path().to_owned(),
                 1,
             ),

@@ -15,6 +15,7 @@ use crate::{Duration, Quantity};
 mod access_log;
 mod error_pages;
 mod limits;
+mod protocol;
 mod stickiness;
 mod tls;
 mod variables;
@@ -22,6 +23,7 @@ mod variables;
 pub use access_log::{AccessLog, AccessLogFormat};
 pub use error_pages::ErrorPages;
 pub use limits::BalancerLimits;
+pub use protocol::{AppProtocol, ProxyProtocol};
 pub use stickiness::Stickiness;
 pub use tls::{ClientCertificateMode, ClientCertificates, IssuerRef, Tls, TlsVersion};
 pub use variables::{EnvFrom, EnvVar, FieldRef, KeyRef, ObjectRef, ValueFrom};
@@ -98,7 +100,7 @@ pub struct Metadata {
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.command) && size(self.command) > 0", "message": "is empty: say what one worker runs, such as [node, server.js]", "fieldPath": ".command"}, {"rule": "!has(self.command) || size(self.command) == 0 || size(self.command[0]) > 0", "message": "begins with an empty word: begin with the program", "fieldPath": ".command"}, {"rule": r"!has(self.command) || size(self.command) != 1 || !self.command[0].matches('[ \\t\\n]')", "message": "is one word with spaces, and no shell splits it: write each word separately, such as [node, server.js]", "fieldPath": ".command"}, {"rule": "!has(self.env) || self.env.all(variable, variable.name != 'PORT' || (has(variable.value) && variable.value == (has(self.port) ? string(self.port) : '3000')))", "message": "PORT is set from spec.port: change that field", "fieldPath": ".env"}, {"rule": "(has(self.port) ? self.port : 3000) != (has(self.adminPort) ? self.adminPort : 9377)", "message": "is the supervisor's admin port in each pod: let the app listen on another port, or set spec.adminPort to another one", "fieldPath": ".port"}, {"rule": "!has(self.workers) || !has(self.workers.share) || !((has(self.adminPort) ? self.adminPort : 9377) in self.workers.share)", "message": "contains the supervisor's admin port of each pod: share another port, or set spec.adminPort to another one", "fieldPath": ".workers.share"}, {"rule": "!has(self.balancers) || !has(self.balancers.stickiness) || !has(self.workers) || !has(self.workers.dispatch) || self.workers.dispatch != 'Connection'", "message": "needs dispatch Request: with Connection, workers accept connections themselves, so a client cannot be led to one of them; leave it out, or leave workers.dispatch out", "fieldPath": ".balancers.stickiness"}, {"rule": "!has(self.balancers) || !has(self.balancers.tls) || !has(self.balancers.tls.issuerRef) || (has(self.dns) && has(self.dns.hostname))", "message": "needs spec.dns.hostname, the name that the certificate is for: give it, or leave issuerRef out and create the Secret yourself", "fieldPath": ".balancers.tls.issuerRef"}]))]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.command) && size(self.command) > 0", "message": "is empty: say what one worker runs, such as [node, server.js]", "fieldPath": ".command"}, {"rule": "!has(self.command) || size(self.command) == 0 || size(self.command[0]) > 0", "message": "begins with an empty word: begin with the program", "fieldPath": ".command"}, {"rule": r"!has(self.command) || size(self.command) != 1 || !self.command[0].matches('[ \\t\\n]')", "message": "is one word with spaces, and no shell splits it: write each word separately, such as [node, server.js]", "fieldPath": ".command"}, {"rule": "!has(self.env) || self.env.all(variable, variable.name != 'PORT' || (has(variable.value) && variable.value == (has(self.port) ? string(self.port) : '3000')))", "message": "PORT is set from spec.port: change that field", "fieldPath": ".env"}, {"rule": "(has(self.port) ? self.port : 3000) != (has(self.adminPort) ? self.adminPort : 9377)", "message": "is the supervisor's admin port in each pod: let the app listen on another port, or set spec.adminPort to another one", "fieldPath": ".port"}, {"rule": "!has(self.workers) || !has(self.workers.share) || !((has(self.adminPort) ? self.adminPort : 9377) in self.workers.share)", "message": "contains the supervisor's admin port of each pod: share another port, or set spec.adminPort to another one", "fieldPath": ".workers.share"}, {"rule": "!has(self.balancers) || !has(self.balancers.tls) || !has(self.balancers.tls.issuerRef) || (has(self.dns) && has(self.dns.hostname))", "message": "needs spec.dns.hostname, the name that the certificate is for: give it, or leave issuerRef out and create the Secret yourself", "fieldPath": ".balancers.tls.issuerRef"}, {"rule": "!has(self.balancers) || !has(self.balancers.stickiness) || !has(self.workers) || !has(self.workers.dispatch) || self.workers.dispatch != 'Connection' || (has(self.appProtocol) && self.appProtocol == 'tcp')", "message": "needs dispatch Request: with Connection, workers accept connections themselves, so a client cannot be led to one of them; leave it out, or leave workers.dispatch out", "fieldPath": ".balancers.stickiness"}, {"rule": "!(has(self.appProtocol) && self.appProtocol == 'tcp') || !has(self.workers) || !has(self.workers.dispatch) || self.workers.dispatch == 'Connection'", "message": "Request needs HTTP, and spec.appProtocol is tcp: write Connection, or leave it out", "fieldPath": ".workers.dispatch"}, {"rule": "!(has(self.appProtocol) && self.appProtocol == 'tcp') || !has(self.workers) || !(has(self.workers.maxRequests) || has(self.workers.maxInFlight) || (has(self.workers.readiness) && has(self.workers.readiness.path)))", "message": "maxRequests, maxInFlight and readiness.path need HTTP, and spec.appProtocol is tcp: leave them out", "fieldPath": ".workers"}, {"rule": "!(has(self.appProtocol) && self.appProtocol == 'tcp') || !has(self.balancers) || !has(self.balancers.stickiness) || has(self.balancers.stickiness.clientAddress)", "message": "needs a request that has a cookie or a header, and spec.appProtocol is tcp: use clientAddress: true, or leave it out", "fieldPath": ".balancers.stickiness"}, {"rule": "!(has(self.appProtocol) && self.appProtocol == 'tcp') || !has(self.balancers) || !(has(self.balancers.http2) || has(self.balancers.forwardedFrom))", "message": "http2 and forwardedFrom are for HTTP, and spec.appProtocol is tcp: leave them out; a load balancer in front can say who its client is with proxyProtocol.from", "fieldPath": ".balancers"}, {"rule": "!(has(self.appProtocol) && self.appProtocol == 'tcp') || !has(self.balancers) || !has(self.balancers.tls) || !(has(self.balancers.tls.hsts) || (has(self.balancers.tls.redirect) && self.balancers.tls.redirect))", "message": "redirect and hsts are for HTTP, and spec.appProtocol is tcp: leave them out", "fieldPath": ".balancers.tls"}, {"rule": "!(has(self.appProtocol) && self.appProtocol == 'tcp') || !has(self.balancers) || !has(self.balancers.timeouts) || !(has(self.balancers.timeouts.body) || has(self.balancers.timeouts.answer) || has(self.balancers.timeouts.stream) || has(self.balancers.timeouts.idle) || has(self.balancers.timeouts.halfClose))", "message": "body, answer, stream, idle and halfClose are for HTTP, and spec.appProtocol is tcp: leave them out; upgrade limits how long a connection may be silent", "fieldPath": ".balancers.timeouts"}, {"rule": "!(has(self.appProtocol) && self.appProtocol == 'tcp') || !has(self.balancers) || !has(self.balancers.limits) || !(has(self.balancers.limits.bodyRate) || has(self.balancers.limits.headBytes) || has(self.balancers.limits.headFields))", "message": "bodyRate, headBytes and headFields are for HTTP, and spec.appProtocol is tcp: leave them out", "fieldPath": ".balancers.limits"}, {"rule": "(has(self.appProtocol) && self.appProtocol == 'tcp') || !has(self.balancers) || !has(self.balancers.proxyProtocol) || !has(self.balancers.proxyProtocol.toPods) || !self.balancers.proxyProtocol.toPods", "message": "needs appProtocol tcp: apps that speak HTTP learn their client from X-Forwarded-For; leave it out", "fieldPath": ".balancers.proxyProtocol.toPods"}]))]
 pub struct Spec {
     /// The container image. `scaledapp local` runs `command` from this machine
     /// and pulls no image.
@@ -159,7 +161,6 @@ pub struct Spec {
     pub admin_port: Option<i32>,
     /// What the app speaks on its port; `http` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "self != 'tcp'", "message": "the balancers of a cluster only forward HTTP so far: leave it out if the app speaks HTTP; another protocol needs a Deployment and a Service of your own, or `scaledapp local`"}]))]
     pub app_protocol: Option<AppProtocol>,
     /// How many pods; one per node by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -213,18 +214,6 @@ pub enum Delivery {
     InitContainer,
     /// Its image is a volume of the pod.
     ImageVolume,
-}
-
-/// What an app speaks on its port; `http` by default.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum AppProtocol {
-    /// HTTP/1.
-    Http,
-    /// HTTP/2 without TLS (prior knowledge), as servers of gRPC speak it.
-    H2c,
-    /// Any protocol over TCP; implies [`Dispatch::Connection`].
-    Tcp,
 }
 
 /// How many pods. Exactly one member is given.
@@ -436,7 +425,11 @@ pub struct Balancers {
     )]
     #[schemars(length(max = 64), inner(length(min = 1, max = 49)), extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = [{"rule": "self.all(network, network.matches('^(((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])[.]){3}(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])(/(3[0-2]|[12]?[0-9]))?|[0-9a-fA-F]*:[0-9a-fA-F:.]*(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?)$'))", "message": "contains something that is neither a network nor an address: give entries such as 10.0.0.0/8, fd00::/8 or 192.0.2.7; names are not looked up"}]))]
     pub forwarded_from: Vec<String>,
-    /// TLS on port 443 of the balancers' addresses; none by default.
+    /// The PROXY protocol with load balancers in front, and with pods; off by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// TLS on port 443 of the balancers' addresses, or with appProtocol tcp on spec.port; none
+    /// by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
     /// HTTP/2 with clients that ask for it; true by default.
@@ -471,7 +464,8 @@ pub struct Balancers {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Timeouts {
-    /// For the head of a request, from its first byte to its last; 10s by default.
+    /// For the head of a request, from its first byte to its last, and for a TLS handshake; 10s
+    /// by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 1ms to 24h"}]))]
     pub head: Option<Duration>,
@@ -483,7 +477,8 @@ pub struct Timeouts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 1ms to 24h"}]))]
     pub answer: Option<Duration>,
-    /// Between two bytes of a body; 5m by default.
+    /// Between two bytes of a body; 5m by default. With appProtocol tcp: between two bytes of a
+    /// connection of which one side has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 1ms to 24h"}]))]
     pub stall: Option<Duration>,
@@ -491,7 +486,8 @@ pub struct Timeouts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 1ms to 24h"}]))]
     pub stream: Option<Duration>,
-    /// Without a byte in either direction of an upgraded connection (a WebSocket); 1h by default.
+    /// Without a byte in either direction of an upgraded connection (a WebSocket), or with
+    /// appProtocol tcp of any connection; 1h by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || (duration(self) > duration('0s') && duration(self) <= duration('24h'))", "message": "is out of range: give 1ms to 24h"}]))]
     pub upgrade: Option<Duration>,

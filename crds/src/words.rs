@@ -89,6 +89,8 @@ pub mod annotation {
 pub mod port {
     /// The port that serves requests.
     pub const HTTP: &str = "http";
+    /// The port that serves connections of another protocol. Meshes read protocols from names.
+    pub const TCP: &str = "tcp";
     /// The port that serves requests over TLS.
     pub const HTTPS: &str = "https";
     /// The read-only admin port of a supervisor or balancer.

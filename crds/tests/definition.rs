@@ -194,6 +194,8 @@ const GOOD: &[&str] = &[
     "{image: i, command: [a], balancers: {limits: {bodySize: '1000000'}, accessLog: {}, errorPages: {configMapName: hello-pages.v2}}}",
     "{image: i, command: [a], balancers: {replicas: 8, exposure: LoadBalancer}, dns: {hostname: hello.apps.example.com, ttl: 24h}}",
     "{image: i, command: [a], balancers: {forwardedFrom: [10.0.0.0/8, 192.0.2.7, 'fd00::/8', '::1', '::ffff:10.0.0.0/104', 0.0.0.0/0, '2001:db8::1/128']}}",
+    "{image: i, command: [a], balancers: {proxyProtocol: {from: [10.0.0.0/8, '::1']}}}",
+    "{image: i, command: [a], appProtocol: tcp, port: 6379, workers: {dispatch: Connection}, balancers: {stickiness: {clientAddress: true}, proxyProtocol: {from: [10.0.0.0/8], toPods: true}, tls: {secretName: s, redirect: false}, timeouts: {head: 5s, upgrade: 8h, stall: 1m}, limits: {connections: 100}}}",
     "{image: i, command: [a], port: 8000, env: [{name: PORT, value: '8000'}, {name: S, valueFrom: {secretKeyRef: {name: s, key: k}}}], envFrom: [{configMapRef: {name: c}}]}",
     "{image: i, command: [a], resources: {requests: {cpu: 2}, limits: {cpu: 500m}}, podTemplate: {spec: {anything: 1}}, paused: true}",
     "{image: i, command: [a], resources: {requests: {cpu: 0.5}}, balancers: {resources: {limits: {cpu: 1.5, memory: 1Gi}}, podTemplate: {spec: {anything: 1}}}, supervisor: {delivery: ImageVolume}}",
@@ -298,8 +300,44 @@ const BAD: &[(&str, &str)] = &[
         "is not a port: give the one that the app listens on, 1 to 65535",
     ),
     (
-        "{image: i, command: [a], appProtocol: tcp}",
-        "the balancers of a cluster only forward HTTP so far: leave it out if the app speaks HTTP; another protocol needs a Deployment and a Service of your own, or `scaledapp local`",
+        "{image: i, command: [a], appProtocol: tcp, workers: {dispatch: Request}}",
+        "Request needs HTTP, and spec.appProtocol is tcp: write Connection, or leave it out",
+    ),
+    (
+        "{image: i, command: [a], appProtocol: tcp, workers: {maxInFlight: 3}}",
+        "maxRequests, maxInFlight and readiness.path need HTTP, and spec.appProtocol is tcp: leave them out",
+    ),
+    (
+        "{image: i, command: [a], appProtocol: tcp, balancers: {stickiness: {cookie: A}}}",
+        "needs a request that has a cookie or a header, and spec.appProtocol is tcp: use clientAddress: true, or leave it out",
+    ),
+    (
+        "{image: i, command: [a], appProtocol: tcp, balancers: {http2: false}}",
+        "http2 and forwardedFrom are for HTTP, and spec.appProtocol is tcp: leave them out; a load balancer in front can say who its client is with proxyProtocol.from",
+    ),
+    (
+        "{image: i, command: [a], appProtocol: tcp, balancers: {tls: {secretName: s, redirect: true}}}",
+        "redirect and hsts are for HTTP, and spec.appProtocol is tcp: leave them out",
+    ),
+    (
+        "{image: i, command: [a], appProtocol: tcp, balancers: {timeouts: {idle: 1s}}}",
+        "body, answer, stream, idle and halfClose are for HTTP, and spec.appProtocol is tcp: leave them out; upgrade limits how long a connection may be silent",
+    ),
+    (
+        "{image: i, command: [a], appProtocol: tcp, balancers: {limits: {bodyRate: 1}}}",
+        "bodyRate, headBytes and headFields are for HTTP, and spec.appProtocol is tcp: leave them out",
+    ),
+    (
+        "{image: i, command: [a], balancers: {proxyProtocol: {toPods: true}}}",
+        "needs appProtocol tcp: apps that speak HTTP learn their client from X-Forwarded-For; leave it out",
+    ),
+    (
+        "{image: i, command: [a], balancers: {proxyProtocol: {toPods: false}}}",
+        "is empty: give from or toPods, or leave it out",
+    ),
+    (
+        "{image: i, command: [a], balancers: {proxyProtocol: {from: [10/8]}}}",
+        "contains something that is neither a network nor an address: give entries such as 10.0.0.0/8, fd00::/8 or 192.0.2.7; names are not looked up",
     ),
     (
         "{image: i, command: [a], workers: {perCore: 0}}",

@@ -12,13 +12,16 @@ use kube::api::ObjectMeta;
 use kube::core::DeserializeGuard;
 use scaledapp_answers::{Name, Ownership, Records, Zone};
 use scaledapp_crds::kubernetes::{ScaledApp, SlotStatus};
+use scaledapp_crds::v1alpha1::AppProtocol;
 use scaledapp_watch::{Key, Objects};
 use serde::Deserialize;
 
 use crate::records::Entry;
 
-/// The port of a slot's Service.
+/// The port of a slot's Service, if the app speaks HTTP.
 const SLOT_PORT: u16 = 80;
+/// The port of an app that names none.
+const APP_PORT: u16 = 3000;
 /// Shortest and longest TTL that the definition allows. An object may be older than that rule.
 const TTLS: [Duration; 2] = [Duration::from_secs(1), Duration::from_hours(24)];
 
@@ -34,9 +37,14 @@ pub(crate) struct App {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Spec {
     #[serde(default)]
     dns: Option<Dns>,
+    #[serde(default)]
+    app_protocol: Option<AppProtocol>,
+    #[serde(default)]
+    port: Option<u16>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -161,6 +169,15 @@ impl App {
         wanted.or_else(given).filter(|name| !name.is_empty())
     }
 
+    /// The port at which its slots serve. With another protocol than HTTP, clients know the
+    /// app's own port.
+    fn port(&self) -> u16 {
+        match self.spec.app_protocol {
+            Some(AppProtocol::Tcp) => self.spec.port.unwrap_or(APP_PORT),
+            _ => SLOT_PORT,
+        }
+    }
+
     fn entry(&self, name: Name) -> Entry {
         let ttl = self.spec.dns.as_ref().and_then(|dns| dns.ttl);
         let [least, most] = TTLS;
@@ -193,7 +210,7 @@ impl App {
             ttl: ttl.clamp(least, most),
             withdrawn: withdrawn.collect(),
             addresses,
-            probe: Some(SLOT_PORT),
+            probe: Some(self.port()),
             vouched: true,
         }
     }
@@ -294,6 +311,15 @@ mod tests {
                 ],
             },
         });
+        let probe = |spec: Value| {
+            let mut more = more.clone();
+            more["spec"] = spec;
+            read(&[object("hello", EARLY, &more)]).entries[0].probe
+        };
+        let tcp = json!({"appProtocol": "tcp", "dns": {"hostname": "hello.apps.local"}});
+        assert_eq!(probe(tcp), Some(3000));
+        let tcp = json!({"appProtocol": "tcp", "port": 6379, "dns": {"hostname": "a.apps.local"}});
+        assert_eq!(probe(tcp), Some(6379));
         let read = read(&[object("hello", EARLY, &more)]);
         let expected = Entry {
             name: "hello.apps.local".parse().unwrap(),

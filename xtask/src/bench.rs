@@ -42,6 +42,8 @@ enum What {
     Hop,
     /// TLS and HTTP/2 with clients, beside nginx
     Edge,
+    /// TCP relays, beside HAProxy
+    Tcp,
     /// Memory of each connection in each state, beside nginx
     Memory,
     /// The supervisor beside Node cluster, PM2, gunicorn and Puma
@@ -71,6 +73,13 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<bool> {
         What::Edge => {
             distribution::ensure("h2load", &["nghttp2-client"])?;
             "edge"
+        }
+        What::Tcp => {
+            // As nginx, it is in /usr/sbin.
+            if !std::path::Path::new("/usr/sbin/haproxy").is_file() {
+                distribution::ensure("haproxy", &["haproxy"])?;
+            }
+            "tcp"
         }
         What::Memory => "memory",
         What::Workers => {

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use scaledapp_http1::{self as http1, Tokens};
-use tokio::net::TcpListener;
+use scaledapp_http1::Tokens;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::callers::Callers;
@@ -30,7 +30,6 @@ use crate::metrics::{Counts, count};
 use crate::occupancy::STALL_GRACE;
 use crate::site::Site;
 use crate::thread::{Common, Thread};
-use crate::transport::{Secured, Transport};
 
 /// How many bytes of an answer the kernel accepts beyond what fits into the client's
 /// window.
@@ -158,9 +157,9 @@ struct Doors {
 
 /// A connection that was accepted.
 struct Arrived {
-    transport: Transport,
+    stream: TcpStream,
     peer: IpAddr,
-    redirects: Option<u16>,
+    scheme: Scheme,
 }
 
 impl Doors {
@@ -183,20 +182,10 @@ impl Doors {
             let (listener, scheme) = &self.all[at];
             if let Poll::Ready(accepted) = listener.poll_accept(context) {
                 self.first.set(at + 1);
-                return Poll::Ready(accepted.and_then(|(stream, peer)| {
-                    let (transport, redirects) = match scheme {
-                        Scheme::Http => (Transport::Plain(stream), None),
-                        Scheme::Redirected { port } => (Transport::Plain(stream), Some(*port)),
-                        Scheme::Https(security) => {
-                            let secured = Secured::new(stream, security.session()?);
-                            (Transport::Secured(Box::new(secured)), None)
-                        }
-                    };
-                    Ok(Arrived {
-                        transport,
-                        peer: peer.ip().to_canonical(),
-                        redirects,
-                    })
+                return Poll::Ready(accepted.map(|(stream, peer)| Arrived {
+                    stream,
+                    peer: peer.ip().to_canonical(),
+                    scheme: scheme.clone(),
                 }));
             }
         }
@@ -244,8 +233,8 @@ impl Accepting<'_> {
     }
 
     async fn accepted(&self, accepted: io::Result<Arrived>) {
-        match accepted {
-            Ok(arrived) => self.begin(arrived),
+        match accepted.and_then(|arrived| self.begin(arrived)) {
+            Ok(()) => {}
             // The client closed the connection before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
@@ -256,19 +245,24 @@ impl Accepting<'_> {
         }
     }
 
-    fn begin(&self, arrived: Arrived) {
+    fn begin(&self, arrived: Arrived) -> io::Result<()> {
         let thread = self.thread;
         thread.activity.begins();
         let Arrived {
-            transport,
+            stream,
             peer,
-            redirects,
+            scheme,
         } = arrived;
+        if thread.callers.announces(peer) {
+            self.begin_unknown(stream, peer, scheme);
+            return Ok(());
+        }
+        let (transport, redirects) = scheme.open(stream)?;
         let pressure = thread.memory.pressure();
         if pressure >= Pressure::Full {
             count(&thread.counts.shed_new);
-            self.refuse(&transport, peer, "out-of-memory");
-            return;
+            thread.refuse(&transport, peer, "out-of-memory");
+            return Ok(());
         }
         if pressure >= Pressure::Tight {
             transport.set_receive_bytes(TIGHT_RECEIVE_BYTES);
@@ -279,10 +273,8 @@ impl Accepting<'_> {
             .enter(thread.callers.counted(peer))
             .is_err()
         {
-            count(&thread.counts.address_full);
-            self.refuse(&transport, peer, "too-many-connections");
-            thread.complaints.address_is_full(peer);
-            return;
+            thread.refuse_for_address(&transport, peer);
+            return Ok(());
         }
         if was_full {
             // Only a connection that is counted needs room; a refused one ends no other
@@ -290,6 +282,24 @@ impl Accepting<'_> {
             self.make_way();
         }
         self.connections.begin(transport, peer, redirects);
+        Ok(())
+    }
+
+    /// Begins a connection whose client is not known yet, because a proxy in front must announce
+    /// it first.
+    fn begin_unknown(&self, stream: TcpStream, peer: IpAddr, scheme: Scheme) {
+        let thread = self.thread;
+        if thread.memory.pressure() >= Pressure::Full {
+            count(&thread.counts.shed_new);
+            return;
+        }
+        let was_full = thread.occupancy.is_full();
+        if thread.occupancy.enter(None).is_ok() {
+            if was_full {
+                self.make_way();
+            }
+            self.connections.begin_unknown(stream, peer, scheme);
+        }
     }
 
     /// Ends a connection to make room for a new one: the connection that has waited longest
@@ -314,18 +324,6 @@ impl Accepting<'_> {
             count(&counts.stalled_gave_way);
             complaints.stalled_connection_ended();
         }
-    }
-
-    /// Tells the client of a new connection that there is no room for it.
-    fn refuse(&self, transport: &Transport, peer: IpAddr, reason: &'static str) {
-        if let Some(access) = &self.thread.access {
-            access.refused(peer, None, 503, reason);
-        }
-        let mut out = self.thread.buffers.output();
-        http1::write_answer(&mut out, 503, reason, Some(1), None, true, false);
-        // The connection is closed immediately, whatever the client sends.
-        transport.send_now(&out);
-        self.thread.buffers.put_output(out);
     }
 
     /// Enters a stage of the shutdown. Returns whether it was the last stage, which is over
@@ -367,7 +365,9 @@ impl Accepting<'_> {
         while !self.thread.config.listener_is_held
             && let Poll::Ready(Ok(arrived)) = doors.poll_accept(&mut context)
         {
-            self.begin(arrived);
+            if let Err(error) = self.begin(arrived) {
+                tracing::debug!(%error, "a connection of the last moment is not served");
+            }
         }
     }
 }

@@ -28,14 +28,16 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    fn take(&self) -> Vec<u8> {
+    /// Memory to read into: bytes that are all initialized.
+    pub(crate) fn take(&self) -> Vec<u8> {
         self.inputs
             .borrow_mut()
             .pop()
             .unwrap_or_else(|| vec![0; SMALL_BYTES])
     }
 
-    fn put(&self, bytes: Vec<u8>) {
+    /// Takes memory from [`Self::take`] back.
+    pub(crate) fn put(&self, bytes: Vec<u8>) {
         let mut inputs = self.inputs.borrow_mut();
         if bytes.len() == SMALL_BYTES && inputs.len() < MAX_KEPT {
             inputs.push(bytes);

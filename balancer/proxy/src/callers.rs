@@ -20,6 +20,8 @@ use crate::config::{Config, Role};
 pub struct Callers {
     /// Networks of proxies that are believed.
     pub forwarded_from: Arc<[Network]>,
+    /// Networks of proxies whose connections must begin with a header of the PROXY protocol.
+    pub announced_from: Arc<[Network]>,
     /// The tokens that callers must send if [`crate::Config::trust`] is [`Trust::Behind`],
     /// and the token that a balancer sends to pods. `None`: no token is sent, and callers
     /// are treated as `trust` and [`Self::forwarded_from`] say. While the list of tokens is
@@ -31,6 +33,7 @@ pub struct Callers {
 #[derive(Debug)]
 pub(crate) struct KnownCallers {
     forwarded_from: Arc<[Network]>,
+    announced_from: Arc<[Network]>,
     /// The current tokens of [`Callers::tokens`].
     tokens: RefCell<Option<Tokens>>,
     /// How a caller is treated if it sends one of the tokens, or if no tokens are required.
@@ -43,6 +46,7 @@ impl KnownCallers {
     pub(crate) fn new(callers: &mut Callers, config: &Config) -> Self {
         let known = Self {
             forwarded_from: Arc::clone(&callers.forwarded_from),
+            announced_from: Arc::clone(&callers.announced_from),
             tokens: RefCell::default(),
             trust: config.trust,
             shows_token: config.role == Role::Balancer,
@@ -60,6 +64,14 @@ impl KnownCallers {
     /// Whether the peer is a proxy that the user has named.
     pub(crate) fn is_named(&self, peer: IpAddr) -> bool {
         self.forwarded_from
+            .iter()
+            .any(|network| network.contains(peer))
+    }
+
+    /// Whether the connections of this peer must begin with a header that says who its client is.
+    /// Connections of other peers are never searched for one, because any client can send it.
+    pub(crate) fn announces(&self, peer: IpAddr) -> bool {
+        self.announced_from
             .iter()
             .any(|network| network.contains(peer))
     }

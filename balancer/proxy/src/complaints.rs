@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::announced::Unannounced;
 use crate::clock::Clock;
 use crate::config::{Config, Role};
 use crate::endpoint::Endpoint;
@@ -205,6 +206,25 @@ impl Complaints {
             _ => "the endpoint broke off, and the request may not be repeated",
         };
         tracing::warn!(status, reason, endpoint, "a request is not served: {what}");
+    }
+
+    /// A connection that is to be relayed finds no endpoint.
+    pub(crate) fn connection_is_not_served(&self, what: &str) {
+        if self.is_due("connection-not-served") {
+            tracing::warn!("a connection is not served: {what}");
+        }
+    }
+
+    /// The connection of a proxy in front does not begin with a header of the PROXY protocol.
+    pub(crate) fn header_is_refused(&self, peer: IpAddr, why: &Unannounced) {
+        if self.is_due("proxy-header") {
+            tracing::warn!(
+                %peer,
+                "a connection is closed: {why}. Let the proxy in front send the header \
+                 (HAProxy: send-proxy-v2; nginx: proxy_protocol on), or leave its address out of \
+                 --proxy-protocol-from"
+            );
+        }
     }
 
     /// A client speaks HTTP/2; logged once.

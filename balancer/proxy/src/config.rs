@@ -29,6 +29,8 @@ pub enum UpstreamProtocol {
     Http1,
     /// HTTP/2 without TLS, by prior knowledge (RFC 9113 section 3.3), as gRPC needs it.
     Http2,
+    /// Any protocol over TCP: each connection of a client is relayed to one endpoint.
+    Tcp,
 }
 
 /// How many things may exist at the same time, and how long each may take. Counters in
@@ -77,7 +79,8 @@ pub struct Limits {
     /// As [`Self::stall_time`], for an answer that is marked as a stream, such as
     /// `text/event-stream`.
     pub stream_time: Duration,
-    /// How long an upgraded connection may last without a byte from the client or the endpoint.
+    /// How long an upgraded or relayed connection may last without a byte from the client or the
+    /// endpoint; after the end of one side, at most [`Self::stall_time`].
     pub upgrade_time: Duration,
     /// How long the proxy may wait in total for the bytes of one request body; after that
     /// the client gets 408.
@@ -143,6 +146,9 @@ pub struct Config {
     pub http2: bool,
     /// What the endpoints speak.
     pub upstream: UpstreamProtocol,
+    /// Whether each connection to an endpoint begins with a header of the PROXY protocol. Only for
+    /// [`UpstreamProtocol::Tcp`].
+    pub sends_proxy_header: bool,
     /// How a client comes back to the same server; `None`: it does not.
     pub sticky: Option<Sticky>,
     /// The time in `Strict-Transport-Security` (RFC 6797), in whole seconds. The field is
@@ -243,6 +249,7 @@ impl Config {
             ejects_errors: false,
             http2: false,
             upstream: UpstreamProtocol::Http1,
+            sends_proxy_header: false,
             sticky: None,
             hsts: None,
             access_log: None,
@@ -274,6 +281,7 @@ impl Config {
             ejects_errors: true,
             http2: true,
             upstream: UpstreamProtocol::Http1,
+            sends_proxy_header: false,
             sticky: None,
             hsts: None,
             access_log: None,

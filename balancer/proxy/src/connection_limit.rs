@@ -67,6 +67,13 @@ impl ConnectionLimit {
     /// Counts a connection, even above the total limit. It also counts for `address` if
     /// that is given.
     pub(crate) fn enter(&self, address: Option<IpAddr>) -> Result<(), AddressFull> {
+        self.name(address)?;
+        self.taken.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Counts a connection for `address` that [`Self::enter`] has counted for none.
+    pub(crate) fn name(&self, address: Option<IpAddr>) -> Result<(), AddressFull> {
         if let (Some(of_address), Some(address)) = (&self.of_address, address) {
             let mut taken = lock(&of_address.taken);
             let count = taken.entry(address).or_default();
@@ -75,7 +82,6 @@ impl ConnectionLimit {
             }
             *count += 1;
         }
-        self.taken.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 

@@ -16,13 +16,20 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use scaledapp_http1::Announced;
+use tokio::net::TcpStream;
+
 use self::idle_tasks::IdleTasks;
 use self::parked::{Parked, ParkedConnection};
+use crate::announced::{self, Unannounced};
 use crate::clock::{Deadline, Slot};
+use crate::config::UpstreamProtocol;
 use crate::http::client::Client;
 use crate::http::connection::{self, Served};
 use crate::http2;
+use crate::listen::Scheme;
 use crate::metrics::{count, shift};
+use crate::tcp;
 use crate::thread::Thread;
 use crate::transport::Transport;
 
@@ -51,6 +58,8 @@ struct Connection {
 struct Open {
     connections: Rc<Connections>,
     peer: IpAddr,
+    /// Whether it is counted for the address of the peer.
+    is_named: bool,
     /// Its requests are redirected to `https` at this port.
     redirects: Option<u16>,
 }
@@ -59,7 +68,7 @@ impl Drop for Open {
     fn drop(&mut self) {
         let thread = &self.connections.thread;
         shift(&thread.counts.connections, -1);
-        let address = thread.callers.counted(self.peer);
+        let address = thread.callers.counted(self.peer).filter(|_| self.is_named);
         let is_leaving = thread.activity.is_leaving();
         thread.occupancy.leave(address, is_leaving);
     }
@@ -83,21 +92,107 @@ impl Connections {
         peer: IpAddr,
         redirects: Option<u16>,
     ) {
-        let counts = &self.thread.counts;
-        count(&counts.accepted);
-        shift(&counts.connections, 1);
         let connection = Connection {
             transport,
             deadline: self.thread.clock.deadline(),
-            open: Open {
-                connections: Rc::clone(self),
-                peer,
-                redirects,
-            },
+            open: self.open(peer, true, redirects),
         };
         // Most clients send something immediately. A connection does not count as idle
         // before it has been read once; otherwise it could end before its request is read.
-        self.wake(connection);
+        self.serve_as(connection, None);
+    }
+
+    fn open(self: &Rc<Self>, peer: IpAddr, is_named: bool, redirects: Option<u16>) -> Open {
+        let counts = &self.thread.counts;
+        count(&counts.accepted);
+        shift(&counts.connections, 1);
+        Open {
+            connections: Rc::clone(self),
+            peer,
+            is_named,
+            redirects,
+        }
+    }
+
+    /// Serves a new connection by the protocol of the endpoints.
+    fn serve_as(self: &Rc<Self>, connection: Connection, announced: Option<tcp::Addresses>) {
+        if self.thread.config.upstream != UpstreamProtocol::Tcp {
+            self.wake(connection);
+            return;
+        }
+        let Connection {
+            transport,
+            deadline,
+            open,
+        } = connection;
+        let thread = Rc::clone(&self.thread);
+        tokio::task::spawn_local(async move {
+            tcp::serve(&thread, transport, open.peer, announced, deadline).await;
+            drop(open);
+        });
+    }
+
+    /// Serves a connection that has been accepted, and counted for no address, once the proxy in
+    /// front has said who its client is.
+    pub(crate) fn begin_unknown(self: &Rc<Self>, stream: TcpStream, peer: IpAddr, scheme: Scheme) {
+        let deadline = self.thread.clock.deadline();
+        let open = self.open(peer, false, None);
+        tokio::task::spawn_local(Rc::clone(self).introduce(stream, deadline, open, scheme));
+    }
+
+    async fn introduce(
+        self: Rc<Self>,
+        stream: TcpStream,
+        deadline: Deadline,
+        mut open: Open,
+        scheme: Scheme,
+    ) {
+        let thread = &*self.thread;
+        let announced = match announced::read(&stream, &deadline).await {
+            Ok(Announced::Client {
+                source,
+                destination,
+            }) => {
+                count(&thread.counts.headers_client);
+                open.peer = source.ip();
+                Some((source, destination))
+            }
+            Ok(Announced::Itself) => {
+                count(&thread.counts.headers_itself);
+                None
+            }
+            Err(why) => {
+                refuse_header(thread, open.peer, &why);
+                return;
+            }
+        };
+        thread.activity.begins();
+        let (transport, redirects) = match scheme.open(stream) {
+            Ok(opened) => opened,
+            Err(error) => {
+                thread.is_short_of("cannot serve a connection", &error);
+                return;
+            }
+        };
+        // The proxy itself has as many connections as it needs.
+        if announced.is_some() {
+            if thread
+                .occupancy
+                .name(thread.callers.counted(open.peer))
+                .is_err()
+            {
+                thread.refuse_for_address(&transport, open.peer);
+                return;
+            }
+            open.is_named = true;
+        }
+        open.redirects = redirects;
+        let connection = Connection {
+            transport,
+            deadline,
+            open,
+        };
+        self.serve_as(connection, announced);
     }
 
     /// The loop of a task: serves one connection after the other.
@@ -266,6 +361,17 @@ impl Connections {
     pub(crate) fn give_back_memory(&self, now: Duration) {
         self.parked.give_back(now);
     }
+}
+
+/// Counts and logs a connection of a proxy in front that does not begin with its header.
+fn refuse_header(thread: &Thread, peer: IpAddr, why: &Unannounced) {
+    match why {
+        // Load balancers check ports in this way, every few seconds.
+        Unannounced::Left => return,
+        Unannounced::Late => count(&thread.counts.headers_late),
+        Unannounced::Faulty(_) => count(&thread.counts.headers_refused),
+    }
+    thread.complaints.header_is_refused(peer, why);
 }
 
 /// Waits for the next byte of a connection. This future is written by hand, because the

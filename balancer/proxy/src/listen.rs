@@ -5,8 +5,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
 
 use crate::security::Security;
+use crate::transport::{Secured, Transport};
 
 /// How many connections may wait to be accepted. The kernel takes the smaller of this and
 /// `net.core.somaxconn` (4096 by default).
@@ -25,6 +27,23 @@ pub enum Scheme {
     },
     /// HTTP with TLS.
     Https(Arc<dyn Security>),
+}
+
+impl Scheme {
+    /// The transport of an accepted connection, and the port to which its requests are redirected.
+    ///
+    /// # Errors
+    /// As [`Security::session`].
+    pub(crate) fn open(&self, stream: TcpStream) -> io::Result<(Transport, Option<u16>)> {
+        Ok(match self {
+            Self::Http => (Transport::Plain(stream), None),
+            Self::Redirected { port } => (Transport::Plain(stream), Some(*port)),
+            Self::Https(security) => {
+                let secured = Secured::new(stream, security.session()?);
+                (Transport::Secured(Box::new(secured)), None)
+            }
+        })
+    }
 }
 
 /// A socket that a proxy accepts from.
@@ -76,8 +95,6 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpStream;
-
     use super::*;
 
     #[test]
@@ -87,6 +104,6 @@ mod tests {
             return;
         };
         let port = listener.local_addr().unwrap().port();
-        TcpStream::connect(("127.0.0.1", port)).unwrap();
+        std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
     }
 }

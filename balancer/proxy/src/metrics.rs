@@ -114,6 +114,15 @@ pub(crate) struct Counts {
     pub(crate) handshakes_retried: AtomicU64,
     pub(crate) handshakes_resumed: AtomicU64,
     pub(crate) handshakes_failed: AtomicU64,
+    pub(crate) relayed: AtomicU64,
+    /// Bytes from clients to endpoints.
+    pub(crate) relay_received: AtomicU64,
+    /// Bytes from endpoints to clients.
+    pub(crate) relay_sent: AtomicU64,
+    pub(crate) headers_client: AtomicU64,
+    pub(crate) headers_itself: AtomicU64,
+    pub(crate) headers_refused: AtomicU64,
+    pub(crate) headers_late: AtomicU64,
     pub(crate) connections: AtomicI64,
     /// How many of the connections wait without a task.
     pub(crate) parked: AtomicI64,
@@ -123,6 +132,8 @@ pub(crate) struct Counts {
     pub(crate) streams: AtomicI64,
     /// How many of the connections have switched to another protocol.
     pub(crate) tunnels: AtomicI64,
+    /// How many of the connections are relayed.
+    pub(crate) relays: AtomicI64,
 }
 
 /// Adds one to a counter that only its own thread writes.
@@ -239,7 +250,7 @@ impl Metrics {
 /// A metric's name, its help text, and its counter.
 type Named<T> = (&'static str, &'static str, fn(&Counts) -> &T);
 
-const COUNTERS: [Named<AtomicU64>; 18] = [
+const COUNTERS: [Named<AtomicU64>; 21] = [
     ("repeated", "Requests sent again after a failure", |c| {
         &c.repeated
     }),
@@ -320,6 +331,21 @@ const COUNTERS: [Named<AtomicU64>; 18] = [
     ("http2_connections", "Connections that spoke HTTP/2", |c| {
         &c.http2
     }),
+    (
+        "tcp_relayed_connections",
+        "Connections relayed to an endpoint",
+        |c| &c.relayed,
+    ),
+    (
+        "tcp_received_bytes",
+        "Bytes relayed from clients to endpoints",
+        |c| &c.relay_received,
+    ),
+    (
+        "tcp_sent_bytes",
+        "Bytes relayed from endpoints to clients",
+        |c| &c.relay_sent,
+    ),
 ];
 
 /// One value of a label, and its counter.
@@ -333,7 +359,15 @@ const HANDSHAKES: [Labelled; 4] = [
     ("failed", |c| &c.handshakes_failed),
 ];
 
-const GAUGES: [Named<AtomicI64>; 6] = [
+/// What the headers of proxies in front have said.
+const HEADERS: [Labelled; 4] = [
+    ("client", |c| &c.headers_client),
+    ("itself", |c| &c.headers_itself),
+    ("refused", |c| &c.headers_refused),
+    ("late", |c| &c.headers_late),
+];
+
+const GAUGES: [Named<AtomicI64>; 7] = [
     (
         "http2_streams",
         "Streams of HTTP/2 connections that are being served",
@@ -350,6 +384,11 @@ const GAUGES: [Named<AtomicI64>; 6] = [
         "Client connections that have switched to another protocol",
         |c| &c.tunnels,
     ),
+    (
+        "tcp_connections",
+        "Client connections that are relayed to an endpoint",
+        |c| &c.relays,
+    ),
     ("requests_in_flight", "Requests at endpoints", |c| {
         &c.in_flight
     }),
@@ -361,17 +400,18 @@ const GAUGES: [Named<AtomicI64>; 6] = [
 ];
 
 impl Metrics {
-    fn encode_handshakes(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
-        let mut family = encoder.encode_descriptor(
-            "tls_handshakes",
-            "TLS handshakes, by how they went",
-            None,
-            MetricType::Counter,
-        )?;
-        for (kind, of) in HANDSHAKES {
+    /// Encodes counters that differ in one label.
+    fn encode_labelled(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        (name, help, label): (&str, &str, &str),
+        all: &[Labelled],
+    ) -> std::fmt::Result {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (kind, of) in all {
             let total = self.sum(|counts| of(counts).load(Ordering::Relaxed));
             family
-                .encode_family(&[("kind", kind)])?
+                .encode_family(&[(label, *kind)])?
                 .encode_counter::<NoLabelSet, _, u64>(&total, None)?;
         }
         Ok(())
@@ -423,7 +463,14 @@ impl Collector for Metrics {
                     .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
             }
         }
-        self.encode_handshakes(&mut encoder)?;
+        let about = ("tls_handshakes", "TLS handshakes, by how they went", "kind");
+        self.encode_labelled(&mut encoder, about, &HANDSHAKES)?;
+        let about = (
+            "proxy_headers",
+            "Connections that must begin with a PROXY header, by what it says or lacks",
+            "says",
+        );
+        self.encode_labelled(&mut encoder, about, &HEADERS)?;
         for (name, help, of) in COUNTERS {
             let total = self.sum(|counts| get(of(counts)));
             encoder

@@ -93,6 +93,11 @@ impl Occupancy {
         Ok(())
     }
 
+    /// Counts a connection for `address` that [`Self::enter`] has counted for none.
+    pub(crate) fn name(&self, address: Option<IpAddr>) -> Result<(), AddressFull> {
+        self.limit.name(address)
+    }
+
     /// Counts a connection that has ended.
     pub(crate) fn leave(&self, address: Option<IpAddr>, is_leaving: bool) {
         self.connections.set(self.connections.get() - 1);

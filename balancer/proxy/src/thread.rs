@@ -5,12 +5,13 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use scaledapp_http1::{Fields, Trust};
+use scaledapp_http1::{self as http1, Fields, Trust};
 use scaledapp_select::{Budget, Queue};
 use tokio::sync::watch;
 
@@ -20,19 +21,20 @@ use crate::buffer::Buffers;
 use crate::callers::{Callers, KnownCallers};
 use crate::clock::{self, Clock};
 use crate::complaints::Complaints;
-use crate::config::Config;
+use crate::config::{Config, UpstreamProtocol};
 use crate::connection_limit::ConnectionLimit;
 use crate::drain::Arrival;
 use crate::endpoint::Table;
 use crate::memory::{Memory, MemoryShare};
-use crate::metrics::{Counts, Metrics};
+use crate::metrics::{Counts, Metrics, count};
 use crate::occupancy::Occupancy;
 use crate::pages::Pages;
-use crate::pipe::Pipes;
+use crate::pipes::Pipes;
 use crate::pool::Pool;
 use crate::rate::Rates;
 use crate::site::Site;
 use crate::suspects::Suspects;
+use crate::transport::Transport;
 use crate::turns::Turns;
 use crate::unread::Witness;
 use crate::upstreams::{SharedUpstreams, Upstreams};
@@ -165,6 +167,30 @@ impl Thread {
             counts,
             clock,
         }
+    }
+
+    /// Tells the client of a new connection that there is no room for it.
+    pub(crate) fn refuse(&self, transport: &Transport, peer: IpAddr, reason: &'static str) {
+        // A client of another protocol would not understand the answer.
+        if self.config.upstream == UpstreamProtocol::Tcp {
+            transport.set_resets(true);
+            return;
+        }
+        if let Some(access) = &self.access {
+            access.refused(peer, None, 503, reason);
+        }
+        let mut out = self.buffers.output();
+        http1::write_answer(&mut out, 503, reason, Some(1), None, true, false);
+        // The connection is closed immediately, whatever the client sends.
+        transport.send_now(&out);
+        self.buffers.put_output(out);
+    }
+
+    /// Refuses a new connection, because its address has as many as it may have.
+    pub(crate) fn refuse_for_address(&self, transport: &Transport, peer: IpAddr) {
+        count(&self.counts.address_full);
+        self.refuse(transport, peer, "too-many-connections");
+        self.complaints.address_is_full(peer);
     }
 
     /// This machine has too few descriptors or ports to do `what`: idle connections end to

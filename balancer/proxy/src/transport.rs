@@ -5,6 +5,7 @@
 //! comes from is decided in `accept` and `connect`; the meaning of its bytes, by its protocol.
 
 mod secured;
+mod side;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -23,6 +24,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp;
 
 pub(crate) use self::secured::Secured;
+pub(crate) use self::side::Side;
 use crate::http2::as_connection::AsConnection;
 use crate::security::Session;
 
@@ -230,30 +232,12 @@ impl Transport {
     /// What the reactor knows of the connection (`EPOLLRDHUP`). It costs no system call and
     /// wakes nothing.
     pub(crate) fn heard(&self) -> Heard {
-        let interest = Interest::READABLE | Interest::ERROR;
-        let tcp = match self {
-            Self::Plain(stream) => stream,
-            Self::Secured(secured) => &secured.socket,
-            Self::Stream(stream) => {
-                return Heard {
-                    is_read_closed: false,
-                    is_broken: stream.is_broken(),
-                };
-            }
-        };
-        let heard = pin!(tcp.ready(interest));
-        match heard.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(ready)) => Heard {
-                is_read_closed: ready.is_read_closed(),
-                is_broken: ready.is_error(),
-            },
-            Poll::Ready(Err(_)) => Heard {
+        match self {
+            Self::Plain(stream) => heard(stream),
+            Self::Secured(secured) => heard(&secured.socket),
+            Self::Stream(stream) => Heard {
                 is_read_closed: false,
-                is_broken: true,
-            },
-            Poll::Pending => Heard {
-                is_read_closed: false,
-                is_broken: false,
+                is_broken: stream.is_broken(),
             },
         }
     }
@@ -384,6 +368,24 @@ impl Transport {
             Self::Secured(_) => true,
             Self::Stream(stream) => stream.about().is_some_and(|about| about.is_secured),
         }
+    }
+}
+
+fn heard(tcp: &TcpStream) -> Heard {
+    let heard = pin!(tcp.ready(Interest::READABLE | Interest::ERROR));
+    match heard.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(ready)) => Heard {
+            is_read_closed: ready.is_read_closed(),
+            is_broken: ready.is_error(),
+        },
+        Poll::Ready(Err(_)) => Heard {
+            is_read_closed: false,
+            is_broken: true,
+        },
+        Poll::Pending => Heard {
+            is_read_closed: false,
+            is_broken: false,
+        },
     }
 }
 

@@ -43,12 +43,14 @@ pub(crate) fn read<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> R
             }
         };
         let endpoints = slice.endpoints.as_deref().unwrap_or_default();
-        let Some(http) = port_of(slice, port::HTTP) else {
+        let named = |name| port_of(slice, name);
+        let Some(served) = named(port::HTTP).or_else(|| named(port::TCP)) else {
             if !endpoints.is_empty() {
                 let name = slice.metadata.name.as_deref().unwrap_or_default();
                 problem = Some(format!(
-                    "the EndpointSlice {name} has no TCP port named {:?}: give the Service's port that name",
-                    port::HTTP
+                    "the EndpointSlice {name} has no TCP port named {:?} or {:?}: give the Service's port one of these names",
+                    port::HTTP,
+                    port::TCP
                 ));
             }
             continue;
@@ -59,7 +61,7 @@ pub(crate) fn read<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> R
             if admin.is_none() && !is_serving(conditions) {
                 continue;
             }
-            let Some(backend) = backend(endpoint, http, admin) else {
+            let Some(backend) = backend(endpoint, served, admin) else {
                 continue;
             };
             // A pod may be listed twice while it moves between slices; the entry with more
@@ -235,7 +237,11 @@ mod tests {
         ] {
             let read = read(&[slice("IPv4", ports, &a)]);
             assert_eq!(read.backends, []);
-            assert!(read.problem.unwrap().contains("no TCP port named \"http\""));
+            assert!(
+                read.problem
+                    .unwrap()
+                    .contains("no TCP port named \"http\" or \"tcp\"")
+            );
         }
         // Without endpoints, Kubernetes sets no ports either.
         assert_eq!(read(&[slice("IPv4", &[], &[])]), Read::default());

@@ -5,17 +5,17 @@ use clap::Parser;
 use super::*;
 use crate::cli::{Cli, Command};
 
-const LISTEN: &str = "--listen=127.0.0.1:8080";
-const UPSTREAM: &str = "--upstream=10.0.0.1:3000";
+pub(super) const LISTEN: &str = "--listen=127.0.0.1:8080";
+pub(super) const UPSTREAM: &str = "--upstream=10.0.0.1:3000";
 
-fn settings(arguments: &[&str]) -> Result<Settings, String> {
+pub(super) fn settings(arguments: &[&str]) -> Result<Settings, String> {
     let words = ["scaledapp-balancer", "run"].iter().chain(arguments);
     let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
     let Command::Run(args) = cli.command;
     Settings::resolve(*args).map_err(|error| error.to_string())
 }
 
-fn with_file(json: &str, arguments: &[&str]) -> Result<Settings, String> {
+pub(super) fn with_file(json: &str, arguments: &[&str]) -> Result<Settings, String> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), json).unwrap();
     let config = format!("--config={}", file.path().display());

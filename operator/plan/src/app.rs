@@ -4,7 +4,7 @@
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
-use scaledapp_crds::v1alpha1::{AccessLogFormat, Algorithm, Dispatch};
+use scaledapp_crds::v1alpha1::{AccessLogFormat, Algorithm, AppProtocol, Dispatch};
 use scaledapp_http1::Network;
 
 use crate::Hostname;
@@ -43,6 +43,10 @@ pub struct ValidatedApp {
     pub forwarded_from: Vec<Network>,
     /// The ConfigMap of pages for the balancers' own answers.
     pub error_pages: Option<String>,
+    /// Networks of the load balancers in front whose connections must begin with a PROXY header.
+    pub announced_from: Vec<Network>,
+    /// Whether connections to pods begin with a PROXY header.
+    pub announces_to_pods: bool,
     /// Whether the object requests or limits CPU or memory.
     pub has_resources: bool,
     /// The app's name in DNS.
@@ -115,8 +119,17 @@ pub type Environment = Vec<(String, String)>;
 pub enum Protocol {
     /// HTTP, through the balancers.
     Http(Balancers),
-    /// Any protocol over TCP. Balancers forward only HTTP so far, so DNS names the pods.
-    Tcp,
+    /// Any protocol over TCP. Balancers relay connections.
+    Tcp(Balancers),
+}
+
+impl Protocol {
+    /// The load balancers.
+    pub fn balancers(&self) -> &Balancers {
+        match self {
+            Self::Http(balancers) | Self::Tcp(balancers) => balancers,
+        }
+    }
 }
 
 /// How many pods.
@@ -190,11 +203,24 @@ impl ValidatedApp {
         self.workers.dispatch == Dispatch::Request
     }
 
+    /// Whether balancers relay connections instead of requests.
+    pub fn is_tcp(&self) -> bool {
+        matches!(self.protocol, Protocol::Tcp(_))
+    }
+
+    /// Flags of the balancer for the PROXY protocol.
+    pub fn proxy_protocol_flags(&self) -> Vec<(&'static str, String)> {
+        let networks = listed(&self.announced_from);
+        let from = networks.map(|networks| ("--proxy-protocol-from", networks));
+        let to = self
+            .announces_to_pods
+            .then(|| ("--proxy-protocol-to-servers", "true".to_owned()));
+        from.into_iter().chain(to).collect()
+    }
+
     /// The value of `--forwarded-from`; `None` if no proxy is believed.
     pub fn forwarded_from(&self) -> Option<String> {
-        let networks = self.forwarded_from.iter().map(ToString::to_string);
-        let networks = networks.collect::<Vec<_>>().join(",");
-        Some(networks).filter(|networks| !networks.is_empty())
+        listed(&self.forwarded_from)
     }
 
     /// Flags of the supervisor for which the object has a value: those for the workers, and
@@ -209,6 +235,12 @@ impl ValidatedApp {
         }
         flags
     }
+}
+
+fn listed(networks: &[Network]) -> Option<String> {
+    let networks = networks.iter().map(ToString::to_string);
+    let networks = networks.collect::<Vec<_>>().join(",");
+    Some(networks).filter(|networks| !networks.is_empty())
 }
 
 impl Workers {
@@ -304,8 +336,8 @@ pub struct Balancers {
     pub head_fields: Option<u32>,
     /// Whether HTTP/2 with clients is off.
     pub is_http1_only: bool,
-    /// Whether the app speaks HTTP/2 without TLS, instead of HTTP/1.
-    pub is_h2c: bool,
+    /// What the app speaks.
+    pub app_protocol: AppProtocol,
 }
 
 /// Which requests the balancers log, and how.
@@ -410,7 +442,12 @@ impl Balancers {
     /// The flag for the app's protocol; `None` for HTTP/1. The balancer and the dispatcher have the
     /// same flag.
     fn app_protocol(&self) -> Option<(&'static str, String)> {
-        self.is_h2c.then(|| ("--protocol", "h2c".to_owned()))
+        let protocol = match self.app_protocol {
+            AppProtocol::Http => return None,
+            AppProtocol::H2c => "h2c",
+            AppProtocol::Tcp => "tcp",
+        };
+        Some(("--protocol", protocol.to_owned()))
     }
 
     /// Flags of the dispatcher in each pod. The dispatcher must not refuse what the

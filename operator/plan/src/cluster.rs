@@ -151,13 +151,13 @@ fn slots_only(owner: &Owner<'_>, observed: &Observed) -> Plan {
         .services
         .iter()
         .filter(|service| owner.owns(&service.metadata));
-    let has_tls = owned.clone().any(slots::has_tls);
+    let offers = slots::Offers::of_services(owned.clone());
     let mut slots: Vec<u32> = owned
         .filter_map(|service| meta::slot_of(&service.metadata))
         .collect();
     slots.sort_unstable();
     let mut plan = Plan::default();
-    lead(&mut plan, owner, slots, has_tls, observed);
+    lead(&mut plan, owner, slots, offers, observed);
     plan.apply.seal(&observed.live);
     plan
 }
@@ -168,11 +168,11 @@ fn lead(
     plan: &mut Plan,
     owner: &Owner<'_>,
     slots: impl IntoIterator<Item = u32>,
-    has_tls: bool,
+    offers: slots::Offers,
     observed: &Observed,
 ) {
     for slot in slots {
-        let Some(slice) = slots::slice(owner, slot, has_tls, observed) else {
+        let Some(slice) = slots::slice(owner, slot, offers, observed) else {
             continue;
         };
         let is_foreign = |key: &ObjectKey| {
@@ -204,7 +204,7 @@ fn whole(
         &mut plan,
         &owner,
         slots.iter().map(|slot| slot.number),
-        app.app.tls.is_some(),
+        slots::Offers::of(app),
         observed,
     );
     let wakes = [

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
-use crate::{Hostname, Pods, Protocol, ValidatedApp, WorkerCount};
+use crate::{Hostname, Pods, ValidatedApp, WorkerCount};
 
 /// Admin port of a balancer, and of a pod's supervisor unless the app names another one;
 /// the same as in a cluster.
@@ -51,6 +51,8 @@ pub struct Demand {
     pub slots: u32,
     /// Whether balancers need a port for TLS as well.
     pub has_tls: bool,
+    /// The port of every balancer; `None`: any port.
+    pub balancer_port: Option<NonZeroU16>,
     /// The port on which the app listens in every pod.
     pub port: NonZeroU16,
     /// The admin port of every pod's supervisor.
@@ -79,7 +81,7 @@ pub struct Plan {
     pub pods: Vec<Pod>,
     /// Workers in each pod.
     pub workers: u32,
-    /// The balancers; empty for a TCP app.
+    /// The balancers.
     pub slots: Vec<Slot>,
     /// The app's DNS record.
     pub dns: Record,
@@ -146,15 +148,16 @@ pub fn demand(app: &ValidatedApp, machine: Machine) -> Result<Demand, LocalError
             .get()
             .saturating_mul((machine.cores.get() / pods).max(1)),
     };
-    let slots = match app.protocol {
-        Protocol::Http(balancers) => balancers.slots.get(),
-        Protocol::Tcp => 0,
-    };
+    let slots = app.protocol.balancers().slots.get();
+    // Balancers that relay connections have only one port.
+    let ours = [ADMIN_PORT.get(), HOLDER_ADMIN_PORT];
+    let is_usable = app.is_tcp() && !ours.contains(&app.port.get());
     Ok(Demand {
         pods,
         workers,
         slots,
-        has_tls: app.tls.is_some() && slots > 0,
+        has_tls: app.tls.is_some() && !app.is_tcp(),
+        balancer_port: is_usable.then_some(app.port),
         port: app.port,
         admin_port: app.admin_port,
     })
@@ -185,16 +188,7 @@ pub fn plan(app: &ValidatedApp, machine: Machine, demand: Demand, addresses: Add
             }
         })
         .collect();
-    let (named, probe): (Vec<IpAddr>, u16) = match app.protocol {
-        Protocol::Http(_) => (
-            slots.iter().map(|slot| slot.address.ip()).collect(),
-            addresses.balancer_port,
-        ),
-        Protocol::Tcp => (
-            pods.iter().map(|pod| pod.address.ip()).collect(),
-            demand.port.get(),
-        ),
-    };
+    let named = slots.iter().map(|slot| slot.address.ip()).collect();
     Plan {
         pods,
         workers: demand.workers,
@@ -204,7 +198,7 @@ pub fn plan(app: &ValidatedApp, machine: Machine, demand: Demand, addresses: Add
             hostname: hostname(app),
             ttl: app.dns.ttl,
             addresses: named,
-            probe,
+            probe: addresses.balancer_port,
         },
     }
 }

@@ -5,6 +5,7 @@
 //! objects already.
 
 mod balancers;
+mod tcp;
 
 use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -126,12 +127,13 @@ impl Check {
         let forwarded_from = self.forwarded_from(spec.balancers.as_ref());
         let stickiness = spec.balancers.as_ref();
         let stickiness = stickiness.and_then(|all| all.stickiness.as_ref());
-        let sticky = stickiness.and_then(|stickiness| self.sticky(stickiness, dispatch));
+        let sticky = stickiness.and_then(|stickiness| self.sticky(stickiness, dispatch, tcp));
         let tls = spec.balancers.as_ref().and_then(|all| all.tls.as_ref());
         let tls = tls.map(|tls| self.tls(tls));
         let error_pages = spec.balancers.as_ref();
         let error_pages = error_pages.and_then(|all| all.error_pages.as_ref());
         let error_pages = error_pages.map(|pages| self.error_pages(pages));
+        let (announced_from, announces_to_pods) = self.proxy_protocol(spec.balancers.as_ref(), tcp);
         let dns = self.dns(spec.dns.as_ref());
         let needs_hostname = tls.as_ref().is_some_and(|tls| tls.issuer.is_some());
         if needs_hostname && spec.dns.is_none() {
@@ -168,6 +170,8 @@ impl Check {
             sticky,
             forwarded_from,
             error_pages,
+            announced_from,
+            announces_to_pods,
             has_resources: spec.resources.is_some(),
             dns,
         }

@@ -6,6 +6,7 @@
 )]
 
 use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
 
 use scaledapp_plan::local::{Addresses, Demand, LocalError, Machine, demand, plan};
 use scaledapp_plan::{ValidatedApp, validate};
@@ -114,7 +115,7 @@ fn an_app_that_needs_our_admin_port_gives_us_another_one() {
 }
 
 #[test]
-fn tcp_is_named_by_its_pods() {
+fn the_balancers_of_tcp_serve_on_the_port_of_the_app() {
     let app = app("  appProtocol: tcp\n  port: 6379\n  replicas: {total: 3}");
     let machine = machine(2, 2);
     let needed = demand(&app, machine).unwrap();
@@ -123,15 +124,15 @@ fn tcp_is_named_by_its_pods() {
         Demand {
             pods: 3,
             workers: 1,
-            slots: 0,
+            slots: 2,
             has_tls: false,
+            balancer_port: NonZeroU16::new(6379),
             port: 6379.try_into().unwrap(),
             admin_port: 9377.try_into().unwrap(),
         }
     );
     let plan = plan(&app, machine, needed, ADDRESSES);
-    assert!(plan.slots.is_empty());
-    assert_eq!(plan.dns.probe, 6379);
-    assert_eq!(plan.dns.addresses.len(), 3);
+    assert_eq!(plan.slots.len(), 2);
+    assert_eq!(plan.dns.addresses.len(), 2);
     assert_eq!(plan.dns.hostname.as_str(), "hello.apps.local");
 }

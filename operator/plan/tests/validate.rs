@@ -159,10 +159,25 @@ fn messages_become_flags_if_they_are_asked_for() {
 }
 
 #[test]
-fn tcp_means_connection_dispatch_and_no_balancers() {
+fn tcp_means_connection_dispatch_and_balancers_that_relay() {
     let app = validate(&object("  appProtocol: tcp")).unwrap();
     assert_eq!(app.workers.dispatch, Dispatch::Connection);
-    assert_eq!(app.protocol, Protocol::Tcp);
+    let Protocol::Tcp(balancers) = app.protocol else {
+        panic!("{app:?}");
+    };
+    let flag = ("--protocol", "tcp".to_owned());
+    assert_eq!(balancers.optional_flags(), [flag]);
+    assert_eq!(app.supervisor_flags(), []);
+    let lines = "  appProtocol: tcp\n  balancers: {stickiness: {clientAddress: true}, \
+                 proxyProtocol: {from: [10.0.0.0/8], toPods: true}, timeouts: {upgrade: 8h}}";
+    let app = validate(&object(lines)).unwrap();
+    assert_eq!(app.sticky.as_deref(), Some("address"));
+    let expected = [
+        ("--proxy-protocol-from", "10.0.0.0/8"),
+        ("--proxy-protocol-to-servers", "true"),
+    ];
+    let expected = expected.map(|(flag, value)| (flag, value.to_owned()));
+    assert_eq!(app.proxy_protocol_flags(), expected);
 }
 
 #[test]
@@ -363,8 +378,24 @@ const RULES: &[(&str, &str)] = &[
         "spec.balancers.stickiness.clientAddress: is false: leave stickiness out",
     ),
     (
-        "  appProtocol: tcp\n  balancers: {replicas: 2}",
-        "spec.balancers: balancers only forward HTTP so far, and spec.appProtocol is tcp: leave balancers out; DNS then names the pods",
+        "  appProtocol: tcp\n  balancers: {stickiness: {cookie: A}}",
+        "spec.balancers.stickiness: needs a request that has a cookie or a header, and spec.appProtocol is tcp: use clientAddress: true, or leave it out",
+    ),
+    (
+        "  appProtocol: tcp\n  balancers: {timeouts: {halfClose: 1s}}",
+        "spec.balancers.timeouts.halfClose: is for HTTP, and spec.appProtocol is tcp: leave it out",
+    ),
+    (
+        "  balancers: {proxyProtocol: {toPods: true}}",
+        "spec.balancers.proxyProtocol.toPods: needs appProtocol tcp: apps that speak HTTP learn their client from X-Forwarded-For; leave it out",
+    ),
+    (
+        "  balancers: {proxyProtocol: {from: [10/8]}}",
+        "spec.balancers.proxyProtocol.from[0]: \"10/8\" is neither a network, such as 10.0.0.0/8 or fd00::/8, nor an address; names are not looked up",
+    ),
+    (
+        "  balancers: {proxyProtocol: {}}",
+        "spec.balancers.proxyProtocol: is empty: give from or toPods, or leave it out",
     ),
     (
         "  balancers: {replicas: 0}",

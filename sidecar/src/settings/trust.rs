@@ -95,6 +95,7 @@ impl Believed {
         Callers {
             forwarded_from: self.forwarded_from.as_slice().into(),
             tokens,
+            ..Callers::default()
         }
     }
 }

@@ -6,8 +6,9 @@
 //! /proc ([`identity`]), the steering program of a `SO_REUSEPORT` group ([`steer`]), the
 //! system calls that wait for connections ([`waiting`]), waiting until a socket hangs up
 //! ([`hangup`]) or an epoll set is readable ([`readable`]), a signal for one thread
-//! ([`thread`]), and the return of free memory to the kernel ([`heap`]). Which worker
-//! gets which socket, and when, is decided in `sidecar/src`.
+//! ([`thread`]), the bytes that a peer has not acknowledged ([`unacknowledged`]), and the
+//! return of free memory to the kernel ([`heap`]). Which worker gets which socket, and when,
+//! is decided in `sidecar/src`.
 
 #![expect(
     unsafe_code,
@@ -23,6 +24,7 @@ pub mod signals;
 pub mod spawn;
 pub mod steer;
 pub mod thread;
+pub mod unacknowledged;
 pub mod waiting;
 
 pub use spawn::{ignore_terminating_signals, tie_to_parent};

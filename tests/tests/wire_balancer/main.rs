@@ -24,6 +24,7 @@ mod http2;
 mod malformed;
 mod memory;
 mod sticky;
+mod tcp;
 mod tls;
 mod upstreams;
 mod websockets;

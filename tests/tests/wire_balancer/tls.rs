@@ -22,10 +22,10 @@ use scaledapp_tests::{http, ports, wait};
 use crate::SOON;
 use crate::authority::Authority;
 
-type Client = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Client = StreamOwned<ClientConnection, TcpStream>;
 
 impl Authority {
-    fn client(&self) -> ClientConfig {
+    pub(crate) fn client(&self) -> ClientConfig {
         self.client_with(None)
     }
 
@@ -52,6 +52,11 @@ impl Authority {
 fn open(address: SocketAddr, config: &Arc<ClientConfig>, host: &'static str) -> Client {
     let socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(SOON)).unwrap();
+    open_on(socket, config, host)
+}
+
+/// As [`open`], on a connection that exists.
+pub(crate) fn open_on(socket: TcpStream, config: &Arc<ClientConfig>, host: &'static str) -> Client {
     let name = ServerName::try_from(host).unwrap();
     let connection = ClientConnection::new(Arc::clone(config), name).unwrap();
     StreamOwned::new(connection, socket)

@@ -13,6 +13,7 @@ mod answers;
 mod bodies;
 mod forwarded;
 mod properties;
+mod proxy_headers;
 mod refused;
 mod responses;
 

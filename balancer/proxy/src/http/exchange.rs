@@ -18,7 +18,8 @@ use scaledapp_http1 as http1;
 use scaledapp_select::{Outcome, may_need_proof};
 use tokio::sync::SemaphorePermit;
 
-use self::outcome::note;
+pub(crate) use self::outcome::note;
+pub(crate) use self::reach::refused;
 use self::reach::{keep, reach};
 use self::search::{NoEndpoint, choose};
 use self::state::Exchange;

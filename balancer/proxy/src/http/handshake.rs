@@ -10,6 +10,7 @@ use std::task::Poll;
 use scaledapp_http1 as http1;
 
 use super::client::{Client, Gone};
+use crate::config::UpstreamProtocol;
 use crate::metrics::count;
 use crate::security::{Handshake, SessionError, Settled};
 use crate::thread::Thread;
@@ -20,7 +21,7 @@ const CLEAR_TEXT: &str = "TLS is spoken here: ask for https://";
 
 /// Carries out the handshake, if the connection needs one. An error means that the connection
 /// is over.
-pub(super) async fn settle(thread: &Thread, client: &mut Client) -> Result<Option<Settled>, ()> {
+pub(crate) async fn settle(thread: &Thread, client: &mut Client) -> Result<Option<Settled>, ()> {
     let is_new = match &client.transport {
         Transport::Secured(secured) => secured.settled().is_none(),
         Transport::Plain(_) | Transport::Stream(_) => false,
@@ -95,7 +96,8 @@ pub(super) async fn settle(thread: &Thread, client: &mut Client) -> Result<Optio
 /// Tells the client why there is no session. Only what the socket takes immediately is
 /// sent; the rest is lost.
 fn fail(thread: &Thread, secured: &mut Secured, error: &SessionError) {
-    if *error == SessionError::NotTls {
+    let is_http = thread.config.upstream != UpstreamProtocol::Tcp;
+    if *error == SessionError::NotTls && is_http {
         let mut out = thread.buffers.output();
         http1::write_answer(&mut out, 400, CLEAR_TEXT, None, None, true, false);
         secured.send_in_clear(&out);

@@ -7,6 +7,7 @@
     reason = "all of this target is test code, helpers included"
 )]
 
+mod announced;
 mod broken;
 mod deaths;
 mod handback;
@@ -23,6 +24,7 @@ mod reuse;
 mod short_answers;
 mod slow;
 mod stalls;
+mod tcp;
 mod tunnels;
 mod unread;
 mod unusual;

@@ -36,6 +36,15 @@ pub(crate) fn start(endpoints: Vec<Arc<Endpoint>>, limits: Limits) -> Running {
 }
 
 pub(crate) fn start_with(endpoints: Vec<Arc<Endpoint>>, config: Config) -> Running {
+    start_for(endpoints, config, Callers::default())
+}
+
+/// As [`start_with`], where `callers` are believed about their clients.
+pub(crate) fn start_for(
+    endpoints: Vec<Arc<Endpoint>>,
+    config: Config,
+    callers: Callers,
+) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mut registry = Registry::default();
@@ -47,7 +56,7 @@ pub(crate) fn start_with(endpoints: Vec<Arc<Endpoint>>, config: Config) -> Runni
             vec![listener.into()],
             seen,
             metrics,
-            Callers::default(),
+            callers,
             Site::default(),
         )
         .unwrap(),

@@ -9,14 +9,14 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use scaledapp_crds::kubernetes::ScaledApp;
-use scaledapp_crds::v1alpha1::{self, AppProtocol, Delivery, Exposure, Spec};
-use scaledapp_crds::words::annotation;
+use scaledapp_crds::v1alpha1::{self, Delivery, Exposure, Spec};
+use scaledapp_crds::words::{annotation, port};
 use serde_json::Value;
 
 use super::drift::amount;
 use super::meta::Owner;
 use crate::validate::Check;
-use crate::{Balancers, Protocol, ValidatedApp, Violation};
+use crate::{Balancers, ValidatedApp, Violation};
 
 /// The longest reload token, in bytes. It is the supervisor's limit: a supervisor refuses the whole
 /// desired state if its token is longer.
@@ -97,6 +97,16 @@ pub struct App {
 }
 
 impl App {
+    /// The name of the port at which the app, and its balancers, serve without a second one for
+    /// TLS.
+    pub(super) fn port_name(&self) -> &'static str {
+        if self.app.is_tcp() {
+            port::TCP
+        } else {
+            port::HTTP
+        }
+    }
+
     pub(super) fn owner(&self) -> Owner<'_> {
         Owner {
             name: &self.app.name,
@@ -134,12 +144,6 @@ pub fn validate(object: &ScaledApp) -> Result<App, Vec<Violation>> {
         );
     }
     references(&mut check, spec);
-    if spec.app_protocol == Some(AppProtocol::Tcp) {
-        check.violation(
-            "spec.appProtocol",
-            "the balancers of a cluster only forward HTTP so far: leave it out if the app speaks HTTP; another protocol needs a Deployment and a Service of your own, or `scaledapp local`",
-        );
-    }
     let app = check.app(name, spec);
     overlay(&mut check, "spec.podTemplate", spec.pod_template.as_ref());
     let written = spec.balancers.clone().unwrap_or_default();
@@ -149,10 +153,7 @@ pub fn validate(object: &ScaledApp) -> Result<App, Vec<Violation>> {
     let at = "spec.balancers.resources";
     amounts(&mut check, at, written.resources.as_ref());
     let app = check.finish(app)?;
-    // Another protocol was refused above.
-    let Protocol::Http(balancers) = app.protocol else {
-        return Err(Vec::new());
-    };
+    let balancers = *app.protocol.balancers();
     let supervisor = spec.supervisor.as_ref();
     let delivery = supervisor.and_then(|supervisor| supervisor.delivery);
     Ok(App {

@@ -173,13 +173,15 @@ fn directory_of(volume: &str) -> String {
 }
 
 /// The balancer's flags for TLS.
-fn tls_flags(tls: &Tls) -> Vec<(&'static str, String)> {
-    let mut flags = vec![("--tls-listen", format!("[::]:{POD_TLS_PORT}"))];
+fn tls_flags(tls: &Tls, is_tcp: bool) -> Vec<(&'static str, String)> {
+    // The one port of relayed connections has TLS itself.
+    let listen = (!is_tcp).then(|| ("--tls-listen", format!("[::]:{POD_TLS_PORT}")));
+    let mut flags: Vec<_> = listen.into_iter().collect();
     for index in 0..tls.secrets.len() {
         let directory = directory_of(&tls_name(index));
         flags.push(("--tls", format!("{directory}/tls.crt:{directory}/tls.key")));
     }
-    if tls.redirect {
+    if tls.redirect && !is_tcp {
         flags.push(("--tls-redirect", SLOT_TLS_PORT.to_string()));
     }
     if tls.clients.is_some() {
@@ -219,7 +221,11 @@ fn container(app: &App, settings: &Settings) -> Container {
     if let Some(networks) = app.app.forwarded_from() {
         flag("--forwarded-from", &networks);
     }
-    for (name, value) in app.app.tls.iter().flat_map(tls_flags) {
+    for (name, value) in app.app.proxy_protocol_flags() {
+        flag(name, &value);
+    }
+    let tls = app.app.tls.iter();
+    for (name, value) in tls.flat_map(|tls| tls_flags(tls, app.app.is_tcp())) {
         flag(name, &value);
     }
     if app.app.error_pages.is_some() {
@@ -235,10 +241,11 @@ fn container(app: &App, settings: &Settings) -> Container {
         ..ContainerPort::default()
     };
     let mut ports = vec![
-        named(port::HTTP, POD_PORT),
+        named(app.port_name(), POD_PORT),
         named(port::ADMIN, ADMIN_PORT.get()),
     ];
-    ports.extend(app.app.tls.iter().map(|_| named(port::HTTPS, POD_TLS_PORT)));
+    let has_second = app.app.tls.is_some() && !app.app.is_tcp();
+    ports.extend(has_second.then(|| named(port::HTTPS, POD_TLS_PORT)));
     let mounts = mounts(app);
     let resources = app.balancer_resources.as_ref();
     let resources = resources.unwrap_or(&settings.balancer_resources);

@@ -284,7 +284,7 @@ impl From<&v1::Pod> for Pod {
             sidecar_image: install
                 .and_then(|container| container.image.clone())
                 .or_else(mounted),
-            port: port(port::HTTP),
+            port: port(port::HTTP).or_else(|| port(port::TCP)),
             admin_port: port(port::ADMIN),
             preparing: spec.is_some_and(|spec| spec.node_name.is_some())
                 && pod_failure::is_preparing(&status),

@@ -266,7 +266,7 @@ fn container(app: &App) -> Container {
         // No `resize_policy`: the number of workers follows an in-place resize without a restart.
         liveness_probe: Some(probe("/livez", 10, 6, 5)),
         ports: Some(vec![
-            named(port::HTTP, app.app.port.get()),
+            named(app.port_name(), app.app.port.get()),
             named(port::ADMIN, app.app.admin_port.get()),
         ]),
         readiness_probe: Some(probe("/readyz", 2, 2, 2)),

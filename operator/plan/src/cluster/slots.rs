@@ -121,7 +121,8 @@ pub(super) fn app_service(app: &App, balancers: &BTreeMap<String, String>) -> Se
     }
 }
 
-/// HTTP, and HTTPS if the app has a certificate.
+/// HTTP, and HTTPS if the app has a certificate; or the one port of an app that speaks another
+/// protocol, with TLS if it has a certificate.
 fn service_ports(app: &App) -> Vec<ServicePort> {
     let named = |name: &str, number: i32, target: u16| ServicePort {
         name: Some(name.to_owned()),
@@ -130,6 +131,9 @@ fn service_ports(app: &App) -> Vec<ServicePort> {
         target_port: Some(IntOrString::Int(i32::from(target))),
         ..ServicePort::default()
     };
+    if app.app.is_tcp() {
+        return vec![named(port::TCP, i32::from(app.app.port.get()), POD_PORT)];
+    }
     let mut ports = vec![named(port::HTTP, SLOT_PORT, POD_PORT)];
     let tls = app.app.tls.iter();
     ports.extend(tls.map(|_| named(port::HTTPS, SLOT_TLS_PORT, POD_TLS_PORT)));
@@ -176,7 +180,7 @@ pub(super) fn targets(slot: u32, pods: &[Pod]) -> Vec<&Pod> {
 pub(super) fn slice(
     owner: &Owner<'_>,
     slot: u32,
-    has_tls: bool,
+    offers: Offers,
     observed: &Observed,
 ) -> Option<EndpointSlice> {
     let targets = targets(slot, &observed.pods);
@@ -202,33 +206,55 @@ pub(super) fn slice(
                 .collect(),
         ),
         metadata,
-        ports: Some(slice_ports(has_tls)),
+        ports: Some(slice_ports(offers)),
     })
 }
 
-/// Whether a slot's Service offers HTTPS.
-pub(super) fn has_tls(service: &Service) -> bool {
-    let ports = service
-        .spec
-        .iter()
-        .flat_map(|spec| spec.ports.iter().flatten());
-    ports
-        .into_iter()
-        .any(|it| it.name.as_deref() == Some(port::HTTPS))
+/// The ports that the slots of an app have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offers {
+    Http,
+    HttpAndHttps,
+    Tcp,
 }
 
-fn slice_ports(has_tls: bool) -> Vec<EndpointPort> {
+impl Offers {
+    pub(super) fn of(app: &App) -> Self {
+        match &app.app.tls {
+            _ if app.app.is_tcp() => Self::Tcp,
+            Some(_) => Self::HttpAndHttps,
+            None => Self::Http,
+        }
+    }
+
+    /// What slots offer whose Services exist.
+    pub(super) fn of_services<'a>(services: impl Iterator<Item = &'a Service>) -> Self {
+        let specs = services.filter_map(|service| service.spec.as_ref());
+        let ports = specs.flat_map(|spec| spec.ports.iter().flatten());
+        let names = ports.filter_map(|it| it.name.as_deref());
+        names.fold(Self::Http, |offers, name| match name {
+            port::HTTPS => Self::HttpAndHttps,
+            port::TCP => Self::Tcp,
+            _ => offers,
+        })
+    }
+}
+
+fn slice_ports(offers: Offers) -> Vec<EndpointPort> {
     let named = |name: &str, number: u16| EndpointPort {
         name: Some(name.to_owned()),
         port: Some(i32::from(number)),
         protocol: Some("TCP".to_owned()),
         app_protocol: None,
     };
-    let mut ports = vec![named(port::HTTP, POD_PORT)];
-    if has_tls {
-        ports.push(named(port::HTTPS, POD_TLS_PORT));
+    match offers {
+        Offers::Http => vec![named(port::HTTP, POD_PORT)],
+        Offers::HttpAndHttps => vec![
+            named(port::HTTP, POD_PORT),
+            named(port::HTTPS, POD_TLS_PORT),
+        ],
+        Offers::Tcp => vec![named(port::TCP, POD_PORT)],
     }
-    ports
 }
 
 fn endpoint(owner: &Owner<'_>, pod: &Pod, observed: &Observed) -> Endpoint {

@@ -141,7 +141,7 @@ pub(super) fn pods_service(app: &App, pods: &BTreeMap<String, String>) -> Servic
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".to_owned()),
             ports: Some(vec![
-                named(port::HTTP, app.app.port.get()),
+                named(app.port_name(), app.app.port.get()),
                 named(port::ADMIN, app.app.admin_port.get()),
             ]),
             selector: Some(pods.clone()),

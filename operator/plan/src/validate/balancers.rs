@@ -158,18 +158,12 @@ impl Check {
                     "balancers serve no client",
                 )
             });
-        if tcp && balancers.is_some() {
-            self.violation(
-                "spec.balancers",
-                "balancers only forward HTTP so far, and spec.appProtocol is tcp: leave balancers out; DNS then names the pods",
-            );
-        }
-        if tcp {
-            return Protocol::Tcp;
-        }
         let balancers = balancers.cloned().unwrap_or_default();
+        if tcp {
+            self.only_http(&balancers);
+        }
         let limits = balancers.limits.unwrap_or_default();
-        Protocol::Http(Balancers {
+        let balancers = Balancers {
             slots,
             algorithm: balancers.algorithm.unwrap_or(Algorithm::LeastRequest),
             times: self.times(&balancers.timeouts.unwrap_or_default()),
@@ -198,8 +192,13 @@ impl Check {
                 MIN_HEAD_FIELDS..=MAX_HEAD_FIELDS,
             ),
             is_http1_only: balancers.http2 == Some(false),
-            is_h2c: app_protocol == AppProtocol::H2c,
-        })
+            app_protocol,
+        };
+        if tcp {
+            Protocol::Tcp(balancers)
+        } else {
+            Protocol::Http(balancers)
+        }
     }
 
     /// The value of `--sticky`.
@@ -207,9 +206,13 @@ impl Check {
         &mut self,
         stickiness: &v1alpha1::Stickiness,
         dispatch: Dispatch,
+        is_tcp: bool,
     ) -> Option<String> {
         let at = "spec.balancers.stickiness";
-        if dispatch == Dispatch::Connection {
+        if is_tcp && stickiness.client_address.is_none() {
+            let message = "needs a request that has a cookie or a header, and spec.appProtocol is tcp: use clientAddress: true, or leave it out";
+            self.violation(at, message);
+        } else if dispatch == Dispatch::Connection && !is_tcp {
             let message = "needs dispatch Request: with Connection, workers accept connections themselves, so a client cannot be led to one of them; leave it out, or leave workers.dispatch out";
             self.violation(at, message);
         }

@@ -1,5 +1,6 @@
 //! Snapshots of all objects of a few apps, and a test that the same input gives the same bytes.
 
+use k8s_openapi::api::core::v1::Service;
 use proptest::prelude::*;
 use scaledapp_plan::cluster::{Objects, Plan, plan, validate};
 
@@ -145,6 +146,57 @@ fn a_certificate_gives_each_slot_a_port_for_https() {
         ..Objects::default()
     };
     insta::assert_snapshot!(yaml(&of_balancers));
+}
+
+#[test]
+fn another_protocol_has_one_port_which_is_that_of_the_app() {
+    let planned = planned(
+        "  port: 6379\n  appProtocol: tcp\n  balancers: {replicas: 1, tls: {secretName: s}, \
+         stickiness: {clientAddress: true}, proxyProtocol: {from: [10.0.0.0/8], toPods: true}}",
+    );
+    let ports = |service: &Service| {
+        let ports = service.spec.as_ref().unwrap().ports.iter().flatten();
+        let ports = ports.map(|port| {
+            let to = serde_json::to_value(&port.target_port).unwrap();
+            format!("{} {} {to}", port.name.as_ref().unwrap(), port.port)
+        });
+        ports.collect::<Vec<_>>()
+    };
+    let named = |name: &str| {
+        let is_named = |service: &&Service| service.metadata.name.as_deref() == Some(name);
+        ports(planned.apply.services.iter().find(is_named).unwrap())
+    };
+    assert_eq!(named("hello-lb-0"), ["tcp 6379 8080"]);
+    assert_eq!(named("hello"), ["tcp 6379 8080"]);
+    assert_eq!(
+        named("hello-pods"),
+        ["tcp 6379 \"tcp\"", "admin 9377 \"admin\""]
+    );
+    for slice in &planned.apply.endpoint_slices {
+        let ports = slice.ports.iter().flatten();
+        let ports: Vec<_> = ports
+            .map(|port| (port.name.as_deref(), port.port))
+            .collect();
+        assert_eq!(ports, [(Some("tcp"), Some(8080))]);
+    }
+    let pods = planned.apply.deployments.iter();
+    let pods = pods.filter_map(|it| it.spec.template.spec.as_ref());
+    let words = pods.flat_map(|pod| &pod.containers);
+    let words = words.flat_map(|container| container.command.iter().flatten());
+    let words = words.cloned().collect::<Vec<_>>().join(" ");
+    for part in [
+        " --protocol tcp ",
+        " --proxy-protocol-from 10.0.0.0/8 ",
+        " --proxy-protocol-to-servers true ",
+        " --sticky address ",
+        " --tls /etc",
+        " --dispatch connection ",
+    ] {
+        assert!(words.contains(part), "{part} in {words}");
+    }
+    for part in ["--tls-listen", "--tls-redirect", "--trust-token-file"] {
+        assert!(!words.contains(part), "{part} in {words}");
+    }
 }
 
 #[test]

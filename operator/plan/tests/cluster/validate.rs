@@ -37,8 +37,8 @@ const BAD: &[(&str, &str)] = &[
         "spec.dns.hostname: \"Hello_World.x\" is not a DNS name: use labels of a-z, 0-9 and -, each at most 63 long, separated by dots, such as hello.apps.local",
     ),
     (
-        "  appProtocol: tcp",
-        "spec.appProtocol: the balancers of a cluster only forward HTTP so far: leave it out if the app speaks HTTP; another protocol needs a Deployment and a Service of your own, or `scaledapp local`",
+        "  appProtocol: tcp\n  balancers: {http2: true}",
+        "spec.balancers.http2: is for HTTP, and spec.appProtocol is tcp: leave it out",
     ),
     (
         "  env: [{name: A, valueFrom: {}}]",

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use super::MAX_ANSWER_BYTES;
 use super::state::{Attempt, End, State};
 use crate::metrics::Failure;
+use crate::pipes::{PIPE_BYTES, Pipe};
 use crate::transport::Transport;
 
 /// The least number of missing bytes for which a pipe is used.
@@ -17,8 +18,8 @@ const MIN_BYTES: u64 = 32 << 10;
 
 /// What has become of the bytes in a pipe.
 enum Emptied {
-    /// The client has taken some of them.
-    Some,
+    /// The client has taken all of them.
+    All,
     /// They wait in memory.
     Kept,
     /// The client takes nothing at the moment.
@@ -29,7 +30,7 @@ enum Emptied {
 impl Attempt<'_, '_> {
     /// The number of bytes that are on their way in a pipe.
     pub(super) fn in_pipe(&self) -> usize {
-        self.pipe.bytes()
+        self.pipe.as_ref().map_or(0, Pipe::held)
     }
 
     /// Whether bytes of the answer wait for the client.
@@ -46,7 +47,7 @@ impl Attempt<'_, '_> {
         loop {
             if self.in_pipe() > 0 {
                 match self.empty_pipe(context) {
-                    Emptied::Some => continue,
+                    Emptied::All => {}
                     Emptied::Kept => return None,
                     Emptied::Waits => return Some(Poll::Pending),
                     Emptied::Failed(cause) => return Some(Poll::Ready(self.failed(cause))),
@@ -57,25 +58,30 @@ impl Attempt<'_, '_> {
             let (Transport::Plain(from), Transport::Plain(_)) = transports else {
                 return None;
             };
-            if left < MIN_BYTES {
-                self.pipe.release();
+            let pipes = &self.thread.pipes;
+            if left < MIN_BYTES || pipes.is_refused() {
+                self.pipe = None;
                 return None;
             }
-            let pipes = &self.thread.pipes;
-            match self.pipe.get(pipes)?.poll_fill(from, left, context) {
-                Poll::Pending => {
-                    self.pipe.release();
+            if self.pipe.is_none() {
+                self.pipe = Some(pipes.take()?);
+            }
+            let most = usize::try_from(left).map_or(PIPE_BYTES, |left| left.min(PIPE_BYTES));
+            match self.pipe.as_mut()?.fill(from, most) {
+                Ok(None) if pipes.is_refused() => {}
+                Ok(None) => {
+                    // Registers the waker; bytes may have arrived since the attempt above.
+                    if from.poll_read_ready(context).is_ready() {
+                        continue;
+                    }
+                    self.pipe = None;
                     return Some(Poll::Pending);
                 }
-                Poll::Ready(Err(error)) if pipes.is_refusal(&error) => {
-                    self.pipe.release();
-                    return None;
-                }
-                Poll::Ready(Ok(0) | Err(_)) => {
+                Ok(Some(0)) | Err(_) => {
                     self.upstream.finished = true;
                     return Some(Poll::Ready(self.failed(Failure::CutOff)));
                 }
-                Poll::Ready(Ok(_)) => {
+                Ok(Some(_)) => {
                     self.upstream.spoke = true;
                     self.has_moved();
                     self.endpoint.hear(self.moved);
@@ -86,16 +92,20 @@ impl Attempt<'_, '_> {
 
     /// Moves bytes from the pipe to the client.
     fn empty_pipe(&mut self, context: &mut Context<'_>) -> Emptied {
-        let Transport::Plain(client) = &self.client.transport else {
+        let (Some(pipe), Transport::Plain(client)) = (&mut self.pipe, &self.client.transport)
+        else {
             return Emptied::Failed(Failure::ClientGone);
         };
-        match self.pipe.poll_empty(client, context) {
-            Poll::Ready(Ok(count)) => {
-                self.answer.bypassed(count);
-                self.has_moved();
-                self.reader.moved(count, self.moved);
-                Emptied::Some
-            }
+        let before = pipe.held();
+        let emptied = pipe.poll_empty(client, context);
+        let moved = before - pipe.held();
+        if moved > 0 {
+            self.answer.bypassed(moved);
+            self.has_moved();
+            self.reader.moved(moved, self.moved);
+        }
+        match emptied {
+            Poll::Ready(Ok(())) => Emptied::All,
             Poll::Ready(Err(_)) => Emptied::Failed(Failure::ClientGone),
             // The rest fits into memory here, so that the server need not wait for the client.
             Poll::Pending if self.answer.bypass() <= MAX_ANSWER_BYTES as u64 => self.keep_pipe(),
@@ -105,12 +115,13 @@ impl Attempt<'_, '_> {
 
     /// Copies what is in the pipe, as bytes that wait for the client.
     fn keep_pipe(&mut self) -> Emptied {
-        let count = self.in_pipe();
-        if self.pipe.copy_to(self.answer.out()).is_err() {
-            return Emptied::Failed(Failure::CutOff);
+        if let Some(mut pipe) = self.pipe.take() {
+            let held = pipe.held();
+            if pipe.copy_to(self.answer.out()).is_err() {
+                return Emptied::Failed(Failure::CutOff);
+            }
+            self.answer.bypassed(held);
         }
-        self.answer.bypassed(count);
-        self.pipe.release();
         Emptied::Kept
     }
 }

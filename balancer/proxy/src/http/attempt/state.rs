@@ -13,7 +13,7 @@ use crate::http::client::Client;
 use crate::http::request::RequestMeta;
 use crate::http::upstream::Upstream;
 use crate::metrics::Failure;
-use crate::pipe::Lease;
+use crate::pipes::Pipe;
 use crate::thread::Thread;
 
 /// How an attempt ended.
@@ -97,7 +97,7 @@ pub(crate) struct Attempt<'a, 't> {
     /// The part of the answer that is kept for a client that reads slowly.
     pub(super) waiting: Held<'t>,
     /// The pipe through which the body passes.
-    pub(super) pipe: Lease<'t>,
+    pub(super) pipe: Option<Pipe<'t>>,
     /// The answer is sent only once it is complete; until then another attempt can follow.
     pub(super) held: bool,
     /// The number of interim responses so far.
@@ -131,7 +131,7 @@ impl<'a, 't> Attempt<'a, 't> {
             streams: false,
             reader: Allowance::to_take(&thread.config.limits),
             waiting: Held::new(&thread.buffers),
-            pipe: Lease::default(),
+            pipe: None,
             held: false,
             interims: 0,
         }

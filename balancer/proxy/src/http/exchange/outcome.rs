@@ -10,7 +10,7 @@ use crate::metrics::count;
 use crate::thread::Thread;
 
 /// Adds an outcome to the endpoint's record.
-pub(super) fn note(thread: &Thread, endpoint: &Endpoint, outcome: Outcome) {
+pub(crate) fn note(thread: &Thread, endpoint: &Endpoint, outcome: Outcome) {
     let counts_errors = thread.config.ejects_errors
         && (outcome != Outcome::Error || !thread.upstreams.ejects_too_many());
     match endpoint.outlier.note(outcome, clock::now(), counts_errors) {

@@ -59,7 +59,7 @@ pub(super) async fn reach(
 }
 
 /// No connection to the endpoint could be opened.
-fn refused(thread: &Thread, endpoint: &Endpoint, error: &io::Error) {
+pub(crate) fn refused(thread: &Thread, endpoint: &Endpoint, error: &io::Error) {
     tracing::debug!(endpoint = endpoint.name(), %error, "no connection");
     if connect::is_ours(error) {
         thread.is_short_of("no connection can be made", error);

@@ -1,0 +1,169 @@
+//! The search of one connection for an endpoint: which endpoints it tries, and how long it waits.
+//!
+//! An endpoint that cannot be reached has received nothing, so the connection may go to another
+//! one. Once an endpoint has accepted the connection, the connection stays there.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::task::Poll;
+use std::time::Duration;
+
+use scaledapp_select::{Outcome, Position, Preference, Visit, client_hash};
+
+use crate::clock::{self, Deadline};
+use crate::connect::connect;
+use crate::endpoint::InFlight;
+use crate::http::exchange::{note, refused};
+use crate::metrics::{Counted, count};
+use crate::sticky_kind::Sticky;
+use crate::thread::Thread;
+use crate::transport::Transport;
+
+/// How often it is checked whether the client still waits.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Why there is no endpoint for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoEndpoint {
+    /// No endpoint could be reached in time.
+    InTime,
+    /// No more connections may wait.
+    QueueFull,
+    /// An endpoint has reset it, and there is no other one.
+    Reset,
+    /// Its client has reset it.
+    ClientGone,
+}
+
+/// What a connection has tried so far.
+struct Search<'a> {
+    thread: &'a Thread,
+    source: IpAddr,
+    /// Endpoints that it could not reach since it last waited.
+    tried: Vec<u64>,
+    /// Its position in the queue, once it has waited.
+    position: Option<Position>,
+    has_failed: bool,
+    /// An endpoint has reset it at once.
+    was_reset: bool,
+    /// The end of all waits together.
+    until: Duration,
+}
+
+/// Connects the client, whose address is `source`, to an endpoint.
+pub(super) async fn reach<'a>(
+    thread: &'a Thread,
+    client: &Transport,
+    source: IpAddr,
+    deadline: &Deadline,
+) -> Result<(InFlight<'a>, Transport), NoEndpoint> {
+    let limits = &thread.config.limits;
+    let mut search = Search {
+        thread,
+        source,
+        tried: Vec::new(),
+        position: None,
+        has_failed: false,
+        was_reset: false,
+        until: clock::now().saturating_add(limits.waiting_time),
+    };
+    // No attempt begins after this, however many endpoints there are.
+    let last = search.until.saturating_add(limits.connect_time);
+    loop {
+        let entered = search.choose(client, deadline).await?;
+        count(&thread.counts.connects);
+        let endpoint = entered.endpoint();
+        match connect(endpoint.address(), deadline, limits).await {
+            Ok(upstream) => {
+                note(thread, endpoint, Outcome::Answered);
+                return Ok((entered, upstream));
+            }
+            // The endpoint has accepted the connection and reset it at once. It may be about to
+            // exit, or it may not want this client, which says nothing about others.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                search.was_reset = true;
+            }
+            Err(error) => refused(thread, endpoint, &error),
+        }
+        search.tried.push(endpoint.id());
+        search.has_failed = true;
+        entered.end_quietly();
+        if client.heard().is_broken {
+            return Err(NoEndpoint::ClientGone);
+        }
+        if clock::now() >= last {
+            return Err(NoEndpoint::InTime);
+        }
+        count(&thread.counts.repeated);
+    }
+}
+
+impl<'a> Search<'a> {
+    /// Waits, within limits, for an endpoint that has not been tried.
+    async fn choose(
+        &mut self,
+        client: &Transport,
+        deadline: &Deadline,
+    ) -> Result<InFlight<'a>, NoEndpoint> {
+        let thread = self.thread;
+        let queue = &thread.upstreams.queue;
+        if !queue.is_contended()
+            && let Some(entered) = self.find()
+        {
+            return Ok(entered);
+        }
+        if self.was_reset {
+            return Err(NoEndpoint::Reset);
+        }
+        let visit = if self.has_failed {
+            Visit::Again(self.position)
+        } else {
+            Visit::First
+        };
+        let mut ticket = queue.join(visit).ok_or(NoEndpoint::QueueFull)?;
+        self.position = Some(ticket.position());
+        let _waiting = Counted::new(&thread.counts.waiting);
+        loop {
+            let mut waited = false;
+            poll_fn(|context| {
+                if client.heard().is_broken {
+                    return Poll::Ready(Err(NoEndpoint::ClientGone));
+                }
+                let now = clock::now();
+                if self.until <= now {
+                    return Poll::Ready(Err(NoEndpoint::InTime));
+                }
+                deadline.set_at(self.until.min(now + LOOK_INTERVAL));
+                // The deadline lies ahead of the thread's clock, so this registers the waker.
+                // Otherwise the client's connection ends to make room.
+                if deadline.poll(context).is_ready() {
+                    return Poll::Ready(Err(NoEndpoint::InTime));
+                }
+                let turn = ticket.poll_turn(context);
+                waited |= turn.is_pending();
+                turn.map(Ok)
+            })
+            .await?;
+            if waited {
+                // The endpoints that could not be reached may be back.
+                self.tried.clear();
+            }
+            if let Some(entered) = self.find() {
+                ticket.found();
+                return Ok(entered);
+            }
+            ticket.found_nothing(self.tried.is_empty());
+            self.tried.clear();
+        }
+    }
+
+    fn find(&self) -> Option<InFlight<'a>> {
+        let thread = self.thread;
+        let is_sticky = thread.config.sticky == Some(Sticky::Address);
+        let preference = is_sticky.then(|| Preference::Weight(client_hash(self.source)));
+        thread
+            .upstreams
+            .choose(self.source, &self.tried, &[preference])
+    }
+}
