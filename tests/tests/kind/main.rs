@@ -145,7 +145,16 @@ impl Story {
         let slots = self.slots();
         let load = |kind: &[&str]| {
             let words = [
-                &["--clients", "4", "--rate", "250", "--tally", "worker"][..],
+                &[
+                    "--clients",
+                    "4",
+                    "--rate",
+                    "250",
+                    "--tally",
+                    "worker",
+                    "--at-least",
+                    "2000",
+                ][..],
                 kind,
             ]
             .concat();
