@@ -4,6 +4,7 @@
 //! of it is decided in `exchange`.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -321,13 +322,7 @@ fn parse(
             .unwrap_or_default(),
         started: Instant::now(),
     };
-    if thread.pages.is_some() {
-        client.accepted = accepted(&request);
-    }
-    client.record = thread.access.as_ref().map(|access| {
-        let tls = client.transport.tls_version();
-        access.begin(source, tls, client.transport.is_stream(), &request)
-    });
+    note_request(thread, client, source, &request);
     let location = client
         .redirects
         .and_then(|port| redirect::location(&request, &ours, port));
@@ -350,9 +345,7 @@ fn parse(
                 drops_cookie: own_cookie(thread),
             };
             http1::write_request(&mut head, &request, &origin, &ours);
-            if let Some(record) = &mut client.record {
-                record.has_id(request.request_id(&origin));
-            }
+            note_id(client, request.request_id(&origin));
         });
     }
     let length = request.head_len;
@@ -371,6 +364,30 @@ fn parse(
 fn own_cookie(thread: &Thread) -> Option<&'static str> {
     let is_last = thread.config.role == Role::Dispatcher;
     thread.config.sticky?.cookie().filter(|_| is_last)
+}
+
+/// Keeps what only the access log and the user's pages need of a request.
+fn note_request(
+    thread: &Thread,
+    client: &mut Client,
+    source: IpAddr,
+    request: &http1::Request<'_>,
+) {
+    if thread.pages.is_some() {
+        client.accepted = accepted(request);
+    }
+    if let Some(access) = &thread.access {
+        let tls = client.transport.tls_version();
+        let is_http2 = client.transport.is_stream();
+        client.record = Some(access.begin(source, tls, is_http2, request));
+    }
+}
+
+/// The id that a request has upstream, for the access log.
+fn note_id(client: &mut Client, id: &[u8]) {
+    if let Some(record) = &mut client.record {
+        record.has_id(id);
+    }
 }
 
 /// The forms of pages that the sender of a request accepts.
