@@ -374,7 +374,7 @@ fn networks_reach_the_balancers_and_replace_no_pod_of_the_app() {
 }
 
 /// The access log, the limits and the pages of the balancers change no pod of the app. A missing
-/// ConfigMap does not keep a balancer from starting.
+/// `ConfigMap` does not keep a balancer from starting.
 #[test]
 fn what_concerns_balancers_alone_replaces_no_pod_of_the_app() {
     let before = running(&app(""));
