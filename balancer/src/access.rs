@@ -30,11 +30,16 @@ impl Stdout {
     pub(crate) fn dropped(&self) -> u64 {
         self.0.dropped()
     }
+}
 
-    /// Waits until all lines are written, for at most a second.
-    pub(crate) fn flush(&self) {
+/// Waits, when it is dropped, until all lines are written, for at most a second.
+#[derive(Debug)]
+pub(crate) struct Flushing(pub(crate) Arc<Stdout>);
+
+impl Drop for Flushing {
+    fn drop(&mut self) {
         // On a timeout there is no reader, and waiting longer would not help.
-        let _unread = self.0.flush(FLUSH_TIMEOUT);
+        let _unread = self.0.0.flush(FLUSH_TIMEOUT);
     }
 }
 

@@ -108,7 +108,10 @@ impl Metrics {
 }
 
 /// Registers the counter of lines that the access log has lost.
-pub(crate) fn register_access_log(registry: &mut Registry, stdout: &Arc<Stdout>) {
+pub(crate) fn register_access_log(registry: &mut Registry, stdout: Option<&Arc<Stdout>>) {
+    let Some(stdout) = stdout else {
+        return;
+    };
     let registry = registry.sub_registry_with_prefix(PREFIX);
     registry.register_collector(Box::new(DroppedLines(Arc::clone(stdout))));
 }

@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(followed.look(), Some(pages(&[])));
     }
 
-    /// The kubelet writes a ConfigMap into a directory of its own, to which symbolic links lead,
+    /// The kubelet writes a `ConfigMap` into a directory of its own, to which symbolic links lead,
     /// and exchanges the directory as a whole.
     #[test]
     fn a_mounted_config_map_is_read() {

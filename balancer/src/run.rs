@@ -18,7 +18,7 @@ use scaledapp_runtime::{Admin, Routes, Signal, Signals, follow};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::access::Stdout;
+use crate::access::{Flushing, Stdout};
 use crate::discovery::cluster;
 use crate::discovery::file::Feed;
 use crate::discovery::{Backend, Discovery, Listing};
@@ -123,10 +123,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         listener_is_held: listener::is_held(),
         ..settings.forwarding
     };
-    let access_log = forwarding.access_log.map(|_| Stdout::start());
-    let stdout = access_log
-        .transpose()
-        .context("cannot start the thread of the access log")?;
+    let stdout = access_log(&forwarding)?;
+    let _flushing = stdout.clone().map(Flushing);
     let callers = Callers {
         announced_from: settings.announced_from.into(),
         ..callers(settings.forwarded_from, settings.trust_token_file)
@@ -143,9 +141,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     if let Some(secured) = &secured {
         secured.expiry.register(&mut registry);
     }
-    if let Some(stdout) = &stdout {
-        metrics::register_access_log(&mut registry, stdout);
-    }
+    metrics::register_access_log(&mut registry, stdout.as_ref());
     let report = Arc::new(Report {
         listen,
         proxy: Arc::clone(&proxy),
@@ -164,7 +160,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         socket = if forwarding.listener_is_held { "supervisor's" } else { "own" },
         "listening"
     );
-    let ended = balancer
+    balancer
         .run(
             &proxy,
             &report,
@@ -172,11 +168,13 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             settings.drain,
             &[again, certificates],
         )
-        .await;
-    if let Some(stdout) = stdout {
-        stdout.flush();
-    }
-    ended
+        .await
+}
+
+/// The queue of the access log, if requests are logged.
+fn access_log(forwarding: &Config) -> anyhow::Result<Option<Arc<Stdout>>> {
+    let stdout = forwarding.access_log.map(|_| Stdout::start()).transpose();
+    stdout.context("cannot start the thread of the access log")
 }
 
 /// What the proxy gets besides settings and endpoints.

@@ -115,7 +115,7 @@ impl Rates {
 fn key(address: IpAddr) -> u128 {
     match address.to_canonical() {
         // Not zero, which stands in unused buckets.
-        IpAddr::V4(address) => u128::from(address.to_ipv6_mapped().to_bits()),
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
         IpAddr::V6(address) => address.to_bits() >> 64 << 64 | 1,
     }
 }

@@ -41,7 +41,7 @@ pub struct ValidatedApp {
     /// Networks of the proxies in front of the balancers. The balancers believe what these proxies
     /// report about clients.
     pub forwarded_from: Vec<Network>,
-    /// The ConfigMap of pages for the balancers' own answers.
+    /// The `ConfigMap` of pages for the balancers' own answers.
     pub error_pages: Option<String>,
     /// Networks of the load balancers in front whose connections must begin with a PROXY header.
     pub announced_from: Vec<Network>,

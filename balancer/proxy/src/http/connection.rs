@@ -4,6 +4,7 @@
 //! of it is decided in `exchange`.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -15,12 +16,14 @@ use super::handshake;
 use super::linger::Linger;
 use super::redirect;
 use super::request::{RequestMeta, Then};
+use crate::access::Record;
 use crate::clock::Cut;
 use crate::config::{Role, UpstreamProtocol};
 use crate::metrics::Failure;
 use crate::pages::Accepted;
 use crate::sticky::Returning;
 use crate::thread::Thread;
+use crate::transport::Transport;
 
 /// The text that an HTTP/2 client gets; gRPC shows it in the error of the call.
 const HTTP2_TEXT: &str = "this server speaks HTTP/1.1, not HTTP/2 or gRPC";
@@ -321,13 +324,7 @@ fn parse(
             .unwrap_or_default(),
         started: Instant::now(),
     };
-    if thread.pages.is_some() {
-        client.accepted = accepted(&request);
-    }
-    client.record = thread.access.as_ref().map(|access| {
-        let tls = client.transport.tls_version();
-        access.begin(source, tls, client.transport.is_stream(), &request)
-    });
+    (client.accepted, client.record) = noted(thread, &client.transport, source, &request);
     let location = client
         .redirects
         .and_then(|port| redirect::location(&request, &ours, port));
@@ -350,9 +347,7 @@ fn parse(
                 drops_cookie: own_cookie(thread),
             };
             http1::write_request(&mut head, &request, &origin, &ours);
-            if let Some(record) = &mut client.record {
-                record.has_id(request.request_id(&origin));
-            }
+            note_id(&mut client.record, request.request_id(&origin));
         });
     }
     let length = request.head_len;
@@ -371,6 +366,29 @@ fn parse(
 fn own_cookie(thread: &Thread) -> Option<&'static str> {
     let is_last = thread.config.role == Role::Dispatcher;
     thread.config.sticky?.cookie().filter(|_| is_last)
+}
+
+/// What only the user's pages and the access log need of a request.
+fn noted(
+    thread: &Thread,
+    transport: &Transport,
+    source: IpAddr,
+    request: &http1::Request<'_>,
+) -> (Accepted, Option<Box<Record>>) {
+    let pages = thread.pages.as_ref();
+    let accepted = pages.map(|_| accepted(request)).unwrap_or_default();
+    let record = thread.access.as_ref().map(|access| {
+        let tls = transport.tls_version();
+        access.begin(source, tls, transport.is_stream(), request)
+    });
+    (accepted, record)
+}
+
+/// The id that a request has upstream, for the access log.
+fn note_id(record: &mut Option<Box<Record>>, id: &[u8]) {
+    if let Some(record) = record {
+        record.has_id(id);
+    }
 }
 
 /// The forms of pages that the sender of a request accepts.

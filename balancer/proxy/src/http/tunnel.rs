@@ -131,6 +131,10 @@ pub(crate) async fn run(
     record: Option<&Record>,
 ) {
     let ((client, early_of_client), (upstream, early_of_upstream)) = (client, upstream);
+    note_sent(record, early_of_client);
+    if let Some(record) = record {
+        record.tunnelled_out(early_of_upstream.len());
+    }
     let ends = pass_on(
         (client, early_of_client),
         (upstream, early_of_upstream),
@@ -156,6 +160,21 @@ pub(crate) async fn run(
     }
 }
 
+/// The endpoint has sent bytes.
+fn hear(endpoint: &Endpoint, record: Option<&Record>, bytes: &[u8]) {
+    endpoint.hear(clock::now());
+    if let Some(record) = record {
+        record.tunnelled_out(bytes.len());
+    }
+}
+
+/// The client has sent bytes, for the access log.
+fn note_sent(record: Option<&Record>, bytes: &[u8]) {
+    if let Some(record) = record {
+        record.tunnelled_in(bytes.len());
+    }
+}
+
 /// Passes bytes on.
 async fn pass_on(
     client: (&mut Transport, &[u8]),
@@ -178,19 +197,10 @@ async fn pass_on(
         leaves: leaving.is_due(),
         frames: leaving.is_websocket.then(Frames::default),
     };
-    if let Some(record) = record {
-        record.tunnelled_in(early_of_client.len());
-        record.tunnelled_out(early_of_upstream.len());
-    }
     let down = down.run(|piece, bytes| {
         match piece {
             // Any byte from the endpoint is a sign of life.
-            Piece::Read => {
-                endpoint.hear(clock::now());
-                if let Some(record) = record {
-                    record.tunnelled_out(bytes.len());
-                }
-            }
+            Piece::Read => hear(endpoint, record, bytes),
             Piece::Waits => return silence.stalls(),
             Piece::Written => {}
         }
@@ -208,9 +218,7 @@ async fn pass_on(
         // An endpoint that does not read says nothing about the client.
         if piece == Piece::Read {
             silence.begins();
-            if let Some(record) = record {
-                record.tunnelled_in(bytes.len());
-            }
+            note_sent(record, bytes);
             let mut sent = sent.borrow_mut();
             sent.pass(bytes);
             if sent.is_closed() {

@@ -27,7 +27,7 @@ const MAX_HEAD_FIELDS: u32 = 100_000;
 /// Two years. Browsers' preload lists require at least one year.
 const MAX_HSTS: Duration = Duration::from_hours(17_520);
 
-/// Whether a Secret or ConfigMap may have this name.
+/// Whether a Secret or `ConfigMap` may have this name.
 fn is_object_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }

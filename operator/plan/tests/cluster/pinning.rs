@@ -374,7 +374,7 @@ fn networks_reach_the_balancers_and_replace_no_pod_of_the_app() {
 }
 
 /// The access log, the limits and the pages of the balancers change no pod of the app. A missing
-/// ConfigMap does not keep a balancer from starting.
+/// `ConfigMap` does not keep a balancer from starting.
 #[test]
 fn what_concerns_balancers_alone_replaces_no_pod_of_the_app() {
     let before = running(&app(""));
@@ -399,8 +399,8 @@ fn what_concerns_balancers_alone_replaces_no_pod_of_the_app() {
         assert!(is_given, "{flag} {value}: {command:?}");
     }
     let volumes = pod.volumes.unwrap();
-    let pages = volumes.iter().find_map(|volume| volume.config_map.as_ref());
-    let pages = pages.unwrap();
+    let volume = volumes.iter().find(|volume| volume.name == "error-pages");
+    let pages = volume.unwrap().config_map.as_ref().unwrap();
     assert_eq!((pages.name.as_str(), pages.optional), ("pages", Some(true)));
     let mounts = pod.containers[0].volume_mounts.clone().unwrap();
     let mount = mounts.iter().find(|mount| mount.name == "error-pages");

@@ -13,6 +13,7 @@ use scaledapp_select::Preference;
 
 use super::super::body::PassedTrailers;
 use super::state::{Answered, Attempt, State};
+use crate::access::Record;
 use crate::complaints::Complaints;
 use crate::config::grown;
 use crate::endpoint::Endpoint;
@@ -160,11 +161,7 @@ impl<'a> Attempt<'a, '_> {
             self.streams = response.is_stream();
             self.answer.set_body(response.framing, framing);
         }
-        if let Some(record) = self.client.record.as_mut().filter(|_| !response.interim) {
-            record.headed(response.status);
-            let status = response.field("grpc-status").filter(|_| response.is_grpc());
-            record.grpc(status.and_then(GrpcStatus::of));
-        }
+        tell(self.client.record.as_deref_mut(), &response);
         let length = response.head_len;
         self.upstream.input.consume(length);
         if matches!(self.state, State::Body(_)) {
@@ -241,6 +238,16 @@ impl<'a> Attempt<'a, '_> {
         let ours = self.thread.config.limits.upstream_idle_time;
         let theirs = told.map(|seconds| Duration::from_secs(seconds.saturating_sub(1)));
         theirs.map_or(ours, |theirs| theirs.min(ours))
+    }
+}
+
+/// Tells the access log of a head.
+fn tell(record: Option<&mut Record>, response: &Response<'_>) {
+    if let Some(record) = record.filter(|_| !response.interim) {
+        record.headed(response.status);
+        let status = response.field("grpc-status");
+        let status = status.filter(|_| response.is_grpc());
+        record.grpc(status.and_then(GrpcStatus::of));
     }
 }
 
