@@ -257,11 +257,11 @@ pub fn relay(origin: &Origin) -> anyhow::Result<Peer> {
     })
 }
 
-/// HAProxy that relays connections to the servers of `origin`; with `splices` in the kernel, where
-/// it considers that worth it.
+/// `HAProxy` that relays connections to the servers of `origin`; with `splices` in the kernel,
+/// where it considers that worth it.
 ///
 /// # Errors
-/// HAProxy cannot be started or does not accept connections in time.
+/// `HAProxy` cannot be started or does not accept connections in time.
 pub fn haproxy(
     directory: &Path,
     name: &str,
@@ -269,10 +269,9 @@ pub fn haproxy(
     splices: bool,
 ) -> anyhow::Result<Peer> {
     let address = ports::local()?;
-    let servers = origin.addresses.iter().enumerate();
-    let servers = servers
-        .map(|(at, server)| format!("  server s{at} {server}\n"))
-        .collect::<String>();
+    let servers = lines(&origin.addresses, |server| {
+        format!("  server s{} {server}\n", server.port())
+    });
     let option = if splices {
         "  option splice-auto\n"
     } else {

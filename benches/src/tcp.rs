@@ -1,4 +1,4 @@
-//! What relaying TCP costs: CPU time of the balancer beside HAProxy (`mode tcp`, and with
+//! What relaying TCP costs: CPU time of the balancer beside `HAProxy` (`mode tcp`, and with
 //! `option splice-auto`) in the same run, for short answers, for new connections and for large
 //! transfers.
 //!

@@ -42,7 +42,7 @@ enum What {
     Hop,
     /// TLS and HTTP/2 with clients, beside nginx
     Edge,
-    /// TCP relays, beside HAProxy
+    /// TCP relays, beside haproxy
     Tcp,
     /// Memory of each connection in each state, beside nginx
     Memory,

@@ -191,7 +191,7 @@ fn a_slice_that_cannot_be_used_is_logged_with_the_cure() {
     api.put(web);
     let server = start(&api);
     server
-        .wait_log("give the Service's port that name")
+        .wait_log("give the Service's port one of these names")
         .unwrap();
     server.wait_ready().unwrap();
     api.put(slice("hello-pods-x", &[("a", 1)]));
