@@ -4,6 +4,7 @@
 //! workers. No process of the app starts before every part of the supervisor works.
 
 use std::cell::RefCell;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use crate::limits::memory::Limiting;
 use crate::logs::Logs;
 use crate::process::{self, Recipe, raise_open_files, reap_all};
 use crate::report::Report;
+use crate::scaling::{self, Scaling};
 use crate::scrape::Scraper;
 use crate::settings::Settings;
 use crate::signals;
@@ -75,8 +77,8 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     process::check_proc()?;
     let quotas = Quotas::find(Path::new("/"));
     let cores = Cores::within(&quotas);
-    let wanted = settings.workers.workers(cores);
-    let wanted = wanted.context("check --workers")?;
+    let bounds = settings.workers.bounds(cores);
+    let wanted = bounds.context("check --workers")?.min;
     let open_files = raise_open_files();
     adopt_orphans()?;
     let admin = match settings.admin.0 {
@@ -105,7 +107,7 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     let memory = Limiting::find(Path::new("/"));
     look_often(&inputs, watch.limits_memory() || memory.read().is_some());
     tracing::info!(
-        workers = wanted,
+        workers = %settings.workers,
         mechanism = mechanism.shown().as_str(),
         dispatch = dispatch.as_str(),
         port = settings.port,
@@ -129,7 +131,11 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     let supervisor = Supervisor {
         engine,
         workers,
-        count: Count::new(settings.workers, cores),
+        count: Count::new(settings.workers, cores, scaling::refusal(dispatch)),
+        scaling: Scaling::new(
+            settings.scaling,
+            settings.max_in_flight.map_or(0, NonZeroU32::get),
+        ),
         measuring: Measuring {
             watch,
             quotas,

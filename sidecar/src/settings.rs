@@ -5,6 +5,7 @@
 mod counting;
 mod file;
 mod portless;
+mod scaling;
 mod times;
 mod trust;
 
@@ -27,7 +28,9 @@ use crate::cli::{
 use crate::cores::WorkerSpec;
 use crate::directory;
 use crate::limits::Limits;
+use crate::range::WorkerRange;
 use crate::readiness::RequiredChecks;
+use crate::scaling::Rules;
 
 use file::FileSettings;
 
@@ -49,8 +52,10 @@ pub struct Settings {
     pub port: Option<u16>,
     /// Further ports that workers share.
     pub share: Vec<u16>,
-    /// The desired number of workers.
-    pub workers: WorkerSpec,
+    /// The desired number of workers, or the range of it.
+    pub workers: WorkerRange,
+    /// How the number within a range is chosen.
+    pub(crate) scaling: Rules,
     /// The unit that is distributed: requests or connections.
     pub dispatch: DispatchArg,
     /// What workers speak on the app's port.
@@ -124,6 +129,7 @@ impl Settings {
         let wanted = wanted(port, &args, &file)?;
         let increment = increment(port, &args, &file)?;
         let limits = limits(&args.limits, &file)?;
+        let scaling = scaling::resolve(&args.scaling, &file)?;
         let times = Times::resolve(&args.times, &file)?;
         let dispatch = args.dispatch.or(file.dispatch);
         let dispatch = dispatch.unwrap_or(DispatchArg::Request);
@@ -141,7 +147,11 @@ impl Settings {
             host: args.host.or(file.host),
             port,
             share: args.share.or(file.share).unwrap_or_default(),
-            workers: args.workers.or(file.workers).unwrap_or(WorkerSpec::Auto),
+            workers: args
+                .workers
+                .or(file.workers)
+                .unwrap_or(WorkerRange::one(WorkerSpec::Auto)),
+            scaling,
             dispatch,
             protocol: wanted.protocol,
             sticky: word(args.sticky, file.sticky.as_deref())?,
@@ -297,6 +307,7 @@ impl Settings {
                 );
             }
         }
+        scaling::check_range(self.workers, self.dispatch_shown())?;
         self.check_workers()
     }
 
