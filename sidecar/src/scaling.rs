@@ -107,6 +107,11 @@ impl Scaling {
         self.due
     }
 
+    /// The range has changed, so the load is watched anew.
+    pub(crate) fn begin_anew(&mut self) {
+        self.scaler.begin_anew();
+    }
+
     /// Takes what an incident says about the workers.
     pub(crate) fn note(&mut self, now: Duration, incident: &Incident) {
         match *incident {

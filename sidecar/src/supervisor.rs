@@ -121,7 +121,10 @@ impl Supervisor {
             {
                 None
             }
-            Input::Workers(range) => self.count.configure(range, self.engine.desired()),
+            Input::Workers(range) => {
+                self.scaling.begin_anew();
+                self.count.configure(range, self.engine.desired())
+            }
             Input::Reload => Some(Event::Reload { operation: None }),
             Input::ReloadTo(token) => {
                 let operation = Some(self.operations.reload_by_file(token, &self.report));
@@ -239,6 +242,7 @@ impl Supervisor {
     /// Has the number of workers follow a range, as `--workers` does.
     fn follow(&mut self, spec: Option<&str>, reply: Answering) -> Option<Event> {
         let range = spec.map(str::parse::<WorkerRange>).transpose();
+        self.scaling.begin_anew();
         let event = range.map_err(|error| error.to_string());
         let event = event.and_then(|range| self.count.follow(range, self.engine.desired()));
         let (answer, event) = match event {

@@ -13,6 +13,8 @@ pub enum ScalingReason {
     Idle,
     /// The ends of the range have changed.
     Range,
+    /// Workers ended again and again, and one of them is enough to try.
+    Crashing,
     /// A value that only a newer supervisor knows, or none.
     #[default]
     #[serde(other)]
@@ -27,6 +29,7 @@ impl ScalingReason {
             Self::Busy => "Busy",
             Self::Idle => "Idle",
             Self::Range => "Range",
+            Self::Crashing => "Crashing",
             Self::Unknown => "-",
         }
     }

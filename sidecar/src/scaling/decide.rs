@@ -129,10 +129,24 @@ impl Scaler {
                 reason,
             };
         }
+        // One worker that tries again and again is enough to see when the app works.
+        let spare = look.crashing.saturating_sub(1);
+        let tried = look.desired.saturating_sub(spare).max(bounds.min);
+        if tried < look.desired && look.hold != Some(Hold::Replacing) {
+            return Decision::Change {
+                to: tried,
+                reason: Reason::Crashing,
+            };
+        }
         match self.wanted(now, busy, most, look) {
             Some((to, reason)) => self.start(now, bounds, look, to, reason),
             None => self.stop(now, bounds, look),
         }
+    }
+
+    /// Begins to watch anew: what was before says nothing about how many workers are enough.
+    pub(crate) fn begin_anew(&mut self) {
+        self.grown = None;
     }
 
     /// When the next look is due after one at `now`: as soon as the present queue may cause a
@@ -193,6 +207,7 @@ impl Scaler {
             return Decision::Held(hold);
         }
         let more = (to - look.desired).min(look.boots).min(look.room);
+        let more = more.min(fed(look));
         let to = look.desired.saturating_add(more).min(bounds.max);
         if to == look.desired {
             return Decision::Stay;
@@ -240,6 +255,13 @@ impl Scaler {
             self.cautious_since = now;
         }
     }
+}
+
+/// How many more workers the free cores can feed, if each uses as much as the present ones; at least
+/// one.
+fn fed(look: &Look) -> u32 {
+    let fed = (look.free_cores + FREE_CORES) / look.cores_each.max(0.01);
+    (fed as u32).max(1)
 }
 
 #[cfg(test)]

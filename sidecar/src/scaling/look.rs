@@ -25,11 +25,13 @@ pub(crate) struct Look {
     /// How busy the ready workers were, summed: 1 is a worker that was busy all the time, which is
     /// one that computed, or one that had as many requests as it may have.
     pub(crate) busy: f64,
-    /// How many workers the present load occupies, by CPU time and by the number of requests that
-    /// a worker has been seen to work on at the same time. At least `busy`.
+    /// How many workers the present load occupies, by CPU time and, if that is known, by the number
+    /// of requests that a worker works on at the same time. At least `busy`.
     pub(crate) occupied: f64,
     /// CPU time that the container may use and did not, in cores.
     pub(crate) free_cores: f64,
+    /// CPU time that a ready worker used on average, in cores.
+    pub(crate) cores_each: f64,
     /// How many more workers may boot at the same time.
     pub(crate) boots: u32,
     /// For how many more workers there is memory.
@@ -37,6 +39,8 @@ pub(crate) struct Look {
     /// Whether the worker in the highest slot can be stopped without harm: it does not work, or all
     /// others do.
     pub(crate) may_stop: bool,
+    /// How many of the highest slots in a row have a worker that keeps ending.
+    pub(crate) crashing: u32,
     /// What forbids another start.
     pub(crate) hold: Option<Hold>,
 }
@@ -115,6 +119,8 @@ pub(crate) enum Reason {
     },
     /// The ends of the range have changed.
     Range,
+    /// The workers of several slots keep ending.
+    Crashing,
 }
 
 impl Reason {
@@ -125,6 +131,7 @@ impl Reason {
             Self::Busy { .. } => ScalingReason::Busy,
             Self::Idle { .. } => ScalingReason::Idle,
             Self::Range => ScalingReason::Range,
+            Self::Crashing => ScalingReason::Crashing,
         }
     }
 }
@@ -148,6 +155,9 @@ impl fmt::Display for Reason {
                 )
             }
             Self::Range => f.write_str("the range has changed"),
+            Self::Crashing => {
+                f.write_str("several workers keep ending, and one is enough to try again")
+            }
         }
     }
 }

@@ -39,8 +39,9 @@ const FILLED_PERCENT: u64 = 85;
 pub(super) struct Load {
     samples: HashMap<WorkerId, Sample>,
     own: Sample,
-    /// The most requests that a worker has been seen to work on at the same time.
-    concurrency: u32,
+    /// How many requests a worker works on at the same time, once that is known: from a worker that
+    /// left connections in its accept queue although it did not compute.
+    concurrency: Option<u32>,
     usual_boot: Option<Duration>,
     /// The last unexpected ends: when, and in which slot.
     crashes: VecDeque<(Duration, u32)>,
@@ -59,8 +60,8 @@ struct Sample {
     busy: f64,
     /// How long that was measured.
     over: Duration,
-    /// Requests that it worked on at the last look.
-    accepted: u32,
+    /// Whether connections waited at it at the last look although it did not compute.
+    is_full: bool,
 }
 
 /// What a look needs from elsewhere.
@@ -145,11 +146,9 @@ impl Load {
                 } else {
                     0
                 };
-                let accepted = awaited - queue;
-                // A request is counted before its connection is in the queue, so only what two
-                // looks have seen counts.
-                self.concurrency = self.concurrency.max(accepted.min(sample.accepted));
-                sample.accepted = accepted;
+                let is_full = queue > 0 && sample.busy < SATURATED;
+                let was_full = std::mem::replace(&mut sample.is_full, is_full);
+                self.learn(awaited - queue, is_full && was_full);
                 works.push(Work {
                     awaited,
                     waiting: queue.max(by_cpu),
@@ -160,18 +159,29 @@ impl Load {
         }
         self.samples = seen;
         let look = self.summed(&works, around);
+        let by_ready: f64 = works.iter().map(|work| work.sample.used).sum();
         let slots = slots(engine, now);
         Look {
             desired: engine.desired(),
             ready: engine.ready(),
             free_cores: around.cores.usable() - used,
+            cores_each: by_ready / works.len().max(1) as f64,
             boots: boots(around.cores, starting),
             room: around
                 .memory
                 .map_or(u32::MAX, |memory| room(memory, &sizes)),
             may_stop: slots.may_stop,
+            crashing: slots.crashing,
             hold: self.hold(now, engine, slots.failing),
             ..look
+        }
+    }
+
+    /// A worker works on `accepted` requests, and if it `is_full`, on no more than that.
+    fn learn(&mut self, accepted: u32, is_full: bool) {
+        let known = self.concurrency;
+        if is_full || known.is_some_and(|known| known < accepted) {
+            self.concurrency = Some(accepted.max(known.unwrap_or(1)));
         }
     }
 
@@ -179,7 +189,7 @@ impl Load {
     fn summed(&self, works: &[Work], around: Surroundings) -> Look {
         let limit = around.concurrency;
         let share = |awaited: u32, of: u32| f64::from(awaited) / f64::from(of.max(1));
-        let seen = if limit > 0 { limit } else { self.concurrency };
+        let known = Some(limit).filter(|limit| *limit > 0).or(self.concurrency);
         let mut look = Look {
             waiting: around.queued,
             concurrency: limit,
@@ -192,7 +202,8 @@ impl Load {
                 work.sample.busy
             };
             look.busy += busy;
-            look.occupied += busy.max(share(work.awaited, seen));
+            let occupied = known.map_or(0.0, |known| share(work.awaited, known));
+            look.occupied += busy.max(occupied);
             look.waiting = look.waiting.saturating_add(work.waiting);
             if work.waiting > 0 && work.sample.busy >= SATURATED && work.sample.over >= CPU_INTERVAL
             {
@@ -286,6 +297,8 @@ fn accept_queue(port: u16) -> u32 {
 /// What the slots permit.
 struct Slots {
     failing: Option<u32>,
+    /// How many of the highest slots in a row have failed repeatedly and are not ready.
+    crashing: u32,
     may_stop: bool,
 }
 
@@ -298,6 +311,7 @@ fn slots(engine: &Engine, now: Duration) -> Slots {
     };
     let mut slots = Slots {
         failing: None,
+        crashing: 0,
         may_stop: true,
     };
     let last = engine.desired().saturating_sub(1);
@@ -307,6 +321,8 @@ fn slots(engine: &Engine, now: Duration) -> Slots {
         if view.failures > 0 && !has_served_long(view.slot) {
             slots.failing = Some(view.slot.0);
         }
+        let is_crashing = view.failures > 1 && !is_ready;
+        slots.crashing = if is_crashing { slots.crashing + 1 } else { 0 };
         if view.slot.0 == last {
             slots.may_stop = others_serve || !is_ready;
         }
@@ -359,6 +375,20 @@ mod tests {
         let third = [size(100, false), size(60, false), size(10, true)];
         assert_eq!(room(memory(170), &third), 5);
         assert_eq!(room(memory(999), &[]), u32::MAX);
+    }
+
+    #[test]
+    fn how_much_a_worker_does_at_the_same_time_is_known_once_one_was_full() {
+        let mut load = Load::default();
+        let mut learn = |accepted, is_full| {
+            load.learn(accepted, is_full);
+            load.concurrency
+        };
+        assert_eq!(learn(30, false), None);
+        assert_eq!(learn(1, true), Some(1));
+        assert_eq!(learn(1, false), Some(1));
+        assert_eq!(learn(4, false), Some(4));
+        assert_eq!(learn(2, true), Some(4));
     }
 
     #[test]

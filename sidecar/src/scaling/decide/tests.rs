@@ -310,6 +310,23 @@ fn memory_and_boots_bound_a_step() {
 }
 
 #[test]
+fn free_cores_bound_a_step_of_workers_that_compute_but_not_of_those_that_wait() {
+    for (free_cores, cores_each, expected) in [(0.9, 1.0, 2), (2.0, 0.9, 3), (1.9, 0.02, 9)] {
+        let mut scaler = Scaler::new(RULES);
+        let look = Look {
+            ready: 2,
+            waiting: 20,
+            free_cores,
+            cores_each,
+            ..idle(1)
+        };
+        scaler.look(ms(0), bounds(1, 9), &look);
+        let decision = scaler.look(ms(60), bounds(1, 9), &look);
+        assert_eq!(to(decision), Some(expected));
+    }
+}
+
+#[test]
 fn short_memory_does_not_keep_workers_that_are_not_needed() {
     let mut scaler = Scaler::new(RULES);
     let look = Look {
@@ -353,6 +370,37 @@ fn a_range_that_moves_takes_the_number_with_it() {
         let expected = expected.map(|to| Decision::Change { to, reason });
         assert_eq!(decision, expected.unwrap_or(Decision::Stay));
     }
+}
+
+#[test]
+fn of_several_slots_that_keep_failing_one_is_left() {
+    for (desired, crashing, min, expected) in [
+        (5, 4, 1, Some(2)),
+        (5, 1, 1, None),
+        (5, 4, 4, Some(4)),
+        (3, 3, 1, Some(1)),
+    ] {
+        let mut scaler = Scaler::new(RULES);
+        let look = Look {
+            crashing,
+            waiting: 9,
+            hold: Some(Hold::Crashing(1)),
+            ..idle(desired)
+        };
+        let decision = scaler.look(ms(0), bounds(min, 8), &look);
+        assert_eq!(to(decision), expected);
+    }
+}
+
+#[test]
+fn a_new_range_is_watched_before_a_worker_stops() {
+    let mut scaler = Scaler::new(RULES);
+    assert_eq!(to(scaler.look(ms(0), bounds(1, 8), &idle(4))), None);
+    scaler.begin_anew();
+    let mut later = (400..690).map(|at| scaler.look(ms(at * 100), bounds(1, 8), &idle(4)));
+    assert!(later.all(|decision| decision == Decision::Stay));
+    let decision = scaler.look(ms(70_000), bounds(1, 8), &idle(4));
+    assert_eq!(to(decision), Some(3));
 }
 
 #[test]
