@@ -40,7 +40,7 @@ use crate::limits::memory::Limiting;
 use crate::logs::Logs;
 use crate::process::{self, Recipe, raise_open_files, reap_all};
 use crate::report::Report;
-use crate::scaling::{self, Scaling};
+use crate::scaling::{self, Rules, Scaling};
 use crate::scrape::Scraper;
 use crate::settings::Settings;
 use crate::signals;
@@ -132,10 +132,7 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
         engine,
         workers,
         count: Count::new(settings.workers, cores, scaling::refusal(dispatch)),
-        scaling: Scaling::new(
-            settings.scaling,
-            settings.max_in_flight.map_or(0, NonZeroU32::get),
-        ),
+        scaling: scaling_of(settings.scaling, settings.max_in_flight),
         measuring: Measuring {
             watch,
             quotas,
@@ -161,6 +158,10 @@ fn adopt_orphans() -> anyhow::Result<()> {
             .context("cannot become a subreaper")?;
     }
     Ok(())
+}
+
+fn scaling_of(rules: Rules, max_in_flight: Option<NonZeroU32>) -> Scaling {
+    Scaling::new(rules, max_in_flight.map_or(0, NonZeroU32::get))
 }
 
 /// The settings that all workers share.

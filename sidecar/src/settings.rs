@@ -25,7 +25,6 @@ use crate::cli::{
     DispatchArg, HangTimeout, LimitArgs, LogsArg, LogsFullArg, MechanismArg, MetricsFrom,
     MetricsMergeArg, PortArg, ProtocolArg, RunArgs, StickyArg, parse_signal,
 };
-use crate::cores::WorkerSpec;
 use crate::directory;
 use crate::limits::Limits;
 use crate::range::WorkerRange;
@@ -147,10 +146,7 @@ impl Settings {
             host: args.host.or(file.host),
             port,
             share: args.share.or(file.share).unwrap_or_default(),
-            workers: args
-                .workers
-                .or(file.workers)
-                .unwrap_or(WorkerRange::one(WorkerSpec::Auto)),
+            workers: scaling::workers(args.workers.or(file.workers)),
             scaling,
             dispatch,
             protocol: wanted.protocol,
@@ -205,8 +201,7 @@ impl Settings {
                 .unwrap_or(MetricsMergeArg::Label),
             command: args.command,
         };
-        settings.check()?;
-        Ok(settings)
+        settings.check().map(|()| settings)
     }
 
     /// All ports that workers share, the app's own first.

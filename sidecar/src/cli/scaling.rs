@@ -40,7 +40,7 @@ impl FromStr for ScaleArg {
             return Ok(Self::Reset);
         }
         // `-1` means one fewer than now, not one fewer than `auto`.
-        if !text.contains("..") && text.starts_with(|c: char| c == '+' || c == '-') {
+        if !text.contains("..") && text.starts_with(['+', '-']) {
             return text.parse().map(Self::Number);
         }
         match (text.parse::<WorkerCount>(), text.parse::<WorkerRange>()) {

@@ -8,6 +8,7 @@ use scaledapp_wire::Dispatch;
 
 use super::file::FileSettings;
 use crate::cli::ScalingArgs;
+use crate::cores::WorkerSpec;
 use crate::range::WorkerRange;
 use crate::scaling::{Rules, refusal};
 
@@ -15,6 +16,11 @@ use crate::scaling::{Rules, refusal};
 const UTILIZATION: u32 = 70;
 /// As `--scale-down-after`.
 const SCALE_DOWN_AFTER: Duration = Duration::from_secs(30);
+
+/// The number of workers; one per core if none is given.
+pub(super) fn workers(given: Option<WorkerRange>) -> WorkerRange {
+    given.unwrap_or(WorkerRange::one(WorkerSpec::Auto))
+}
 
 /// Merges the flags with the file.
 ///

@@ -4,6 +4,7 @@ use clap::Parser;
 
 use super::*;
 use crate::cli::{Cli, Command};
+use crate::cores::WorkerSpec;
 
 fn resolve(words: &[&str]) -> anyhow::Result<Settings> {
     let words = ["scaledapp-sidecar", "run"].iter().chain(words);
