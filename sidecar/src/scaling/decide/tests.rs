@@ -334,8 +334,8 @@ fn short_memory_does_not_keep_workers_that_are_not_needed() {
         hold: Some(Hold::Crashing(3)),
         ..idle(4)
     };
-    let decisions = (0..400).map(|at| scaler.look(ms(at * 100), bounds(1, 8), &look));
-    assert_eq!(decisions.filter_map(to).next(), Some(3));
+    let mut decisions = (0..400).map(|at| scaler.look(ms(at * 100), bounds(1, 8), &look));
+    assert_eq!(decisions.find_map(to), Some(3));
 }
 
 #[test]
