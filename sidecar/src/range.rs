@@ -1,13 +1,14 @@
 //! How many workers are wanted, as it was typed: a number, or a range within which the supervisor
-//! decides.
+//! decides, and where a range can be used.
 //!
 //! `cores` decides what one end of a range means on a machine, `scaling` decides which number
 //! within the range is right now.
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
-use scaledapp_wire::MAX_WORKERS;
+use scaledapp_wire::{Dispatch, MAX_WORKERS};
 use serde::{Deserialize, Deserializer};
 
 use crate::cores::{Cores, TooMany, WorkerSpec};
@@ -57,6 +58,30 @@ pub(crate) struct Bounds {
     pub(crate) min: u32,
     /// The most workers.
     pub(crate) max: u32,
+}
+
+/// How the number within a range is chosen (`scaling`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rules {
+    /// How busy workers should be at most, in percent.
+    pub(crate) utilization: u32,
+    /// How long a worker must not have been needed before it stops.
+    pub(crate) idle: Duration,
+}
+
+/// Why no range can be used with this dispatch, and what to do instead.
+pub(crate) fn refusal(dispatch: Dispatch) -> Option<&'static str> {
+    match dispatch {
+        Dispatch::Connection => Some(
+            "a range needs --dispatch request: workers that accept connections themselves cannot be \
+             stopped without breaking connections that clients keep open; give a fixed number",
+        ),
+        Dispatch::None => Some(
+            "a range needs a port: without requests nothing shows how many workers are needed; \
+             give a fixed number",
+        ),
+        Dispatch::Request | Dispatch::Unknown => None,
+    }
 }
 
 impl Bounds {

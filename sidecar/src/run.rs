@@ -39,8 +39,9 @@ use crate::limits::measure::{self, Measuring, Starving};
 use crate::limits::memory::Limiting;
 use crate::logs::Logs;
 use crate::process::{self, Recipe, raise_open_files, reap_all};
+use crate::range::{self, Rules};
 use crate::report::Report;
-use crate::scaling::{self, Rules, Scaling};
+use crate::scaling::Scaling;
 use crate::scrape::Scraper;
 use crate::settings::Settings;
 use crate::signals;
@@ -131,7 +132,7 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     let supervisor = Supervisor {
         engine,
         workers,
-        count: Count::new(settings.workers, cores, scaling::refusal(dispatch)),
+        count: Count::new(settings.workers, cores, range::refusal(dispatch)),
         scaling: scaling_of(settings.scaling, settings.max_in_flight),
         measuring: Measuring {
             watch,

@@ -12,16 +12,13 @@ use std::time::{Duration, SystemTime};
 
 use scaledapp_engine::{Engine, Event, Incident};
 use scaledapp_proc::Container;
-use scaledapp_wire::Dispatch;
 
 use crate::cores::Cores;
-use crate::range::Bounds;
+use crate::range::{Bounds, Rules};
 use crate::workers::Workers;
 use decide::{Decision, Scaler};
 use look::Hold;
 use measure::{Load, Surroundings};
-
-pub(crate) use decide::Rules;
 
 /// The usual time between two looks.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -30,21 +27,6 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The shortest time between two messages with the same reason.
 const REPEAT_INTERVAL: Duration = Duration::from_mins(5);
-
-/// Why no range can be used with this dispatch, and what to do instead.
-pub(crate) fn refusal(dispatch: Dispatch) -> Option<&'static str> {
-    match dispatch {
-        Dispatch::Connection => Some(
-            "a range needs --dispatch request: workers that accept connections themselves cannot be \
-             stopped without breaking connections that clients keep open; give a fixed number",
-        ),
-        Dispatch::None => Some(
-            "a range needs a port: without requests nothing shows how many workers are needed; \
-             give a fixed number",
-        ),
-        Dispatch::Request | Dispatch::Unknown => None,
-    }
-}
 
 /// A change of the number of workers.
 #[derive(Debug, Clone)]

@@ -27,9 +27,8 @@ use crate::cli::{
 };
 use crate::directory;
 use crate::limits::Limits;
-use crate::range::WorkerRange;
+use crate::range::{Rules, WorkerRange};
 use crate::readiness::RequiredChecks;
-use crate::scaling::Rules;
 
 use file::FileSettings;
 

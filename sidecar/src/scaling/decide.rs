@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::look::{Hold, Look, Reason};
 use super::peak::{Average, Peaks};
-use crate::range::Bounds;
+use crate::range::{Bounds, Rules};
 
 /// How long requests wait before they cause a start. Shorter queues are the normal consequence of
 /// requests that arrive at the same time.
@@ -41,15 +41,6 @@ const FORGIVEN_AFTER: u32 = 20;
 
 /// In how many steps `idle` is divided when peaks of the load are remembered.
 const STEPS: u32 = 30;
-
-/// The settings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rules {
-    /// How busy workers should be at most, in percent.
-    pub(crate) utilization: u32,
-    /// How long a worker must not have been needed before it stops.
-    pub(crate) idle: Duration,
-}
 
 /// What follows from a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

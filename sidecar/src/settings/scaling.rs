@@ -9,8 +9,7 @@ use scaledapp_wire::Dispatch;
 use super::file::FileSettings;
 use crate::cli::ScalingArgs;
 use crate::cores::WorkerSpec;
-use crate::range::WorkerRange;
-use crate::scaling::{Rules, refusal};
+use crate::range::{Rules, WorkerRange, refusal};
 
 /// As `--utilization`: the rest is room for requests that arrive unevenly.
 const UTILIZATION: u32 = 70;
