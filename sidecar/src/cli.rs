@@ -103,10 +103,11 @@ pub enum Command {
 }
 
 /// How work reaches the workers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DispatchArg {
     /// HTTP, each request to the least busy worker
+    #[default]
     Request,
     /// Any TCP protocol, each connection to an idle worker
     Connection,

@@ -129,8 +129,7 @@ impl Settings {
         let limits = limits(&args.limits, &file)?;
         let scaling = scaling::resolve(&args.scaling, &file)?;
         let times = Times::resolve(&args.times, &file)?;
-        let dispatch = args.dispatch.or(file.dispatch);
-        let dispatch = dispatch.unwrap_or(DispatchArg::Request);
+        let dispatch = args.dispatch.or(file.dispatch).unwrap_or_default();
         let believed = Believed::resolve(&args.trust, &file, dispatch)?;
         times::check_dispatch(&args, &file, dispatch)?;
         let time = |flag: Option<Duration>, text: Option<String>, default| match (flag, text) {
