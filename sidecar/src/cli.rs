@@ -2,6 +2,7 @@
 //! single flags. `settings` decides what the flags of `run` mean together.
 
 mod ready;
+mod scaling;
 mod times;
 mod trust;
 
@@ -18,12 +19,12 @@ use rustix::process::Signal;
 use scaledapp_proxy::{Sticky, StickyError};
 use scaledapp_runtime::cli::AdminArg;
 use scaledapp_units::{Size, duration};
-use scaledapp_wire::WorkerCount;
 use serde::Deserialize;
 
-use crate::cores::WorkerSpec;
+use crate::range::WorkerRange;
 
 pub use ready::{PortArg, ReadyArgs};
+pub use scaling::{ScaleArg, ScalingArgs};
 pub use times::TimeArgs;
 pub use trust::{TrustArg, TrustArgs};
 
@@ -32,6 +33,8 @@ Examples:
   scaledapp-sidecar run -- node server.js
       one worker per core behind port 3000; each request goes to the least busy worker
   scaledapp-sidecar run --port 8000 --workers 4 -- python3 -m http.server 8000
+  scaledapp-sidecar run --workers 1..auto -- node server.js
+      one worker, and more while the load needs them
   scaledapp-sidecar run --dispatch connection --port 6379 -- ./any-tcp-server
   scaledapp-sidecar run --readiness-path /healthz --boot-timeout 120s -- npm start
   scaledapp-sidecar run --port none -- node queue-consumer.js
@@ -45,6 +48,7 @@ const CTL_EXAMPLES: &str = "\
 Examples:
   scaledapp-sidecar ctl status
   scaledapp-sidecar ctl scale 4
+  scaledapp-sidecar ctl scale 1..4
   scaledapp-sidecar ctl --admin 127.0.78.1:9377 reload
   scaledapp-sidecar ctl signal USR2 0
   scaledapp-sidecar ctl describe 0
@@ -99,10 +103,11 @@ pub enum Command {
 }
 
 /// How work reaches the workers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DispatchArg {
     /// HTTP, each request to the least busy worker
+    #[default]
     Request,
     /// Any TCP protocol, each connection to an idle worker
     Connection,
@@ -244,14 +249,14 @@ pub struct RunArgs {
         value_parser = clap::value_parser!(u16).range(1..)
     )]
     pub share: Option<Vec<u16>>,
-    /// auto (one per core), N, max (one per CPU, quota ignored), -K (K fewer than auto) or Nx (N per core) [default: auto]
+    /// auto (one per core), N, max (one per CPU, quota ignored), -K (K fewer than auto), Nx (N per core), or a range such as 1..auto, within which the load decides [default: auto]
     #[arg(
         long,
         env = "SCALEDAPP_WORKERS",
         value_name = "SPEC",
         allow_hyphen_values = true
     )]
-    pub workers: Option<WorkerSpec>,
+    pub workers: Option<WorkerRange>,
     /// Whether requests or connections are distributed to workers [default: request]
     #[arg(long, env = "SCALEDAPP_DISPATCH")]
     pub dispatch: Option<DispatchArg>,
@@ -325,6 +330,9 @@ pub struct RunArgs {
     /// When the supervisor replaces a worker by itself.
     #[command(flatten)]
     pub limits: LimitArgs,
+    /// When a worker starts or stops within a range of `--workers`.
+    #[command(flatten)]
+    pub scaling: ScalingArgs,
     /// How a worker reports that it is ready, and is asked to end.
     #[command(flatten)]
     pub ready: ReadyArgs,
@@ -421,9 +429,9 @@ pub enum CtlVerb {
     },
     /// Change the number of workers and wait until that many are ready
     Scale {
-        /// N, or +K / -K to change the current number
-        #[arg(allow_hyphen_values = true)]
-        workers: WorkerCount,
+        /// N, +K or -K: from now on this number; a range such as 1..4, auto, max or Nx: as --workers; reset: what --workers or the desired-state file says
+        #[arg(allow_hyphen_values = true, value_name = "WORKERS")]
+        workers: ScaleArg,
     },
     /// Replace all workers one after the other without losing a request
     Reload,

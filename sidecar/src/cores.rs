@@ -11,8 +11,6 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
-
 use scaledapp_proc::cgroup::{self, Hierarchy};
 use scaledapp_wire::MAX_WORKERS;
 
@@ -70,26 +68,6 @@ impl FromStr for WorkerSpec {
             },
         };
         spec.ok_or_else(error)
-    }
-}
-
-/// Accepts a text or a plain number in JSON.
-impl<'de> Deserialize<'de> for WorkerSpec {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(
-            untagged,
-            expecting = "workers must be a text such as \"auto\" or a number"
-        )]
-        enum Written {
-            Number(u32),
-            Text(String),
-        }
-        let text = match Written::deserialize(deserializer)? {
-            Written::Number(number) => number.to_string(),
-            Written::Text(text) => text,
-        };
-        text.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -344,20 +322,6 @@ mod tests {
         let error = spec.workers(cores(3, None, None)).unwrap_err();
         assert_eq!(error, TooMany { workers: 1536 });
         assert!(error.to_string().contains("1536") && error.to_string().contains("1024"));
-    }
-
-    #[test]
-    fn a_spec_in_json_is_a_text_or_a_number() {
-        for (json, spec) in [
-            ("4", WorkerSpec::Fixed(4)),
-            (r#""4""#, WorkerSpec::Fixed(4)),
-            (r#""-1""#, WorkerSpec::LessThanAuto(1)),
-        ] {
-            assert_eq!(serde_json::from_str::<WorkerSpec>(json).unwrap(), spec);
-        }
-        for json in ["-1", "1.5", "2000", "true", r#""many""#] {
-            assert!(serde_json::from_str::<WorkerSpec>(json).is_err(), "{json}");
-        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! supervisor should have.
 //!
 //! `{"workers": 4, "reload": "2026-11-24T05:00:00Z"}`; instead of a number, `workers` may
-//! be a text such as `"auto"`. A new `workers` scales, a new `reload` token reloads. An
+//! be a text such as `"auto"` or `"1..4"`. A new `workers` scales, a new `reload` token reloads. An
 //! invalid file changes nothing and is reported once; a missing file is not an error.
 //! [`PolledFile`] decides whether the file has changed.
 
@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use scaledapp_runtime::{Look, PolledFile};
 
-use crate::cores::WorkerSpec;
+use crate::range::WorkerRange;
 
 /// How often the file is read.
 pub(crate) const READ_INTERVAL: Duration = Duration::from_millis(250);
@@ -24,7 +24,7 @@ const SHOWN_TOKEN: usize = 40;
 const SHOWN_REASON: usize = 200;
 
 /// The parsed file.
-type File = scaledapp_wire::Desired<WorkerSpec>;
+type File = scaledapp_wire::Desired<WorkerRange>;
 
 /// A token for the log: its beginning, without control characters.
 pub(crate) fn brief(token: &str) -> String {
@@ -47,7 +47,7 @@ fn shortened(text: &str, most: usize) -> String {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Change {
     /// A new number of workers.
-    pub(crate) workers: Option<WorkerSpec>,
+    pub(crate) workers: Option<WorkerRange>,
     /// Reload now; this token is shown with the result.
     pub(crate) reload: Option<String>,
     /// The token of a reload that is not necessary, because all workers started after it
@@ -117,6 +117,7 @@ mod tests {
     use scaledapp_wire::TOKEN_BYTES;
 
     use super::*;
+    use crate::cores::WorkerSpec;
 
     #[test]
     fn each_change_is_reported_once() {
@@ -134,7 +135,11 @@ mod tests {
         let first = desired.look().unwrap();
         assert_eq!(
             (first.workers, first.reload, first.had.as_deref()),
-            (Some(WorkerSpec::Fixed(3)), None, Some("a"))
+            (
+                Some(WorkerRange::one(WorkerSpec::Fixed(3))),
+                None,
+                Some("a")
+            )
         );
         assert_eq!(desired.look().unwrap(), none);
         replace(r#"{"workers": 3, "reload": "b"}"#);

@@ -1,5 +1,6 @@
 //! Recent events with their time and cause, in a bounded ring, for `ctl events` and `ctl describe`:
-//! the engine's incidents, and the dispatcher's messages about fatal paths.
+//! the engine's incidents, changes of the number of workers, and the dispatcher's messages about
+//! fatal paths.
 //!
 //! The engine decides what counts as an incident; this file gives each a one-word reason.
 
@@ -10,6 +11,7 @@ use scaledapp_engine::Incident;
 use scaledapp_wire::{self as wire, EventKind};
 
 use crate::clock::rfc3339;
+use crate::scaling::Change;
 
 /// How many events are kept.
 const MAX_EVENTS: usize = 256;
@@ -50,6 +52,29 @@ impl Events {
             reason: "FatalPath",
             failure: true,
             text: text.to_owned(),
+        });
+    }
+
+    /// Keeps a change of the number of workers that the supervisor decided.
+    pub(crate) fn note_scaled(&mut self, change: &Change) {
+        let (from, to, text) = (change.from, change.to, &change.text);
+        self.keep(Record {
+            time: change.time,
+            slot: None,
+            reason: if to > from { "ScaledUp" } else { "ScaledDown" },
+            failure: false,
+            text: format!("{from} → {to} workers: {text}"),
+        });
+    }
+
+    /// Keeps the message that no further worker starts although one is needed.
+    pub(crate) fn note_held(&mut self, time: SystemTime, text: String) {
+        self.keep(Record {
+            time,
+            slot: None,
+            reason: "ScalingHeld",
+            failure: true,
+            text,
         });
     }
 

@@ -9,10 +9,10 @@ use rustix::process::Signal;
 use scaledapp_engine::{Exit, WorkerId};
 use tokio::sync::mpsc;
 
-use crate::cores::WorkerSpec;
 use crate::ctl::server::ControlRequest;
 use crate::handover::calls::Finding;
 use crate::process::Reaped;
+use crate::range::WorkerRange;
 use crate::readiness::Check;
 
 /// An outside event.
@@ -43,8 +43,8 @@ pub(crate) enum Input {
     Drained(WorkerId),
     /// A request came through the control socket.
     Control(ControlRequest),
-    /// A new number of workers.
-    Workers(WorkerSpec),
+    /// A new number or range of workers (desired-state file).
+    Workers(WorkerRange),
     /// Reload (HUP).
     Reload,
     /// Reload and report the result under this token (desired-state file).

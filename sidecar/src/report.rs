@@ -20,17 +20,19 @@ use scaledapp_engine::{Incident, WorkerState};
 use scaledapp_proxy::Proxy;
 use scaledapp_runtime::{Page, Probe, Routes};
 use scaledapp_wire::{
-    self as wire, Dispatch, Mechanism, SlotDescription, SlotState, Snapshot, Status, WaitingSlot,
-    Worker,
+    self as wire, Dispatch, Mechanism, ScalingChange, SlotDescription, SlotState, Snapshot, Status,
+    WaitingSlot, WatchedScaling, Worker,
 };
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::clock::rfc3339;
 use crate::desired;
 use crate::events::Events;
 use crate::history::{Ended, History};
 use crate::limits::memory;
 use crate::process::cpu_time;
+use crate::scaling::{Change, Shown};
 use crate::scrape::{Scraper, Target};
 use state::{State, lock};
 
@@ -200,6 +202,17 @@ impl Report {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Keeps and counts a change of the number of workers that the supervisor decided.
+    pub(crate) fn scaled(&self, change: &Change) {
+        lock(&self.events).note_scaled(change);
+        lock(&self.state.scaled).add(change);
+    }
+
+    /// Keeps the message that a start is held back.
+    pub(crate) fn scaling_held(&self, text: String) {
+        lock(&self.events).note_held(SystemTime::now(), text);
+    }
+
     /// Publishes a line of `/watch` if it differs from the last one; returns whether it
     /// did.
     pub(crate) fn publish(&self) -> bool {
@@ -221,6 +234,13 @@ impl Report {
                 in_flight,
                 queued,
                 ready: view.standing.is_ready(),
+                scaling: view.standing.scaling.as_ref().map(|shown| WatchedScaling {
+                    held: shown.held.as_ref().map(|(held, _)| *held),
+                    max: shown.bounds.max,
+                    min: shown.bounds.min,
+                    reason: shown.last.as_ref().map(|change| change.reason),
+                    wanted: view.standing.desired,
+                }),
                 workers: view.standing.ready,
             }
         };
@@ -256,6 +276,7 @@ impl Report {
             ready: standing.ready,
             reload_failed: view.reload_failed.clone(),
             reloaded: view.reloaded.clone(),
+            scaling: standing.scaling.as_ref().map(scaling),
             waiting: waiting(standing, &history),
             workers: workers.collect(),
         }
@@ -281,6 +302,24 @@ impl WorkerReport {
             uptime_seconds: Some(seconds(now.duration_since(self.started))),
             ..Worker::default()
         }
+    }
+}
+
+/// A range and its last change, for status.
+fn scaling(shown: &Shown) -> wire::Scaling {
+    let (held, held_text) = shown.held.clone().unzip();
+    wire::Scaling {
+        held,
+        held_text,
+        last: shown.last.as_ref().map(|change| ScalingChange {
+            from: change.from,
+            reason: change.reason,
+            text: change.text.clone(),
+            time: rfc3339(change.time),
+            to: change.to,
+        }),
+        max: shown.bounds.max,
+        min: shown.bounds.min,
     }
 }
 
@@ -386,6 +425,7 @@ mod tests {
             generation: 1,
             desired,
             restarts: (0..desired).collect(),
+            scaling: None,
             draining: false,
         }
     }

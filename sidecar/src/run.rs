@@ -4,6 +4,7 @@
 //! workers. No process of the app starts before every part of the supervisor works.
 
 use std::cell::RefCell;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,7 +39,9 @@ use crate::limits::measure::{self, Measuring, Starving};
 use crate::limits::memory::Limiting;
 use crate::logs::Logs;
 use crate::process::{self, Recipe, raise_open_files, reap_all};
+use crate::range::{self, Rules};
 use crate::report::Report;
+use crate::scaling::Scaling;
 use crate::scrape::Scraper;
 use crate::settings::Settings;
 use crate::signals;
@@ -76,8 +79,8 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     process::check_proc()?;
     let quotas = Quotas::find(Path::new("/"));
     let cores = Cores::within(&quotas);
-    let wanted = settings.workers.workers(cores);
-    let wanted = wanted.context("check --workers")?;
+    let bounds = settings.workers.bounds(cores);
+    let wanted = bounds.context("check --workers")?.min;
     let open_files = raise_open_files();
     adopt_orphans()?;
     let admin = match settings.admin.0 {
@@ -106,7 +109,7 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     let memory = Limiting::find(Path::new("/"));
     look_often(&inputs, watch.limits_memory() || memory.read().is_some());
     tracing::info!(
-        workers = wanted,
+        workers = %settings.workers,
         mechanism = mechanism.shown().as_str(),
         dispatch = dispatch.as_str(),
         port = settings.port,
@@ -130,7 +133,8 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     let supervisor = Supervisor {
         engine,
         workers,
-        count: Count::new(settings.workers, cores),
+        count: Count::new(settings.workers, cores, range::refusal(dispatch)),
+        scaling: scaling_of(settings.scaling, settings.max_in_flight),
         measuring: Measuring {
             watch,
             quotas,
@@ -156,6 +160,10 @@ fn adopt_orphans() -> anyhow::Result<()> {
             .context("cannot become a subreaper")?;
     }
     Ok(())
+}
+
+fn scaling_of(rules: Rules, max_in_flight: Option<NonZeroU32>) -> Scaling {
+    Scaling::new(rules, max_in_flight.map_or(0, NonZeroU32::get))
 }
 
 /// The settings that all workers share.

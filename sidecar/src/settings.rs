@@ -5,6 +5,7 @@
 mod counting;
 mod file;
 mod portless;
+mod scaling;
 mod times;
 mod trust;
 
@@ -24,9 +25,9 @@ use crate::cli::{
     DispatchArg, HangTimeout, LimitArgs, LogsArg, LogsFullArg, MechanismArg, MetricsFrom,
     MetricsMergeArg, PortArg, ProtocolArg, RunArgs, StickyArg, parse_signal,
 };
-use crate::cores::WorkerSpec;
 use crate::directory;
 use crate::limits::Limits;
+use crate::range::{Rules, WorkerRange};
 use crate::readiness::RequiredChecks;
 
 use file::FileSettings;
@@ -49,8 +50,10 @@ pub struct Settings {
     pub port: Option<u16>,
     /// Further ports that workers share.
     pub share: Vec<u16>,
-    /// The desired number of workers.
-    pub workers: WorkerSpec,
+    /// The desired number of workers, or the range of it.
+    pub workers: WorkerRange,
+    /// How the number within a range is chosen.
+    pub(crate) scaling: Rules,
     /// The unit that is distributed: requests or connections.
     pub dispatch: DispatchArg,
     /// What workers speak on the app's port.
@@ -124,9 +127,9 @@ impl Settings {
         let wanted = wanted(port, &args, &file)?;
         let increment = increment(port, &args, &file)?;
         let limits = limits(&args.limits, &file)?;
+        let scaling = scaling::resolve(&args.scaling, &file)?;
         let times = Times::resolve(&args.times, &file)?;
-        let dispatch = args.dispatch.or(file.dispatch);
-        let dispatch = dispatch.unwrap_or(DispatchArg::Request);
+        let dispatch = args.dispatch.or(file.dispatch).unwrap_or_default();
         let believed = Believed::resolve(&args.trust, &file, dispatch)?;
         times::check_dispatch(&args, &file, dispatch)?;
         let time = |flag: Option<Duration>, text: Option<String>, default| match (flag, text) {
@@ -141,7 +144,8 @@ impl Settings {
             host: args.host.or(file.host),
             port,
             share: args.share.or(file.share).unwrap_or_default(),
-            workers: args.workers.or(file.workers).unwrap_or(WorkerSpec::Auto),
+            workers: scaling::workers(args.workers.or(file.workers)),
+            scaling,
             dispatch,
             protocol: wanted.protocol,
             sticky: word(args.sticky, file.sticky.as_deref())?,
@@ -195,8 +199,7 @@ impl Settings {
                 .unwrap_or(MetricsMergeArg::Label),
             command: args.command,
         };
-        settings.check()?;
-        Ok(settings)
+        settings.check().map(|()| settings)
     }
 
     /// All ports that workers share, the app's own first.
@@ -297,6 +300,7 @@ impl Settings {
                 );
             }
         }
+        scaling::check_range(self.workers, self.dispatch_shown())?;
         self.check_workers()
     }
 

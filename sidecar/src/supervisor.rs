@@ -14,14 +14,16 @@ use scaledapp_proxy::EndedBy;
 use scaledapp_wire::{Reply, Request};
 use tokio::sync::mpsc;
 
-use crate::cores::{WorkerSpec, within_bounds};
+use crate::cores::within_bounds;
 use crate::count::Count;
 use crate::ctl::answers::{Looking, Operations};
 use crate::ctl::server::{Answer, Answering, ControlRequest};
 use crate::hints::Share;
 use crate::input::Input;
 use crate::limits::measure::Measuring;
+use crate::range::WorkerRange;
 use crate::report::{Report, Standing, WorkerReport};
+use crate::scaling::{Scaling, Step};
 use crate::signals;
 use crate::workers::Workers;
 
@@ -30,6 +32,7 @@ pub(crate) struct Supervisor {
     pub(crate) engine: Engine,
     pub(crate) workers: Workers,
     pub(crate) count: Count,
+    pub(crate) scaling: Scaling,
     pub(crate) measuring: Measuring,
     pub(crate) operations: Operations,
     pub(crate) report: Arc<Report>,
@@ -56,15 +59,18 @@ impl Supervisor {
         }
         self.publish();
         loop {
-            let deadline = self.engine.deadline().map(|at| self.started + at);
+            let looks = self.count.bounds().map(|_| self.scaling.due());
+            let deadline = self.engine.deadline().into_iter().chain(looks).min();
+            let deadline = deadline.map(|at| self.started + at);
             let input = tokio::select! {
                 input = inputs.recv() => input,
                 () = sleep_until(deadline) => None,
             };
-            let events = match input {
+            let mut events = match input {
                 Some(input) => self.interpret(input),
                 None => vec![Event::Wake],
             };
+            events.extend(self.look_at_load());
             for event in events {
                 // At these events a reload may start its next worker.
                 let asks_for_room = matches!(event, Event::Ready(_) | Event::Exited(..));
@@ -115,7 +121,10 @@ impl Supervisor {
             {
                 None
             }
-            Input::Workers(spec) => self.count.set(spec),
+            Input::Workers(range) => {
+                self.scaling.begin_anew();
+                self.count.configure(range, self.engine.desired())
+            }
             Input::Reload => Some(Event::Reload { operation: None }),
             Input::ReloadTo(token) => {
                 let operation = Some(self.operations.reload_by_file(token, &self.report));
@@ -123,7 +132,7 @@ impl Supervisor {
             }
             Input::Step(by) => {
                 let workers = self.engine.desired().saturating_add_signed(by);
-                self.count.set(WorkerSpec::Fixed(workers))
+                self.fix(workers)
             }
             Input::PassOn(signal) => {
                 let groups: Vec<u32> = workers.processes().map(|one| one.pid).collect();
@@ -184,13 +193,14 @@ impl Supervisor {
             Request::Scale { workers } => {
                 match within_bounds(workers.from(self.engine.desired())) {
                     Ok(workers) => {
-                        self.count.spec = WorkerSpec::Fixed(workers);
+                        self.count.fix(workers);
                         let operation = Some(self.operations.add(reply));
                         return Some(Event::Scale { workers, operation });
                     }
                     Err(error) => answer(reply, Reply::Error(error.to_string())),
                 }
             }
+            Request::Workers { spec } => return self.follow(spec.as_deref(), reply),
             Request::Reload => {
                 let operation = Some(self.operations.add(reply));
                 return Some(Event::Reload { operation });
@@ -210,6 +220,65 @@ impl Supervisor {
             }
         }
         None
+    }
+
+    /// Keeps to a number of workers (TTIN, TTOU). Too large a number is logged and changes nothing.
+    fn fix(&mut self, workers: u32) -> Option<Event> {
+        match within_bounds(workers) {
+            Ok(workers) => {
+                self.count.fix(workers);
+                Some(Event::Scale {
+                    workers,
+                    operation: None,
+                })
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the number of workers stays as it is");
+                None
+            }
+        }
+    }
+
+    /// Has the number of workers follow a range, as `--workers` does.
+    fn follow(&mut self, spec: Option<&str>, reply: Answering) -> Option<Event> {
+        let range = spec.map(str::parse::<WorkerRange>).transpose();
+        self.scaling.begin_anew();
+        let event = range.map_err(|error| error.to_string());
+        let event = event.and_then(|range| self.count.follow(range, self.engine.desired()));
+        let (answer, event) = match event {
+            Ok(event) => (Reply::Ok(Answer::Done), Some(event)),
+            Err(error) => (Reply::Error(error), None),
+        };
+        // The client may have closed the connection; that changes nothing.
+        drop(reply.send(answer));
+        event
+    }
+
+    /// Looks at the load when that is due, if the number of workers is a range.
+    fn look_at_load(&mut self) -> Option<Event> {
+        let now = self.started.elapsed();
+        let bounds = self.count.bounds()?;
+        if self.stopping || self.engine.is_stopping() || now < self.scaling.due() {
+            return None;
+        }
+        let (cores, memory) = (self.count.cores, self.measuring.free());
+        let step = self
+            .scaling
+            .look(now, &self.engine, &self.workers, (bounds, cores), memory);
+        match step {
+            Step::Stay => None,
+            Step::Complain(text) => {
+                tracing::warn!("{text}");
+                self.report.scaling_held(text);
+                None
+            }
+            Step::Change(change) => {
+                let (from, to, text) = (change.from, change.to, &change.text);
+                tracing::info!("{from} → {to} workers: {text}");
+                self.report.scaled(&change);
+                Some(change.event())
+            }
+        }
     }
 
     /// Handles the end of a worker.
@@ -234,7 +303,10 @@ impl Supervisor {
         let mut events: Vec<Event> = self.measuring.starved(&self.engine).into_iter().collect();
         if !self.stopping {
             let now = self.started.elapsed();
-            let measured = self.measuring.look(&self.engine, &mut self.workers, now);
+            let most = u64::from(self.most());
+            let measured = self
+                .measuring
+                .look(&self.engine, &mut self.workers, now, most);
             events.extend(measured);
         }
         let surge = || !self.measuring.is_crowded();
@@ -275,7 +347,7 @@ impl Supervisor {
                 } => {
                     let share = Share {
                         cores: self.count.cores.usable(),
-                        workers: self.engine.desired(),
+                        workers: self.most(),
                         memory: self
                             .measuring
                             .memory
@@ -310,7 +382,15 @@ impl Supervisor {
         None
     }
 
+    /// The number of workers among which the machine is divided: the upper end of a range, because
+    /// a worker keeps its share while the number changes.
+    fn most(&self) -> u32 {
+        let upper = self.count.bounds().map(|bounds| bounds.max);
+        upper.unwrap_or_else(|| self.engine.desired())
+    }
+
     fn log(&mut self, incident: &Incident) {
+        self.scaling.note(self.started.elapsed(), incident);
         match incident {
             // The worker hangs or has used up the memory, and a request may be the cause.
             Incident::Killed { worker, .. } => self.workers.front.ended(*worker, EndedBy::Itself),
@@ -376,6 +456,7 @@ impl Supervisor {
             desired: engine.desired(),
             restarts,
             ready: engine.ready(),
+            scaling: self.scaling.shown(self.count.bounds()),
             draining: self.stopping || engine.is_stopping(),
         });
     }

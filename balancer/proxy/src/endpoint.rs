@@ -195,6 +195,12 @@ impl Endpoint {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// Requests in flight that are not connections that have switched to another protocol.
+    pub fn awaited(&self) -> u32 {
+        let upgraded = self.upgraded.load(Ordering::Relaxed);
+        self.in_flight().saturating_sub(upgraded)
+    }
+
     /// For how long the endpoint has owed an answer and sent nothing at all: since its last
     /// byte, on any request or upgraded connection, or since the arrival of the first
     /// request that now awaits an answer. `None` if it owes none.

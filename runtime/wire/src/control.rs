@@ -18,6 +18,14 @@ pub enum Request {
         /// The number.
         workers: WorkerCount,
     },
+    /// Has the supervisor decide the number of workers, or has it keep to a number, as `--workers`
+    /// does; answered at once.
+    Workers {
+        /// The number or range as `--workers` takes it; `None` brings back what the supervisor was
+        /// started with, or what its desired-state file contains.
+        #[serde(default)]
+        spec: Option<String>,
+    },
     /// Replaces all workers; answered when that is done or has failed.
     Reload,
     /// Replaces the worker of one slot; answered when that is done or has failed.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::WatchedScaling;
+
 /// How requests reach the workers of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -52,6 +54,9 @@ pub struct Snapshot {
     /// Whether at least one worker is ready and the pod is not about to end. This is the
     /// one field without which a line is not a snapshot.
     pub ready: bool,
+    /// The range of the number of workers, if the supervisor decides the number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<WatchedScaling>,
     /// The number of ready workers.
     #[serde(default)]
     pub workers: u32,

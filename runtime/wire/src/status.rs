@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Dispatch, LastExit};
+use crate::{Dispatch, LastExit, Scaling};
 
 /// How workers get their sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -114,6 +114,9 @@ pub struct Status {
     /// The token of the last reload by file that succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reloaded: Option<String>,
+    /// The range of the number of workers, if the supervisor decides the number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Scaling>,
     /// Slots without a process.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<WaitingSlot>,

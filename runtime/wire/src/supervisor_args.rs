@@ -23,7 +23,7 @@ pub struct SupervisorArgs {
     pub dispatch: Option<Dispatch>,
     /// The admin port.
     pub admin: Option<SocketAddr>,
-    /// The number of workers, such as `2` or `auto`.
+    /// The number of workers, such as `2` or `auto`, or a range, such as `1..auto`.
     pub workers: Option<String>,
     /// The desired-state file.
     pub desired_file: Option<String>,
@@ -95,6 +95,20 @@ impl SupervisorArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_range_of_workers_is_one_word() {
+        let args = SupervisorArgs {
+            workers: Some("1..auto".to_owned()),
+            desired_file: Some("/d/desired.json".to_owned()),
+            further: vec![("--utilization", "60".to_owned())],
+            ..SupervisorArgs::default()
+        };
+        assert_eq!(
+            args.to_args().join(" "),
+            "run --workers 1..auto --desired-file /d/desired.json --utilization 60 --"
+        );
+    }
 
     #[test]
     fn missing_values_are_left_out_and_the_order_is_that_of_pod_templates() {

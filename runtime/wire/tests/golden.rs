@@ -44,9 +44,15 @@ fn every_answer_keeps_its_bytes() {
     assert_eq!(status.workers[1].listens_elsewhere, Some(4999));
     let status: Status = file("status-reload-failed.json");
     assert_eq!(status.reload_failed.as_deref(), Some("r2"));
+    let status: Status = file("status-scaling.json");
+    let scaling = status.scaling.unwrap();
+    assert_eq!((scaling.min, scaling.max), (1, 8));
     let snapshot: Snapshot = file("watch.json");
+    assert_eq!(snapshot.scaling, None);
     assert!(snapshot.ready);
     file::<Snapshot>("watch-connection.json");
+    let snapshot: Snapshot = file("watch-scaling.json");
+    assert_eq!(snapshot.scaling.map(|scaling| scaling.wanted), Some(3));
     let balancer: BalancerStatus = file("balancer.json");
     assert_eq!(balancer.endpoints[0].standing, Standing::Serving);
     let dns: DnsStatus = file("dns.json");

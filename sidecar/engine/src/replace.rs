@@ -99,6 +99,15 @@ impl Running {
         !matches!(self.course, Course::Single { .. })
     }
 
+    /// Whether workers are still to start, or to be ready, among `slots` slots.
+    pub(crate) fn starts_workers(&self, slots: u32) -> bool {
+        match self.course {
+            Course::Rolling { slot } => slot.0 < slots,
+            Course::Together { phase } => !matches!(phase, Phase::Retiring),
+            Course::Single { retiring, .. } => retiring.is_none(),
+        }
+    }
+
     /// Whether this is the recycling of `worker`.
     pub(crate) fn concerns(&self, worker: WorkerId) -> bool {
         self.recycled == Some(worker)

@@ -86,6 +86,8 @@ pub struct SlotView {
     /// How many of its workers ended without a planned replacement: they exited, were killed,
     /// or were not ready in time.
     pub restarts: u32,
+    /// How many of its workers have ended in a row without having served for long.
+    pub failures: u32,
 }
 
 impl Engine {
@@ -107,6 +109,7 @@ impl Engine {
             slot: Slot(slot),
             state: self.slot_state(record),
             restarts: record.restarts,
+            failures: record.failures,
         })
     }
 
@@ -157,6 +160,14 @@ impl Engine {
     /// Whether the supervisor is ending.
     pub fn is_stopping(&self) -> bool {
         self.ending.is_some()
+    }
+
+    /// Whether workers are being replaced, and some of them have not started yet. Old workers that
+    /// only finish their work do not count.
+    pub fn is_replacing(&self) -> bool {
+        let running = self.running.as_ref();
+        let starts = running.is_some_and(|running| running.starts_workers(self.desired()));
+        starts || !self.pending.is_empty()
     }
 
     /// Whether a reload is running.

@@ -36,6 +36,7 @@ impl Looking<'_> {
             Request::Describe { slot } => self.describe(*slot),
             Request::Signal { .. }
             | Request::Scale { .. }
+            | Request::Workers { .. }
             | Request::Reload
             | Request::Restart { .. } => return None,
         })

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{client, tables};
-use crate::cli::{CtlArgs, CtlVerb, Output};
+use crate::cli::{CtlArgs, CtlVerb, Output, ScaleArg};
 
 /// The time between the two samples from which a table's CPU% is calculated. The kernel
 /// counts in ticks of 10 ms, so a shorter time would show noise.
@@ -70,8 +70,14 @@ pub fn run(args: &CtlArgs, out: &mut impl Write) -> anyhow::Result<()> {
             text
         }
         CtlVerb::Scale { workers } => {
-            let workers = *workers;
-            asking.tell(args.timeout, &Request::Scale { workers })?
+            let request = match *workers {
+                ScaleArg::Number(workers) => Request::Scale { workers },
+                ScaleArg::Range(range) => Request::Workers {
+                    spec: Some(range.to_string()),
+                },
+                ScaleArg::Reset => Request::Workers { spec: None },
+            };
+            asking.tell(args.timeout, &request)?
         }
         CtlVerb::Reload => asking.tell(args.timeout, &Request::Reload)?,
         CtlVerb::Restart { slot } => {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use scaledapp_runtime::table;
 use scaledapp_wire::{
-    Description, Dispatch, Event, Events, LastExit, Mechanism, SlotDescription, Status, Tails,
-    Worker,
+    Description, Dispatch, Event, Events, LastExit, Mechanism, Scaling, ScalingChange,
+    SlotDescription, Status, Tails, Worker,
 };
 
 use crate::clock::span;
@@ -82,6 +82,30 @@ impl Display for Headline {
     }
 }
 
+/// The range of the number of workers, why it changed last, and what holds it back.
+fn range(scaling: &Scaling) -> String {
+    let Scaling { min, max, .. } = scaling;
+    let mut text = format!("{min} to {max} workers, by load");
+    // Writing into a String cannot fail.
+    let _infallible = match &scaling.last {
+        Some(change) => {
+            let ScalingChange {
+                from,
+                to,
+                time,
+                text: why,
+                ..
+            } = change;
+            writeln!(text, "; {time}: {from} → {to}, because {why}.")
+        }
+        None => writeln!(text, "; not changed yet."),
+    };
+    if let Some(held) = &scaling.held_text {
+        let _infallible = writeln!(text, "One more is needed, but {held}.");
+    }
+    text
+}
+
 /// `ctl status` and `ctl top`.
 pub(crate) fn status(status: &Status, before: Before<'_>) -> String {
     let header = [
@@ -129,6 +153,9 @@ pub(crate) fn status(status: &Status, before: Before<'_>) -> String {
         mechanism: status.mechanism,
     };
     let mut text = headline.to_string() + &table(header, rows);
+    if let Some(scaling) = &status.scaling {
+        text.push_str(&range(scaling));
+    }
     for worker in &status.workers {
         if let Some(port) = worker.listens_elsewhere {
             // Writing into a String cannot fail.

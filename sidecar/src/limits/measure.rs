@@ -8,7 +8,7 @@ use scaledapp_engine::{Engine, Event, WorkerId, WorkerState};
 use super::accept_probe::AcceptProbe;
 use super::hang;
 use super::measured::Measured;
-use super::memory::{self, Limiting};
+use super::memory::{self, Container, Limiting};
 use super::watch::Watch;
 use crate::cores::Quotas;
 use crate::ends::OutOfMemory;
@@ -57,8 +57,12 @@ pub(crate) struct Measuring {
 impl Measuring {
     /// Whether there is no memory for one more worker.
     pub(crate) fn is_crowded(&self) -> bool {
-        let memory = self.memory.read().or_else(memory::of_machine);
-        self.watch.is_crowded(memory)
+        self.watch.is_crowded(self.free())
+    }
+
+    /// The memory of the container, or of the machine if the container has no limit.
+    pub(crate) fn free(&self) -> Option<Container> {
+        self.memory.read().or_else(memory::of_machine)
     }
 
     /// By how much the boot deadlines have to be extended, because the machine has kept
@@ -75,19 +79,19 @@ impl Measuring {
     }
 
     /// Measures all workers and returns the events that follow. `now` is the time since the
-    /// supervisor's start.
+    /// supervisor's start, and `wanted` the number of workers that share the container's memory.
     pub(crate) fn look(
         &mut self,
         engine: &Engine,
         workers: &mut Workers,
         now: Duration,
+        wanted: u64,
     ) -> Vec<Event> {
         let measured = self.measure(engine, workers, now);
         let container = self.memory.read();
         // The kill counter must be read regularly, so that it is known when it grew.
         self.out_of_memory.look(Instant::now());
         let was_too_small = self.watch.is_too_small;
-        let wanted = u64::from(engine.desired());
         let events = self.watch.look(now, &measured, container, wanted);
         if self.watch.is_too_small && !was_too_small {
             tracing::warn!(

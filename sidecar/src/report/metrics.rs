@@ -25,6 +25,7 @@ impl Collector for Workers {
             return Ok(());
         };
         gauges(&state, &mut encoder)?;
+        range(&state, &mut encoder)?;
         ends(&state, &mut encoder)?;
         workers(&state, &mut encoder)?;
         output(&state, &mut encoder)?;
@@ -54,6 +55,46 @@ fn gauges(state: &State, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt:
         let gauge = ConstGauge::new(i64::from(value));
         let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
         gauge.encode(metric)?;
+    }
+    Ok(())
+}
+
+/// The ends of the range, and what has become of it; nothing without a range.
+fn range(state: &State, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let Some(shown) = lock(&state.view).standing.scaling.clone() else {
+        return Ok(());
+    };
+    let held = u32::from(shown.held.is_some());
+    for (name, help, value) in [
+        (
+            "scaledapp_workers_min",
+            "Lower end of --workers",
+            shown.bounds.min,
+        ),
+        (
+            "scaledapp_workers_max",
+            "Upper end of --workers",
+            shown.bounds.max,
+        ),
+        (
+            "scaledapp_scaling_held",
+            "Whether a worker is needed that may not start",
+            held,
+        ),
+    ] {
+        let gauge = ConstGauge::new(i64::from(value));
+        let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+        gauge.encode(metric)?;
+    }
+    let mut family = encoder.encode_descriptor(
+        "scaledapp_scalings",
+        "Changes of the number of workers that the load caused, by direction and reason",
+        None,
+        MetricType::Counter,
+    )?;
+    for ((direction, reason), count) in &lock(&state.scaled).0 {
+        let labels = [("direction", *direction), ("reason", *reason)];
+        ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }

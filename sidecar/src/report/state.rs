@@ -12,6 +12,7 @@ use scaledapp_engine::WorkerState;
 use scaledapp_proxy::Endpoint;
 
 use crate::history::History;
+use crate::scaling::{Change, Shown};
 use crate::scrape::Scraper;
 
 /// One worker, as it is shown.
@@ -45,6 +46,8 @@ pub(crate) struct Standing {
     pub(crate) restarts: Vec<u32>,
     /// The number of slots whose worker is ready.
     pub(crate) ready: u32,
+    /// The range of the number of workers, if there is one.
+    pub(crate) scaling: Option<Shown>,
     /// Whether the supervisor is about to end.
     pub(crate) draining: bool,
 }
@@ -79,11 +82,30 @@ pub(super) struct Counts {
     pub(super) failed_reloads: AtomicU64,
 }
 
+/// How often the number of workers was changed, by direction and reason.
+#[derive(Debug, Default)]
+pub(super) struct Scaled(pub(super) BTreeMap<(&'static str, &'static str), u64>);
+
+impl Scaled {
+    pub(super) fn add(&mut self, change: &Change) {
+        let direction = if change.to > change.from {
+            "up"
+        } else {
+            "down"
+        };
+        *self
+            .0
+            .entry((direction, change.reason.as_str()))
+            .or_default() += 1;
+    }
+}
+
 /// The state that the admin port and its metrics read.
 #[derive(Default)]
 pub(super) struct State {
     pub(super) view: Mutex<View>,
     pub(super) counts: Counts,
+    pub(super) scaled: Mutex<Scaled>,
     pub(super) history: Mutex<History>,
     /// The number of dropped lines of workers, counted by the log relay.
     pub(super) lines_dropped: OnceLock<Arc<AtomicU64>>,

@@ -14,7 +14,7 @@ use crate::cli::{
     DispatchArg, LogsArg, LogsFullArg, MechanismArg, MetricsMergeArg, PortArg, ProtocolArg,
     TrustArg,
 };
-use crate::cores::WorkerSpec;
+use crate::range::WorkerRange;
 
 /// The file of `--config`; unknown names are refused.
 #[derive(Debug, Default, Deserialize)]
@@ -23,7 +23,9 @@ pub(super) struct FileSettings {
     pub(super) host: Option<IpAddr>,
     pub(super) port: Option<PortArg>,
     pub(super) share: Option<Vec<u16>>,
-    pub(super) workers: Option<WorkerSpec>,
+    pub(super) workers: Option<WorkerRange>,
+    pub(super) utilization: Option<u32>,
+    pub(super) scale_down_after: Option<String>,
     pub(super) dispatch: Option<DispatchArg>,
     pub(super) protocol: Option<ProtocolArg>,
     pub(super) sticky: Option<String>,

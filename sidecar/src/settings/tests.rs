@@ -4,6 +4,7 @@ use clap::Parser;
 
 use super::*;
 use crate::cli::{Cli, Command};
+use crate::cores::WorkerSpec;
 
 fn resolve(words: &[&str]) -> anyhow::Result<Settings> {
     let words = ["scaledapp-sidecar", "run"].iter().chain(words);
@@ -17,7 +18,7 @@ fn resolve(words: &[&str]) -> anyhow::Result<Settings> {
 fn the_shortest_command_line_has_every_default() {
     let settings = resolve(&["--", "node", "server.js"]).unwrap();
     assert_eq!(settings.port, Some(3000));
-    assert_eq!(settings.workers, WorkerSpec::Auto);
+    assert_eq!(settings.workers, WorkerRange::one(WorkerSpec::Auto));
     assert_eq!(settings.dispatch, DispatchArg::Request);
     assert_eq!(settings.stop_signal, Signal::TERM);
     assert_eq!(settings.command, ["node", "server.js"]);
@@ -34,7 +35,7 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
     let path = file.path().to_str().unwrap();
     let settings = resolve(&["--config", path, "--port", "5000", "--", "app"]).unwrap();
     assert_eq!(settings.port, Some(5000));
-    assert_eq!(settings.workers, WorkerSpec::Fixed(3));
+    assert_eq!(settings.workers, WorkerRange::one(WorkerSpec::Fixed(3)));
     assert_eq!(settings.drain_timeout, Duration::from_secs(5));
 }
 

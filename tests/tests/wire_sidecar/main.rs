@@ -27,6 +27,7 @@ mod messages;
 mod output;
 mod quits;
 mod recycle;
+mod scaling;
 mod scrape;
 mod shuts;
 mod signals;

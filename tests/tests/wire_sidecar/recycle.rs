@@ -146,10 +146,10 @@ fn a_hung_worker_is_killed_while_a_slow_one_is_left_alone() {
 
 /// A cgroup with a memory limit, v1 or v2 as the machine supports it. It is removed when the value
 /// is dropped.
-struct Limited(PathBuf);
+pub(crate) struct Limited(PathBuf);
 
 impl Limited {
-    fn new(mebibytes: u64) -> Option<Self> {
+    pub(crate) fn new(mebibytes: u64) -> Option<Self> {
         // The limit is part of the name, so that tests of one process use different groups.
         let name = format!("scaledapp-test-{}-{mebibytes}", std::process::id());
         let bytes = (mebibytes << 20).to_string();
@@ -171,7 +171,7 @@ impl Limited {
         None
     }
 
-    fn wrapper(&self) -> Vec<String> {
+    pub(crate) fn wrapper(&self) -> Vec<String> {
         let script = "echo $$ >\"$0/cgroup.procs\" && exec \"$@\"";
         ["sh", "-c", script, &self.0.to_string_lossy()]
             .map(str::to_owned)
@@ -179,7 +179,7 @@ impl Limited {
     }
 
     /// How often the kernel has killed processes of the group.
-    fn kills(&self) -> u64 {
+    pub(crate) fn kills(&self) -> u64 {
         let read = |name: &str| fs::read_to_string(self.0.join(name)).unwrap_or_default();
         let text = read("memory.oom_control") + &read("memory.events");
         let pairs = text.lines().filter_map(|line| line.split_once(' '));
