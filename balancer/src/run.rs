@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::discovery::cluster;
 use crate::discovery::file::Feed;
 use crate::discovery::{Backend, Discovery, Listing};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Place};
 use crate::listener;
 use crate::metrics::{Metrics, PREFIX};
 use crate::peers::watch::Watches;
@@ -108,7 +108,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         let feed = cluster::Feed::new(service, sink, Arc::clone(&metrics));
         feed.start().await?;
     }
-    let mut balancer = Balancer::new(discovery, Arc::clone(&metrics));
+    let mut balancer = Balancer::new(discovery, Arc::clone(&metrics), settings.place);
     balancer.take_list();
     balancer.first_reports().await;
     balancer.publish();
@@ -269,12 +269,12 @@ impl AllUnknown {
 }
 
 impl Balancer {
-    fn new(discovery: Discovery, metrics: Arc<Metrics>) -> Self {
+    fn new(discovery: Discovery, metrics: Arc<Metrics>, place: Place) -> Self {
         let changed = Arc::new(Notify::new());
         Self {
             listing: discovery.listing(),
             _discovery: discovery,
-            fleet: Fleet::default(),
+            fleet: Fleet::new(place),
             watches: Watches::new(Arc::clone(&changed), metrics),
             changed,
             table: watch::Sender::default(),

@@ -11,6 +11,7 @@ use scaledapp_tls::Pair;
 
 use crate::cli::{AlgorithmArg, ClientMode, Options, ProtocolArg, RunArgs, Time, TlsVersion};
 use crate::discovery::cluster::ServiceName;
+use crate::fleet::Place;
 
 /// How long a balancer that shuts down accepts connections at least: Services and
 /// resolvers learn seconds late that it shuts down.
@@ -39,6 +40,7 @@ pub(crate) struct Settings {
     pub(crate) forwarded_from: Vec<Network>,
     /// The file with the token that is sent to supervisors.
     pub(crate) trust_token_file: Option<PathBuf>,
+    pub(crate) place: Place,
 }
 
 /// What is encrypted, and how.
@@ -157,7 +159,12 @@ impl Settings {
                     None | Some(ProtocolArg::Http) => UpstreamProtocol::Http1,
                     Some(ProtocolArg::H2c) => UpstreamProtocol::Http2,
                 },
+                slow_start: time(options.slow_start, Config::balancer().slow_start),
                 ..Config::balancer()
+            },
+            place: Place {
+                zone: named(options.zone),
+                node: named(options.node),
             },
             forwarded_from: options.forwarded_from.iter().map(|one| one.0).collect(),
             trust_token_file: options.trust_token_file,
@@ -213,6 +220,9 @@ fn merge(flags: Options, file: Options) -> Options {
         admin,
         trust_token_file,
         algorithm,
+        slow_start,
+        zone,
+        node,
         threads,
         drain_min,
         drain_quiet,
@@ -272,6 +282,12 @@ fn tls(options: &Options, listen: SocketAddr) -> Result<Option<Tls>, UsageError>
         clients_are_optional: options.tls_client_mode == Some(ClientMode::Optional),
         offers_http2: options.h2.unwrap_or(true),
     }))
+}
+
+/// A name that is not empty. In a cluster the variable of a name is set to the value of a label,
+/// and is empty if there is no such label.
+fn named(name: Option<String>) -> Option<String> {
+    name.filter(|name| !name.is_empty())
 }
 
 fn threads(wanted: Option<NonZeroU16>) -> usize {

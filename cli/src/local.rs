@@ -508,6 +508,7 @@ fn endpoints(plan: &Plan) -> Vec<Backend> {
         address: pod.address,
         admin: Some(pod.admin),
         name: pod.name.clone(),
+        zone: None,
     });
     pods.collect()
 }

@@ -20,6 +20,7 @@ mod grpc;
 mod http2;
 mod malformed;
 mod memory;
+mod selection;
 mod sticky;
 mod tls;
 mod upstreams;
