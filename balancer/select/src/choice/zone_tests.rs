@@ -186,7 +186,7 @@ fn candidate() -> impl Strategy<Value = Candidate> {
             full,
             load,
             is_local,
-            warmth: crate::Warmth::of(
+            warmth: crate::warmth::Warmth::of(
                 std::time::Duration::from_secs(10),
                 std::time::Duration::from_secs(age),
             ),
