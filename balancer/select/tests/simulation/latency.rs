@@ -112,7 +112,7 @@ fn event_loops_answer_hardly_later_than_with_a_view_of_everything() {
 
 /// The table of docs/selection.md.
 #[test]
-#[ignore = "takes two minutes; prints a table"]
+#[ignore = "takes a minute; prints a table"]
 fn table() {
     compare("A-60", &blocking(100_000, 16, 0.6, SEED), Some(1));
     compare("A-80", &blocking(100_000, 16, 0.8, SEED), Some(1));
