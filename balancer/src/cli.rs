@@ -28,11 +28,12 @@ const RUN_EXAMPLES: &str = r#"Examples:
   scaledapp-balancer run --listen [::]:80 --tls-listen [::]:443 --tls tls.crt:tls.key --tls-redirect --upstream 10.0.0.1:3000
 
 Endpoints file (read again within 100 ms of a change; to replace it, rename a new file over it):
-  [{"name": "pod-0", "address": "10.0.0.1:3000", "admin": "10.0.0.1:9377"}]
+  [{"name": "pod-0", "address": "10.0.0.1:3000", "admin": "10.0.0.1:9377", "zone": "eu-1a"}]
   name     unique, for logs and /status
   address  IP:PORT where requests go
   admin    admin port of the pod's supervisor, which reports readiness, drain and
            load within milliseconds. Without it the pod counts as serving.
+  zone     optional, compared with --zone
 If the file cannot be read or used, the last good list stays in force. /readyz is
 503 until there is a first good list.
 
@@ -199,6 +200,15 @@ pub(crate) struct Options {
     /// Which server gets a request [default: least-request]
     #[arg(long, env = "SCALEDAPP_ALGORITHM")]
     pub(crate) algorithm: Option<AlgorithmArg>,
+    /// How long a server that is new, or is back after an ejection, gets a growing share of its requests, from a tenth to all; 0s: all at once. Not with hash or --sticky, nor if all are equally new [default: 10s]
+    #[arg(long, env = "SCALEDAPP_SLOW_START", value_name = "TIME")]
+    pub(crate) slow_start: Option<Time>,
+    /// The zone of this balancer: servers of the same zone get its requests until they are busy [default: zones do not matter]
+    #[arg(long, env = "SCALEDAPP_ZONE", value_name = "NAME")]
+    pub(crate) zone: Option<String>,
+    /// The node of this balancer, in place of --zone: its zone is that of a server on the same node
+    #[arg(long, env = "SCALEDAPP_NODE", value_name = "NAME")]
+    pub(crate) node: Option<String>,
     /// Forwarding threads [default: one per usable core]
     #[arg(long, env = "SCALEDAPP_THREADS", value_name = "N")]
     pub(crate) threads: Option<NonZeroU16>,

@@ -11,7 +11,37 @@ use crate::peers::watch::Target;
 
 /// The backends in use, in the order of their list.
 #[derive(Debug, Default)]
-pub(crate) struct Fleet(Vec<Member>);
+pub(crate) struct Fleet {
+    members: Vec<Member>,
+    place: Place,
+    /// There has been a list with backends. Those of the first one are as old as is known.
+    has_begun: bool,
+}
+
+/// Where this balancer runs, as far as it has been told. With either, endpoints in its own zone
+/// are preferred.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) zone: Option<String>,
+    /// A pod cannot read the labels of its node. But it knows the node's name, and backends on
+    /// the same node are in the same zone.
+    pub(crate) node: Option<String>,
+}
+
+impl Place {
+    /// The zone; `None` if it is unknown.
+    fn zone<'a>(&'a self, backends: &'a [Backend]) -> Option<&'a str> {
+        if self.zone.is_some() {
+            return self.zone.as_deref();
+        }
+        let node = self.node.as_ref()?;
+        let on_node = |backend: &&Backend| backend.node.as_ref() == Some(node);
+        backends
+            .iter()
+            .filter(on_node)
+            .find_map(|one| one.zone.as_deref())
+    }
+}
 
 #[derive(Debug)]
 struct Member {
@@ -27,10 +57,20 @@ pub(crate) struct Change {
 }
 
 impl Fleet {
+    pub(crate) fn new(place: Place) -> Self {
+        Self {
+            place,
+            ..Self::default()
+        }
+    }
+
     /// Replaces the list of backends.
     pub(crate) fn reconcile(&mut self, backends: Vec<Backend>) -> Change {
-        let mut before = std::mem::take(&mut self.0);
+        let mut before = std::mem::take(&mut self.members);
         let mut change = Change::default();
+        let zone = self.place.zone(&backends).map(str::to_owned);
+        let is_first = !self.has_begun;
+        self.has_begun |= !backends.is_empty();
         for backend in backends {
             let is_same = |member: &Member| {
                 member.backend.name == backend.name && member.backend.address == backend.address
@@ -48,10 +88,14 @@ impl Fleet {
             } else {
                 change.added += 1;
                 let endpoint = Endpoint::new(backend.name.clone(), backend.address);
+                if is_first {
+                    endpoint.has_served_before();
+                }
                 endpoint.set_standing(unheard(&backend));
                 endpoint
             };
-            self.0.push(Member { backend, endpoint });
+            endpoint.set_local(zone.is_some() && backend.zone == zone);
+            self.members.push(Member { backend, endpoint });
         }
         change.removed = before.len();
         for gone in before {
@@ -63,7 +107,10 @@ impl Fleet {
 
     /// The endpoints, in the form that the forwarding path takes.
     pub(crate) fn table(&self) -> Arc<Table> {
-        let endpoints = self.0.iter().map(|member| Arc::clone(&member.endpoint));
+        let endpoints = self
+            .members
+            .iter()
+            .map(|member| Arc::clone(&member.endpoint));
         Arc::new(Table {
             endpoints: endpoints.collect(),
         })
@@ -71,7 +118,7 @@ impl Fleet {
 
     /// The backends that have an admin port.
     pub(crate) fn targets(&self) -> impl Iterator<Item = Target> {
-        self.0.iter().filter_map(|member| {
+        self.members.iter().filter_map(|member| {
             Some(Target {
                 admin: member.backend.admin?,
                 selected: member.backend.selected,
@@ -91,8 +138,9 @@ impl Fleet {
     /// Whether there are endpoints, and none has shown that it belongs to the app. In that
     /// case all of them get requests.
     pub(crate) fn is_unknown(&self) -> bool {
-        let mut members = self.0.iter();
-        !self.0.is_empty() && members.all(|member| member.endpoint.standing() == Standing::Unknown)
+        let mut members = self.members.iter();
+        !self.members.is_empty()
+            && members.all(|member| member.endpoint.standing() == Standing::Unknown)
     }
 }
 
@@ -113,9 +161,8 @@ mod tests {
     fn backend(name: &str, port: u16, admin: Option<u16>) -> Backend {
         Backend {
             name: name.to_owned(),
-            address: ([10, 0, 0, 1], port).into(),
             admin: admin.map(|port| ([10, 0, 0, 1], port).into()),
-            selected: false,
+            ..Backend::at(([10, 0, 0, 1], port).into())
         }
     }
 
@@ -171,6 +218,55 @@ mod tests {
         fleet.reconcile(vec![selected("c", 3, None)]);
         assert!(!fleet.is_unknown());
         assert_eq!(fleet.table().endpoints[0].standing(), Standing::Serving);
+    }
+
+    #[test]
+    fn the_zone_is_given_or_is_that_of_a_backend_on_the_same_node() {
+        let placed = |port, zone: &str, node: &str| Backend {
+            zone: Some(zone.to_owned()),
+            node: Some(node.to_owned()),
+            ..backend(zone, port, None)
+        };
+        let backends = [placed(1, "a", "node-1"), placed(2, "b", "node-2")];
+        let place = |zone: Option<&str>, node: Option<&str>| Place {
+            zone: zone.map(str::to_owned),
+            node: node.map(str::to_owned),
+        };
+        for (place, expected) in [
+            (place(None, None), None),
+            (place(Some("c"), Some("node-1")), Some("c")),
+            (place(None, Some("node-2")), Some("b")),
+            // No backend runs on this node.
+            (place(None, Some("node-3")), None),
+        ] {
+            assert_eq!(place.zone(&backends), expected, "{place:?}");
+        }
+        let mut fleet = Fleet::new(place(None, Some("node-2")));
+        fleet.reconcile(backends.to_vec());
+        let local = |fleet: &Fleet| {
+            let shown = format!("{:?}", fleet.table());
+            shown.matches("is_local: true").count()
+        };
+        assert_eq!(local(&fleet), 1);
+        fleet.reconcile(backends[..1].to_vec());
+        assert_eq!(local(&fleet), 0, "its own zone is unknown again");
+    }
+
+    /// A balancer that starts finds servers that have run for long.
+    #[test]
+    fn the_backends_of_the_first_list_are_not_new() {
+        let mut fleet = Fleet::default();
+        fleet.reconcile(Vec::new());
+        fleet.reconcile(vec![backend("a", 1, None)]);
+        fleet.reconcile(vec![backend("a", 1, None), backend("b", 2, None)]);
+        let shown: Vec<String> = (fleet.table().endpoints.iter())
+            .map(|endpoint| format!("{endpoint:?}"))
+            .collect();
+        let has_served_before = |text: &String| text.contains("serves_since: 0,");
+        assert_eq!(
+            shown.iter().map(has_served_before).collect::<Vec<_>>(),
+            [true, false]
+        );
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::discovery::cluster;
 use crate::discovery::file::Feed;
 use crate::discovery::{Backend, Discovery, Listing};
 use crate::expiry::Expiry;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Place};
 use crate::listener;
 use crate::metrics::{self, Metrics, PREFIX};
 use crate::pages;
@@ -113,7 +113,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         let feed = cluster::Feed::new(service, sink, Arc::clone(&metrics));
         feed.start().await?;
     }
-    let mut balancer = Balancer::new(discovery, Arc::clone(&metrics));
+    let mut balancer = Balancer::new(discovery, Arc::clone(&metrics), settings.place);
     balancer.take_list();
     balancer.first_reports().await;
     balancer.publish();
@@ -309,12 +309,12 @@ impl AllUnknown {
 }
 
 impl Balancer {
-    fn new(discovery: Discovery, metrics: Arc<Metrics>) -> Self {
+    fn new(discovery: Discovery, metrics: Arc<Metrics>, place: Place) -> Self {
         let changed = Arc::new(Notify::new());
         Self {
             listing: discovery.listing(),
             _discovery: discovery,
-            fleet: Fleet::default(),
+            fleet: Fleet::new(place),
             watches: Watches::new(Arc::clone(&changed), metrics),
             changed,
             table: watch::Sender::default(),

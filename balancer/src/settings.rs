@@ -18,6 +18,7 @@ use crate::cli::{
     AccessLogArg, AlgorithmArg, ClientMode, Options, ProtocolArg, RunArgs, Time, TlsVersion,
 };
 use crate::discovery::cluster::ServiceName;
+use crate::fleet::Place;
 
 /// How long a balancer that shuts down accepts connections at least: Services and
 /// resolvers learn seconds late that it shuts down.
@@ -50,6 +51,7 @@ pub(crate) struct Settings {
     pub(crate) trust_token_file: Option<PathBuf>,
     /// The directory of error pages.
     pub(crate) error_pages: Option<PathBuf>,
+    pub(crate) place: Place,
 }
 
 /// What is encrypted, and how.
@@ -190,7 +192,12 @@ impl Settings {
                     Some(ProtocolArg::Tcp) => UpstreamProtocol::Tcp,
                 },
                 sends_proxy_header: options.proxy_protocol_to_servers == Some(true),
+                slow_start: time(options.slow_start, Config::balancer().slow_start),
                 ..Config::balancer()
+            },
+            place: Place {
+                zone: named(options.zone),
+                node: named(options.node),
             },
             forwarded_from: options.forwarded_from.iter().map(|one| one.0).collect(),
             announced_from: options
@@ -262,6 +269,9 @@ fn merge(flags: Options, file: Options) -> Options {
         access_log_query,
         error_pages,
         algorithm,
+        slow_start,
+        zone,
+        node,
         threads,
         drain_min,
         drain_quiet,
@@ -354,6 +364,12 @@ fn access_log(options: &Options) -> Result<Option<AccessLog>, UsageError> {
         percent,
         has_query: options.access_log_query.unwrap_or(true),
     }))
+}
+
+/// A name that is not empty. In a cluster the variable of a name is set to the value of a label,
+/// and is empty if there is no such label.
+fn named(name: Option<String>) -> Option<String> {
+    name.filter(|name| !name.is_empty())
 }
 
 fn threads(wanted: Option<NonZeroU16>) -> usize {

@@ -513,6 +513,7 @@ fn endpoints(plan: &Plan) -> Vec<Backend> {
         address: pod.address,
         admin: Some(pod.admin),
         name: pod.name.clone(),
+        zone: None,
     });
     pods.collect()
 }

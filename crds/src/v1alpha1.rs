@@ -16,6 +16,7 @@ mod access_log;
 mod error_pages;
 mod limits;
 mod protocol;
+mod selection;
 mod stickiness;
 mod tls;
 mod variables;
@@ -24,6 +25,7 @@ pub use access_log::{AccessLog, AccessLogFormat};
 pub use error_pages::ErrorPages;
 pub use limits::BalancerLimits;
 pub use protocol::{AppProtocol, ProxyProtocol};
+pub use selection::{Algorithm, TrafficDistribution};
 pub use stickiness::Stickiness;
 pub use tls::{ClientCertificateMode, ClientCertificates, IssuerRef, Tls, TlsVersion};
 pub use variables::{EnvFrom, EnvVar, FieldRef, KeyRef, ObjectRef, ValueFrom};
@@ -413,6 +415,16 @@ pub struct Balancers {
     /// Which pod gets a request; `LeastRequest` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<Algorithm>,
+    /// How long a pod that is new, or is back after failures, gets a growing share of its
+    /// requests, from a tenth to all; 10s by default, 0s: all at once. Not with `Hash` or
+    /// stickiness.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.matches('^[0-9]{1,9}(ms|s|m|h)$') || duration(self) <= duration('15m')", "message": "is longer than 15m, and new pods would help too late: give at most 15m"}]))]
+    pub slow_start: Option<Duration>,
+    /// `PreferSameZone`: balancers prefer pods in their own zone until these are busy. By
+    /// default zones do not matter. Only in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic_distribution: Option<TrafficDistribution>,
     /// How a client comes back to the same pod and the same worker; it does not by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stickiness: Option<Stickiness>,
@@ -510,21 +522,6 @@ pub enum Exposure {
     ClusterIP,
     /// Clients of the cloud's load balancers.
     LoadBalancer,
-}
-
-/// Which pod gets a request: the less busy of two random ones (`LeastRequest`, the
-/// default), each in turn (`RoundRobin`), a random one (`Random`), or always the same one
-/// for a client address (`Hash`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-pub enum Algorithm {
-    /// The less busy of two random ones.
-    LeastRequest,
-    /// Each in turn.
-    RoundRobin,
-    /// A random one.
-    Random,
-    /// The same one for the same client address.
-    Hash,
 }
 
 /// The app's name in DNS.

@@ -190,7 +190,7 @@ const GOOD: &[&str] = &[
     "{image: i, command: [a], workers: {maxMemory: 300Mi, maxRequests: 1000, maxAge: 6h, hangTimeout: 0s, maxInFlight: 8, share: [8081], metricsFrom: /metrics}}",
     "{image: i, command: [a], workers: {readiness: {waitReady: true}, shutdownMessage: true, incrementEnv: DEBUG_PORT}}",
     "{image: i, command: [a], workers: {perCore: 2, readiness: {path: /healthz, timeout: 30s}, drainTimeout: 1h, stopSignal: sigint}}",
-    "{image: i, command: [a], workers: {stopGrace: 90s}, balancers: {timeouts: {head: 5s, body: 1h, answer: 10m, stall: 20m, stream: 6h, upgrade: 12h, idle: 30s, halfClose: 0s}, limits: {connections: 4000, connectionsPerAddress: 100, requestsPerSecondPerAddress: 50, requestBurstPerAddress: 200, bodySize: 10Mi, bodyRate: 0, headBytes: 131072, headFields: 200}, accessLog: {format: Combined, sample: 5, query: false}}}",
+    "{image: i, command: [a], workers: {stopGrace: 90s}, balancers: {slowStart: 0s, trafficDistribution: PreferSameZone, timeouts: {head: 5s, body: 1h, answer: 10m, stall: 20m, stream: 6h, upgrade: 12h, idle: 30s, halfClose: 0s}, limits: {connections: 4000, connectionsPerAddress: 100, requestsPerSecondPerAddress: 50, requestBurstPerAddress: 200, bodySize: 10Mi, bodyRate: 0, headBytes: 131072, headFields: 200}, accessLog: {format: Combined, sample: 5, query: false}}}",
     "{image: i, command: [a], balancers: {limits: {bodySize: '1000000'}, accessLog: {}, errorPages: {configMapName: hello-pages.v2}}}",
     "{image: i, command: [a], balancers: {replicas: 8, exposure: LoadBalancer}, dns: {hostname: hello.apps.example.com, ttl: 24h}}",
     "{image: i, command: [a], balancers: {forwardedFrom: [10.0.0.0/8, 192.0.2.7, 'fd00::/8', '::1', '::ffff:10.0.0.0/104', 0.0.0.0/0, '2001:db8::1/128']}}",
@@ -206,6 +206,10 @@ const BAD: &[(&str, &str)] = &[
     (
         "{image: i, command: [a], workers: {stopGrace: 2h}}",
         "is longer than 1h, and a stop could take that long: give at most 1h",
+    ),
+    (
+        "{image: i, command: [a], balancers: {slowStart: 1h}}",
+        "is longer than 15m, and new pods would help too late: give at most 15m",
     ),
     (
         "{image: i, command: [a], balancers: {timeouts: {answer: 0s}}}",

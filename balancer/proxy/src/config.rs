@@ -121,6 +121,9 @@ pub struct Config {
     pub threads: usize,
     /// Which endpoint gets a request.
     pub algorithm: Algorithm,
+    /// For how long a new endpoint gets less than its share of requests; 0: it gets all of it at
+    /// once.
+    pub slow_start: Duration,
     /// Which hop this is.
     pub role: Role,
     /// How callers are treated. [`Trust::Edge`]: as unknown clients. [`Trust::Behind`]: as
@@ -236,6 +239,9 @@ impl Config {
         Self {
             threads: 1,
             algorithm: Algorithm::LeastOfAll,
+            // The counts of a dispatcher are exact, so a worker that is still slow gets no second
+            // request while others are idle.
+            slow_start: Duration::ZERO,
             role: Role::Dispatcher,
             // The balancer in front has already described the client.
             trust: Trust::Behind,
@@ -271,6 +277,8 @@ impl Config {
         Self {
             threads: 1,
             algorithm: Algorithm::LeastOfTwo,
+            // Runtimes that compile while they run have compiled the busiest paths by then.
+            slow_start: Duration::from_secs(10),
             role: Role::Balancer,
             trust: Trust::Edge,
             listener_is_held: false,

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use scaledapp_select::{self as select, EndedBy, Fate, Outlier, Queue, Report, Standing};
+use scaledapp_select::{
+    self as select, EndedBy, Fate, Others, Outlier, Queue, Report, Standing, Warmth,
+};
 use tokio::sync::Notify;
 
 use crate::clock;
@@ -59,9 +61,7 @@ pub struct Endpoint {
     /// process's clock.
     asked: AtomicU64,
     capacity: AtomicU32,
-    /// The reported requests in flight and queued, minus those that this process had in
-    /// flight at the time of the report.
-    beyond_ours: AtomicU32,
+    others: Others,
     closed: AtomicBool,
     retired: AtomicBool,
     hands_back: AtomicBool,
@@ -77,6 +77,10 @@ pub struct Endpoint {
     process: Option<Box<dyn Process>>,
     /// An [`EndedBy`], or 0 while no end has been reported.
     ended: AtomicU8,
+    /// Since when it has served, in microseconds on the process's clock; 0 if it served before
+    /// this process did.
+    serves_since: AtomicU64,
+    is_local: AtomicBool,
 }
 
 impl Busy for Endpoint {
@@ -152,7 +156,7 @@ impl Endpoint {
             heard: AtomicU64::new(0),
             asked: AtomicU64::new(0),
             capacity: AtomicU32::new(1),
-            beyond_ours: AtomicU32::new(0),
+            others: Others::default(),
             closed: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             changed: Notify::new(),
@@ -163,6 +167,8 @@ impl Endpoint {
             hands_back: AtomicBool::new(false),
             suspects: AtomicU32::new(0),
             broken: AtomicU32::new(0),
+            serves_since: AtomicU64::new(clock::now().as_micros() as u64),
+            is_local: AtomicBool::new(false),
         }
     }
 
@@ -246,31 +252,61 @@ impl Endpoint {
 
     /// Whether it serves, as far as its owner knows.
     pub fn standing(&self) -> Standing {
-        match self.standing.load(Ordering::Relaxed) {
-            0 => Standing::Serving,
-            1 => Standing::Suspect,
-            2 => Standing::Draining,
-            3 => Standing::Unready,
-            _ => Standing::Unknown,
-        }
+        standing(self.standing.load(Ordering::Relaxed))
     }
 
     /// Sets the standing. Requests that wait for an endpoint search again when the table is
     /// next published, or by themselves after a moment.
     pub fn set_standing(&self, standing: Standing) {
-        let before = self.standing.swap(standing as u8, Ordering::Relaxed);
-        if standing == Standing::Serving && before != standing as u8 {
+        let before = self::standing(self.standing.swap(standing as u8, Ordering::Relaxed));
+        if standing == Standing::Serving && before != standing {
             // The endpoint reports that it is back, so earlier failures no longer count.
-            self.outlier.forgive();
+            let was_out = self.outlier.forgive();
+            let is_new = match before {
+                // It has reported that it did not serve.
+                Standing::Draining | Standing::Unready => true,
+                // This is its first report.
+                Standing::Unknown => self.serves_since.load(Ordering::Relaxed) != 0,
+                Standing::Suspect | Standing::Serving => was_out,
+            };
+            if is_new {
+                self.begins(clock::now());
+            }
         }
     }
 
+    /// Its server has just begun to serve, perhaps again.
+    pub(crate) fn begins(&self, now: Duration) {
+        store_time(&self.serves_since, now);
+    }
+
+    /// It served before this process did, as far as is known: it is not new.
+    pub fn has_served_before(&self) {
+        self.serves_since.store(0, Ordering::Relaxed);
+    }
+
+    /// The share of its usual requests that it should get, if servers need `window` to warm up.
+    pub(crate) fn warmth(&self, window: Duration, now: Duration) -> Warmth {
+        let since = load_time(&self.serves_since);
+        if window.is_zero() || since.is_zero() {
+            return Warmth::FULL;
+        }
+        Warmth::of(window, now.saturating_sub(since))
+    }
+
+    /// Sets whether it is in this proxy's zone, and the proxy prefers its zone.
+    pub fn set_local(&self, is_local: bool) {
+        self.is_local.store(is_local, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_local(&self) -> bool {
+        self.is_local.load(Ordering::Relaxed)
+    }
+
     /// Records the load that the endpoint reports. Until the next report, the requests of
-    /// this process are counted exactly, and those of other proxies as reported.
+    /// this process are counted exactly, and those of other proxies as estimated.
     pub fn report(&self, report: Report) {
-        let all = report.in_flight.saturating_add(report.queued);
-        let beyond = all.saturating_sub(self.in_flight());
-        self.beyond_ours.store(beyond, Ordering::Relaxed);
+        self.others.report(report, self.in_flight(), clock::now());
         self.capacity
             .store(report.capacity.max(1), Ordering::Relaxed);
     }
@@ -282,8 +318,8 @@ impl Endpoint {
 
     /// Requests in flight divided by the capacity, in thousandths.
     pub(crate) fn load(&self) -> u64 {
-        let all = u64::from(self.in_flight()) + u64::from(self.beyond_ours.load(Ordering::Relaxed));
-        all * 1000 / u64::from(self.capacity.load(Ordering::Relaxed))
+        let all = u64::from(self.in_flight()) * 1000 + self.others.thousandths();
+        all / u64::from(self.capacity.load(Ordering::Relaxed))
     }
 
     /// Records that no process listens there. A process that has closed its listener is
@@ -469,6 +505,16 @@ impl Endpoint {
         // If the endpoint is closed, `entered` is dropped, which takes the request out of
         // the count again.
         (!self.closed.load(Ordering::SeqCst)).then_some(entered)
+    }
+}
+
+fn standing(number: u8) -> Standing {
+    match number {
+        0 => Standing::Serving,
+        1 => Standing::Suspect,
+        2 => Standing::Draining,
+        3 => Standing::Unready,
+        _ => Standing::Unknown,
     }
 }
 

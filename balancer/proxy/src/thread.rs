@@ -148,7 +148,7 @@ impl Thread {
             callers: KnownCallers::new(callers, &config),
             upstreams: Upstreams::new(
                 Rc::clone(&clock),
-                config.algorithm,
+                (config.algorithm, config.slow_start),
                 table,
                 Pool::new(limits.upstream_idle),
                 Budget::new(limits.retry_percent),

@@ -8,9 +8,11 @@ use std::cell::{Ref, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use scaledapp_select::{
-    self as select, Algorithm, Budget, Candidate, Cursor, Preference, Queue, Standing,
+    self as select, Algorithm, Budget, Candidate, Chooser, Cursor, Preference, Queue, Standing,
+    Survey,
 };
 
 use crate::clock::Clock;
@@ -26,7 +28,9 @@ use crate::unread::Witness;
 pub(crate) struct Upstreams {
     clock: Rc<Clock>,
     algorithm: Algorithm,
+    slow_start: Duration,
     table: RefCell<Arc<Table>>,
+    survey: RefCell<Survey>,
     cursor: RefCell<Cursor>,
     random: RefCell<fastrand::Rng>,
     pub(crate) pool: RefCell<Pool>,
@@ -51,7 +55,7 @@ pub(crate) struct SharedUpstreams {
 impl Upstreams {
     pub(crate) fn new(
         clock: Rc<Clock>,
-        algorithm: Algorithm,
+        (algorithm, slow_start): (Algorithm, Duration),
         table: Arc<Table>,
         pool: Pool,
         budget: Budget,
@@ -60,7 +64,9 @@ impl Upstreams {
         Self {
             clock,
             algorithm,
+            slow_start,
             table: RefCell::new(table),
+            survey: RefCell::default(),
             cursor: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),
             pool: RefCell::new(pool),
@@ -83,43 +89,61 @@ impl Upstreams {
     ) -> Option<InFlight<'_>> {
         let table = self.table.borrow();
         let endpoints = &table.endpoints;
-        let (now, limit) = (self.clock.now(), self.queue.limit());
-        let see = |at: usize| {
-            let endpoint: &Endpoint = &endpoints[at];
-            Candidate {
-                key: endpoint.key(),
-                tag: endpoint.tag(),
-                standing: endpoint.standing(),
-                ejected: endpoint.outlier.is_ejected(now),
-                tried: endpoint.is_closed() || tried.contains(&endpoint.id()),
-                full: limit.is_some_and(|limit| endpoint.in_flight() >= limit.get()),
-                load: endpoint.load(),
-                heard: endpoint.heard(),
-            }
-        };
+        let now = self.clock.now();
+        let see = |at: usize| self.see(&endpoints[at], tried, now);
         for preference in preferences.iter().flatten() {
             if let Some(at) = select::preferred(*preference, endpoints.len(), see)
-                && let Some(entered) = endpoints[at].enter(&self.queue, now)
+                && let Some(entered) = self.enter(&endpoints[at], now)
             {
                 return Some(entered);
             }
         }
-        let (mut cursor, mut random) = (self.cursor.borrow_mut(), self.random.borrow_mut());
+        let mut survey = self.survey.borrow_mut();
+        if survey.is_due(now) {
+            survey.renew(now, endpoints.len(), |at| {
+                self.see(&endpoints[at], &[], now)
+            });
+        }
+        let mut chooser = Chooser {
+            algorithm: self.algorithm,
+            survey: &survey,
+            client,
+            cursor: &mut self.cursor.borrow_mut(),
+            random: &mut self.random.borrow_mut(),
+        };
         // An endpoint may have been closed or filled since it was checked. That is rare,
         // and the next check sees it.
         loop {
-            let at = select::choose(
-                self.algorithm,
-                endpoints.len(),
-                see,
-                client,
-                &mut cursor,
-                &mut random,
-            )?;
-            if let Some(entered) = endpoints[at].enter(&self.queue, now) {
+            let at = chooser.choose(see)?;
+            if let Some(entered) = self.enter(&endpoints[at], now) {
                 return Some(entered);
             }
         }
+    }
+
+    fn see(&self, endpoint: &Endpoint, tried: &[u64], now: Duration) -> Candidate {
+        let limit = self.queue.limit();
+        Candidate {
+            key: endpoint.key(),
+            tag: endpoint.tag(),
+            standing: endpoint.standing(),
+            ejected: !endpoint.outlier.admits(now),
+            tried: endpoint.is_closed() || tried.contains(&endpoint.id()),
+            full: limit.is_some_and(|limit| endpoint.in_flight() >= limit.get()),
+            load: endpoint.load(),
+            heard: endpoint.heard(),
+            is_local: endpoint.is_local(),
+            warmth: endpoint.warmth(self.slow_start, now),
+        }
+    }
+
+    fn enter(&self, endpoint: &Arc<Endpoint>, now: Duration) -> Option<InFlight<'_>> {
+        let outlier = &endpoint.outlier;
+        // If it is still ejected, it was chosen because all are.
+        if outlier.admits(now) && !outlier.enter(now) {
+            return None;
+        }
+        endpoint.enter(&self.queue, now)
     }
 
     /// Whether the endpoint with this tag still serves the clients that belong to it.
@@ -158,12 +182,15 @@ impl Upstreams {
         tried.iter().copied().chain(suspicious).collect()
     }
 
-    /// Whether one more ejection would leave more than half of the endpoints ejected.
-    pub(crate) fn ejects_too_many(&self) -> bool {
-        let now = self.clock.now();
+    /// Whether the endpoint may be ejected because requests to it fail: it fails more often
+    /// than the others, and enough of them are left.
+    pub(crate) fn may_eject(&self, endpoint: &Endpoint, now: Duration) -> bool {
         let endpoints = self.endpoints();
-        let is_ejected = |endpoint: &&Arc<Endpoint>| endpoint.outlier.is_ejected(now);
-        (endpoints.iter().filter(is_ejected).count() + 1) * 2 > endpoints.len()
+        let others = || endpoints.iter().filter(|other| other.id() != endpoint.id());
+        let ejected = others().filter(|other| other.outlier.is_out()).count();
+        let recent = endpoint.outlier.recent(now);
+        select::may_eject_one_more(ejected, endpoints.len())
+            && select::stands_out(recent, others().map(|other| other.outlier.recent(now)))
     }
 
     fn endpoints(&self) -> Ref<'_, Vec<Arc<Endpoint>>> {
@@ -173,6 +200,7 @@ impl Upstreams {
     /// Replaces the table.
     pub(crate) fn set_table(&self, table: Arc<Table>) {
         *self.table.borrow_mut() = table;
+        *self.survey.borrow_mut() = Survey::default();
         self.sweep();
         self.queue.changed();
     }

@@ -4,12 +4,12 @@
 //! algorithms, on the client, on the previous choice or on chance. Health is not an input of the
 //! algorithms: it only decides which endpoints may be chosen at all.
 
+use std::cmp::Ordering;
 use std::net::IpAddr;
-use std::time::Duration;
 
-use scaledapp_units::Fnv1a;
-
-use crate::standing::Standing;
+use crate::busyness::effective_load;
+use crate::candidate::{Best, Candidate};
+use crate::survey::{ROOM, Survey};
 
 /// How one endpoint is chosen among those that may get a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,172 +31,209 @@ pub enum Algorithm {
     Hash,
 }
 
-/// What is visible of an endpoint at the time of a choice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Candidate {
-    /// Unique and stable, for [`Algorithm::Hash`]; see [`key`].
-    pub key: u64,
-    /// The same on every balancer for the same pod; inside a pod, the same for the same slot. See
-    /// [`tag`].
-    pub tag: u64,
-    /// What its owner knows of it.
-    pub standing: Standing,
-    /// It is ejected for a while because of its failures.
-    pub ejected: bool,
-    /// This request has already failed there, or the endpoint takes no new requests.
-    pub tried: bool,
-    /// It has as many requests in flight as it may have.
-    pub full: bool,
-    /// Requests in flight divided by its capacity, in thousandths.
-    pub load: u64,
-    /// When it last sent something, on the process's clock.
-    pub heard: Duration,
-}
-
-impl Candidate {
-    /// An idle endpoint that serves, for tests.
-    #[cfg(test)]
-    pub(crate) const FINE: Self = Self {
-        key: 0,
-        tag: 0,
-        standing: Standing::Serving,
-        ejected: false,
-        tried: false,
-        full: false,
-        load: 0,
-        heard: Duration::ZERO,
-    };
-
-    /// How good a choice this endpoint is (lower is better), or `None` if it may not be
-    /// chosen. `all_unknown` says whether the standing of all endpoints is unknown. If it is,
-    /// this proxy probably cannot reach their admin ports. That none of them belongs to the app
-    /// is less likely, so unknown endpoints then count as suspect.
-    fn tier(self, all_unknown: bool) -> Option<u8> {
-        if self.tried {
-            return None;
-        }
-        match (self.standing, self.ejected) {
-            (Standing::Serving, false) => Some(0),
-            // Fail open: the proxy's judgement of an endpoint may be wrong, and an error
-            // answer from the proxy certainly does not help the client.
-            (Standing::Suspect, false) => Some(1),
-            (Standing::Serving | Standing::Suspect, true) => Some(2),
-            (Standing::Draining, _) => Some(3),
-            (Standing::Unknown, ejected) if all_unknown => Some(if ejected { 2 } else { 1 }),
-            (Standing::Unready | Standing::Unknown, _) => None,
-        }
-    }
-
-    /// Whether to prefer this endpoint to the other one. Of two equally busy endpoints, the one
-    /// that sent something more recently is certainly working; the other may be blocked. An
-    /// endpoint without requests has nothing to send, so its silence says nothing.
-    fn is_less_busy(self, than: Self) -> bool {
-        let is_livelier = self.load > 0 && self.heard > than.heard;
-        self.load < than.load || (self.load == than.load && is_livelier)
-    }
-}
-
 /// What an algorithm that takes turns remembers from one choice to the next.
 #[derive(Debug, Default)]
 pub struct Cursor(usize);
 
-/// Chooses one of `count` endpoints; `see` returns the candidate at an index. Returns the
-/// index, or `None` if no endpoint may be chosen.
-pub fn choose(
-    algorithm: Algorithm,
-    count: usize,
-    see: impl Fn(usize) -> Candidate,
-    client: IpAddr,
-    cursor: &mut Cursor,
-    random: &mut fastrand::Rng,
-) -> Option<usize> {
-    let best = Best::of(count, &see)?;
-    let eligible = best.count;
-    let is_free = |seen: Candidate| best.contains(seen);
-    let is_best = |at: &usize| is_free(see(*at));
-    let nth = |n: usize| (0..count).filter(is_best).nth(n);
-    match algorithm {
-        Algorithm::LeastOfAll => {
-            // Starts after the last choice, so that ties are broken in turn. If the start
-            // advanced by one instead, the turns of a busy endpoint would all go to its
-            // neighbour.
-            let start = cursor.0.wrapping_add(1) % count;
-            let around = (start..count).chain(0..start);
-            let seen = around.map(|at| (at, see(at)));
-            let best = seen
-                .filter(|(_, seen)| is_free(*seen))
-                .reduce(|best, other| {
-                    if other.1.is_less_busy(best.1) {
-                        other
-                    } else {
-                        best
-                    }
-                });
-            let chosen = best?.0;
-            cursor.0 = chosen;
-            Some(chosen)
-        }
-        Algorithm::LeastOfTwo => {
-            let first = random.usize(..eligible);
-            if eligible == 1 {
-                return nth(0);
-            }
-            // The two are always different endpoints.
-            let second = (first + random.usize(1..eligible)) % eligible;
-            let (first, second) = (nth(first)?, nth(second)?);
-            Some(if see(second).load < see(first).load {
-                second
-            } else {
-                first
-            })
-        }
-        Algorithm::RoundRobin => {
-            cursor.0 = cursor.0.wrapping_add(1);
-            nth(cursor.0 % eligible)
-        }
-        Algorithm::Random => nth(random.usize(..eligible)),
-        Algorithm::Hash => (0..count)
-            .filter(is_best)
-            .max_by_key(|at| weight(client_hash(client), see(*at).key)),
-    }
+/// Draws of two endpoints until both may be chosen. Only an endpoint that has changed since the
+/// last survey, or at which the request has failed, makes a draw fail.
+const MAX_DRAWS: usize = 4;
+/// How often an algorithm that does not look at load passes over new endpoints for one request.
+const MAX_PASSES: usize = 8;
+
+/// What a choice depends on, apart from the endpoints.
+#[derive(Debug)]
+pub struct Chooser<'a> {
+    /// Which algorithm chooses.
+    pub algorithm: Algorithm,
+    /// The last survey of the same endpoints.
+    pub survey: &'a Survey,
+    /// The client's address.
+    pub client: IpAddr,
+    /// What the algorithm remembers.
+    pub cursor: &'a mut Cursor,
+    /// Chance.
+    pub random: &'a mut fastrand::Rng,
 }
 
-/// The endpoints among which an algorithm chooses.
-pub(crate) struct Best {
-    /// See [`Candidate::tier`].
-    tier: u8,
-    all_unknown: bool,
-    /// The number of these endpoints.
-    pub(crate) count: usize,
-}
-
-impl Best {
+impl Chooser<'_> {
+    /// Chooses an endpoint; `see` returns the candidate at an index. Returns the index, or
     /// `None` if no endpoint may be chosen.
-    pub(crate) fn of(count: usize, see: &impl Fn(usize) -> Candidate) -> Option<Self> {
-        let mut all = (0..count).map(see);
-        let all_unknown = all.all(|seen| seen.standing == Standing::Unknown);
-        let all = (0..count).map(see);
-        let (tier, eligible) = all.fold((u8::MAX, 0), |(best, eligible), seen| {
-            let Some(tier) = seen.tier(all_unknown) else {
-                return (best, eligible);
-            };
-            // A full endpoint still rules out worse tiers: it will soon have room again.
-            let free = usize::from(!seen.full);
-            match tier.cmp(&best) {
-                std::cmp::Ordering::Less => (tier, free),
-                std::cmp::Ordering::Equal => (best, eligible + free),
-                std::cmp::Ordering::Greater => (best, eligible),
+    pub fn choose(&mut self, see: impl Fn(usize) -> Candidate) -> Option<usize> {
+        match self.algorithm {
+            Algorithm::LeastOfAll => self.least_of_all(&see),
+            Algorithm::LeastOfTwo => self
+                .least_of_local(&see)
+                .or_else(|| Some(self.draw(&self.survey.serving, &see)?.both?.0))
+                .or_else(|| self.least_of_scanned(&see)),
+            Algorithm::RoundRobin | Algorithm::Random => {
+                let local = |at| {
+                    let seen = see(at);
+                    Candidate {
+                        tried: seen.tried || !seen.is_local,
+                        ..seen
+                    }
+                };
+                let stays = self.survey.local_has_room();
+                let chosen = stays.then(|| self.blind(&local, true)).flatten();
+                chosen.or_else(|| self.blind(&see, false))
             }
-        });
-        (eligible > 0).then_some(Self {
-            tier,
-            all_unknown,
-            count: eligible,
-        })
+            Algorithm::Hash => {
+                let count = self.survey.count();
+                let best = Best::of(count, &see)?;
+                let all = (0..count).filter(|at| best.contains(see(*at)));
+                all.max_by_key(|at| weight(client_hash(self.client), see(*at).key))
+            }
+        }
     }
 
-    pub(crate) fn contains(&self, seen: Candidate) -> bool {
-        seen.tier(self.all_unknown) == Some(self.tier) && !seen.full
+    fn least_of_all(&mut self, see: &impl Fn(usize) -> Candidate) -> Option<usize> {
+        let count = self.survey.count();
+        let best = Best::of(count, see)?;
+        // Starts after the last choice, so that ties are broken in turn. If the start advanced
+        // by one instead, the turns of a busy endpoint would all go to its neighbour.
+        let start = self.cursor.0.wrapping_add(1) % count;
+        let around = (start..count).chain(0..start);
+        let chance = self.chance();
+        let all = around.map(|at| (at, see(at)));
+        let all = all.filter(|(_, seen)| best.contains(*seen));
+        let chosen = all.reduce(|best, other| {
+            let load = |seen: Seen| effective_load(seen.1, self.survey, chance);
+            let is_better = match load(other).cmp(&load(best)) {
+                Ordering::Less => true,
+                Ordering::Equal => other.1.is_livelier(best.1),
+                Ordering::Greater => false,
+            };
+            if is_better { other } else { best }
+        });
+        self.cursor.0 = chosen?.0;
+        Some(self.cursor.0)
+    }
+
+    /// An endpoint of the proxy's own zone; if that is busy, an endpoint elsewhere that is less
+    /// busy. `None` if there is no preference, or if nothing in the zone may be chosen.
+    fn least_of_local(&mut self, see: &impl Fn(usize) -> Candidate) -> Option<usize> {
+        if !self.survey.prefers_local() {
+            return None;
+        }
+        let (near, seen) = self.draw(&self.survey.local, see)?.any()?;
+        if self.survey.local_has_room() || seen.load < ROOM {
+            return Some(near);
+        }
+        let far = self.draw(&self.survey.others, see).and_then(Draw::any);
+        // A small difference is not worth the way, and may be over before the request arrives.
+        let spills = |far: &(usize, Candidate)| far.1.load * 5 < seen.load * 4;
+        Some(far.filter(spills).map_or(near, |far| far.0))
+    }
+
+    /// The less busy of two random endpoints of `among`.
+    fn draw(&mut self, among: &[u32], see: &impl Fn(usize) -> Candidate) -> Option<Draw> {
+        let at = |index: usize| {
+            let at = among[index] as usize;
+            (at, see(at))
+        };
+        let is_free = |seen: Candidate| seen.serves() && !seen.full;
+        if among.len() < 2 {
+            let only = (among.len() == 1).then(|| at(0))?;
+            let one = is_free(only.1).then_some(only);
+            // There is no second one, so the only one is the less busy of all.
+            return Some(Draw { both: one, one });
+        }
+        let mut one = None;
+        for _ in 0..MAX_DRAWS {
+            let first = self.random.usize(..among.len());
+            // The two are always different endpoints.
+            let second = (first + self.random.usize(1..among.len())) % among.len();
+            let (first, second) = (at(first), at(second));
+            match (is_free(first.1), is_free(second.1)) {
+                (true, true) => {
+                    let both = Some(self.less_busy(first, second));
+                    return Some(Draw { both, one: both });
+                }
+                (true, false) => one = Some(first),
+                (false, true) => one = Some(second),
+                (false, false) => {}
+            }
+        }
+        Some(Draw { both: None, one })
+    }
+
+    /// As [`Self::draw`], among all endpoints of the best tier, however few they are.
+    fn least_of_scanned(&mut self, see: &impl Fn(usize) -> Candidate) -> Option<usize> {
+        let count = self.survey.count();
+        let best = Best::of(count, see)?;
+        let nth = |n: usize| {
+            let all = (0..count).map(|at| (at, see(at)));
+            all.filter(|(_, seen)| best.contains(*seen)).nth(n)
+        };
+        let first = self.random.usize(..best.count);
+        if best.count == 1 {
+            return Some(nth(0)?.0);
+        }
+        let second = (first + self.random.usize(1..best.count)) % best.count;
+        Some(self.less_busy(nth(first)?, nth(second)?).0)
+    }
+
+    fn less_busy(&mut self, first: Seen, second: Seen) -> Seen {
+        let chance = self.chance();
+        let load = |seen: Seen| effective_load(seen.1, self.survey, chance);
+        if load(second) < load(first) {
+            second
+        } else {
+            first
+        }
+    }
+
+    /// Round robin and random: any endpoint of the best tier. New endpoints are passed over with
+    /// the probability that they lack; the survey's bound keeps the others from too much work.
+    fn blind(&mut self, see: &impl Fn(usize) -> Candidate, only_serving: bool) -> Option<usize> {
+        let count = self.survey.count();
+        let best = Best::of(count, see)?;
+        if only_serving && best.tier > 0 {
+            return None;
+        }
+        let mut chosen = None;
+        for _ in 0..MAX_PASSES {
+            let n = if self.algorithm == Algorithm::RoundRobin {
+                self.cursor.0 = self.cursor.0.wrapping_add(1);
+                self.cursor.0 % best.count
+            } else {
+                self.random.usize(..best.count)
+            };
+            let all = (0..count).map(|at| (at, see(at)));
+            let (at, seen) = all.filter(|(_, seen)| best.contains(*seen)).nth(n)?;
+            chosen = Some(at);
+            if !self.survey.has_new() || self.chance() < self.survey.share(seen) {
+                break;
+            }
+        }
+        chosen
+    }
+
+    /// Below 1000; 0, which passes nothing over, unless endpoints differ in warmth.
+    fn chance(&mut self) -> u64 {
+        if self.survey.has_new() {
+            self.random.u64(..1000)
+        } else {
+            0
+        }
+    }
+}
+
+/// An endpoint by its index, as it was seen.
+type Seen = (usize, Candidate);
+
+/// What was drawn.
+struct Draw {
+    /// The less busy of two that may be chosen, or the only one of the list.
+    both: Option<Seen>,
+    /// One that may be chosen.
+    one: Option<Seen>,
+}
+
+impl Draw {
+    fn any(self) -> Option<Seen> {
+        self.both.or(self.one)
     }
 }
 
@@ -221,331 +258,7 @@ pub(crate) fn weight(hash: u64, key: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
-/// The tag of an endpoint (FNV-1a of its name, cut to 40 bits): a pod's name is unique, and a
-/// worker's is the number of its slot.
-pub fn tag(name: &str) -> u64 {
-    Fnv1a::default().with(name.bytes()).get() >> 24
-}
-
-/// The key of an endpoint for [`Algorithm::Hash`]. It is made of the address alone
-/// (FNV-1a), so that every balancer computes the same key.
-pub fn key(address: std::net::SocketAddr) -> u64 {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-        IpAddr::V6(ip) => ip,
-    };
-    let bytes = ip.octets().into_iter().chain(address.port().to_be_bytes());
-    Fnv1a::default().with(bytes).get()
-}
-
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::net::Ipv4Addr;
-
-    use super::*;
-
-    const FINE: Candidate = Candidate::FINE;
-    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    const ALL: [Algorithm; 5] = [
-        Algorithm::LeastOfAll,
-        Algorithm::LeastOfTwo,
-        Algorithm::RoundRobin,
-        Algorithm::Random,
-        Algorithm::Hash,
-    ];
-
-    fn times(
-        algorithm: Algorithm,
-        endpoints: &[Candidate],
-        times: usize,
-    ) -> BTreeMap<usize, usize> {
-        let mut cursor = Cursor::default();
-        let mut random = fastrand::Rng::with_seed(7);
-        let mut chosen = BTreeMap::new();
-        for _ in 0..times {
-            let see = |at: usize| endpoints[at];
-            let at = choose(
-                algorithm,
-                endpoints.len(),
-                see,
-                CLIENT,
-                &mut cursor,
-                &mut random,
-            );
-            *chosen.entry(at.unwrap()).or_default() += 1;
-        }
-        chosen
-    }
-
-    #[test]
-    fn an_empty_list_gives_no_choice() {
-        for algorithm in ALL {
-            for endpoints in [
-                &[][..],
-                &[Candidate {
-                    tried: true,
-                    ..FINE
-                }],
-                &[Candidate {
-                    standing: Standing::Unready,
-                    ..FINE
-                }],
-            ] {
-                let mut random = fastrand::Rng::with_seed(7);
-                let see = |at: usize| endpoints[at];
-                let cursor = &mut Cursor::default();
-                assert_eq!(
-                    choose(algorithm, endpoints.len(), see, CLIENT, cursor, &mut random),
-                    None
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn the_best_tier_is_taken_by_every_algorithm() {
-        let ladder = [
-            Candidate {
-                standing: Standing::Draining,
-                ..FINE
-            },
-            Candidate {
-                ejected: true,
-                ..FINE
-            },
-            Candidate {
-                standing: Standing::Suspect,
-                ..FINE
-            },
-            Candidate {
-                load: 1_000_000,
-                ..FINE
-            },
-        ];
-        for algorithm in ALL {
-            for best in 1..=ladder.len() {
-                let chosen = times(algorithm, &ladder[..best], 50);
-                assert_eq!(
-                    chosen.keys().copied().collect::<Vec<_>>(),
-                    [best - 1],
-                    "{algorithm:?}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn an_unknown_endpoint_is_chosen_only_if_all_are_unknown() {
-        let unknown = Candidate {
-            standing: Standing::Unknown,
-            ..FINE
-        };
-        let ejected = Candidate {
-            ejected: true,
-            ..unknown
-        };
-        for algorithm in ALL {
-            let chosen = times(algorithm, &[ejected, unknown], 50);
-            assert_eq!(chosen, BTreeMap::from([(1, 50)]), "{algorithm:?}");
-            // An unknown endpoint is not chosen even while the app itself cannot serve,
-            // because any program may answer at its address.
-            for standing in [Standing::Unready, Standing::Draining, Standing::Suspect] {
-                for tried in [false, true] {
-                    let known = Candidate {
-                        standing,
-                        tried,
-                        ..FINE
-                    };
-                    let (mut cursor, mut random) = (Cursor::default(), fastrand::Rng::with_seed(7));
-                    let see = |at: usize| [unknown, known][at];
-                    let chosen = choose(algorithm, 2, see, CLIENT, &mut cursor, &mut random);
-                    assert_ne!(chosen, Some(0), "{algorithm:?} {standing:?} {tried}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn ties_are_broken_in_turn() {
-        for algorithm in [Algorithm::LeastOfAll, Algorithm::RoundRobin] {
-            for count in 1..=5 {
-                let chosen = times(algorithm, &vec![FINE; count], 60);
-                assert!(
-                    chosen.values().all(|&times| times == 60 / count),
-                    "{algorithm:?} {chosen:?}"
-                );
-            }
-        }
-        let chosen = times(Algorithm::LeastOfTwo, &[FINE; 4], 4000);
-        assert!(
-            chosen.values().all(|times| (900..1100).contains(times)),
-            "{chosen:?}"
-        );
-    }
-
-    #[test]
-    fn the_turns_of_a_busy_endpoint_go_to_all_others() {
-        let busy = Candidate { load: 1, ..FINE };
-        let chosen = times(Algorithm::LeastOfAll, &[FINE, busy, FINE, FINE], 90);
-        assert_eq!(chosen, BTreeMap::from([(0, 30), (2, 30), (3, 30)]));
-    }
-
-    #[test]
-    fn least_of_all_takes_the_least_busy_and_least_of_two_never_the_busiest() {
-        let loads = |loads: &[u64]| -> Vec<Candidate> {
-            loads
-                .iter()
-                .map(|&load| Candidate { load, ..FINE })
-                .collect()
-        };
-        let chosen = times(Algorithm::LeastOfAll, &loads(&[3, 1, 2, 1]), 100);
-        assert_eq!(chosen, BTreeMap::from([(1, 50), (3, 50)]));
-        let chosen = times(Algorithm::LeastOfTwo, &loads(&[3, 1, 2, 9]), 1000);
-        assert!(!chosen.contains_key(&3), "{chosen:?}");
-        assert!(
-            chosen[&1] > chosen[&2] && chosen[&2] > chosen[&0],
-            "{chosen:?}"
-        );
-    }
-
-    fn busy(load: u64, heard: u64) -> Candidate {
-        Candidate {
-            load,
-            heard: Duration::from_millis(heard),
-            ..FINE
-        }
-    }
-
-    #[test]
-    fn of_equally_busy_endpoints_a_silent_one_gets_nothing() {
-        for (endpoints, expected) in [
-            // The blocked endpoint sent its last answer before it was blocked.
-            (vec![busy(1, 1000), busy(1, 1300)], vec![1]),
-            (vec![busy(1, 0), busy(1, 1300), busy(1, 1300)], vec![1, 2]),
-            (vec![busy(2, 1300), busy(1, 0), busy(1, 900)], vec![2]),
-            // The less busy endpoint wins, however long it has been silent.
-            (vec![busy(1, 0), busy(2, 1300)], vec![0]),
-            // Neither endpoint owes an answer.
-            (vec![busy(0, 0), busy(0, 1300)], vec![0, 1]),
-        ] {
-            let chosen = times(Algorithm::LeastOfAll, &endpoints, 100);
-            let chosen: Vec<_> = chosen.keys().copied().collect();
-            assert_eq!(chosen, expected, "{endpoints:?}");
-        }
-    }
-
-    #[test]
-    fn a_full_endpoint_is_never_chosen_and_rules_out_worse_tiers() {
-        let full = Candidate { full: true, ..FINE };
-        let ejected = Candidate {
-            ejected: true,
-            ..FINE
-        };
-        for algorithm in ALL {
-            let chosen = times(algorithm, &[full, busy(9, 0), full], 50);
-            assert_eq!(chosen.keys().copied().collect::<Vec<_>>(), [1]);
-            for endpoints in [&[full, full][..], &[full, ejected]] {
-                let mut random = fastrand::Rng::with_seed(7);
-                let cursor = &mut Cursor::default();
-                let see = |at: usize| endpoints[at];
-                let chosen = choose(algorithm, endpoints.len(), see, CLIENT, cursor, &mut random);
-                assert_eq!(chosen, None, "{algorithm:?}");
-            }
-        }
-    }
-
-    /// A closed loop: each client sends its next request a moment after its answer. Even if
-    /// the work takes no longer than that moment, the endpoints must share it.
-    #[test]
-    fn short_work_is_shared_evenly_when_all_are_busy() {
-        for (endpoints, clients, work) in [
-            (2, 3, 60),
-            (2, 3, 250),
-            (2, 5, 60),
-            (4, 6, 300),
-            (4, 9, 2000),
-        ] {
-            let mut random = fastrand::Rng::with_seed(3);
-            let mut cursor = Cursor::default();
-            // In microseconds: when each client sends its next request, and when each
-            // endpoint completes the requests that it has.
-            let mut asks: Vec<u64> = (0..clients).collect();
-            let mut queues = vec![std::collections::VecDeque::<u64>::new(); endpoints];
-            let mut heard = vec![0; endpoints];
-            let mut served = vec![0_u32; endpoints];
-            for _ in 0..40_000 {
-                let ask = (0..asks.len()).min_by_key(|&at| asks[at]);
-                let done = (0..endpoints)
-                    .filter(|&at| !queues[at].is_empty())
-                    .min_by_key(|&at| queues[at][0]);
-                match (ask, done) {
-                    (Some(ask), done) if done.is_none_or(|at| asks[ask] <= queues[at][0]) => {
-                        let now = asks.swap_remove(ask);
-                        let see = |at: usize| Candidate {
-                            load: queues[at].len() as u64,
-                            heard: Duration::from_micros(heard[at]),
-                            ..FINE
-                        };
-                        let least = Algorithm::LeastOfAll;
-                        let at = choose(least, endpoints, see, CLIENT, &mut cursor, &mut random);
-                        let at = at.unwrap();
-                        let begin = queues[at].back().copied().unwrap_or(now).max(now);
-                        queues[at].push_back(begin + random.u64(work * 19 / 20..=work * 21 / 20));
-                    }
-                    (_, Some(at)) => {
-                        let now = queues[at].pop_front().unwrap();
-                        heard[at] = now;
-                        served[at] += 1;
-                        asks.push(now + random.u64(95..=105));
-                    }
-                    (_, None) => unreachable!("some event is always due"),
-                }
-            }
-            let (most, least) = (served.iter().max().unwrap(), served.iter().min().unwrap());
-            assert!(
-                most * 10 <= least * 11,
-                "{clients} clients, {work} µs: {served:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn hash_moves_only_the_clients_of_the_endpoint_that_went() {
-        let all: Vec<Candidate> = (0..5)
-            .map(|at| Candidate {
-                key: key(std::net::SocketAddr::from(([10, 0, 0, at], 80))),
-                ..FINE
-            })
-            .collect();
-        let mut counts = [0; 5];
-        for client in 0..2000_u32 {
-            let client = IpAddr::V4(Ipv4Addr::from_bits(0x0a01_0000 + client));
-            let choose = |gone: Option<usize>| {
-                let see = |at: usize| Candidate {
-                    tried: gone == Some(at),
-                    ..all[at]
-                };
-                let random = &mut fastrand::Rng::with_seed(1);
-                choose(
-                    Algorithm::Hash,
-                    5,
-                    see,
-                    client,
-                    &mut Cursor::default(),
-                    random,
-                )
-                .unwrap()
-            };
-            let usual = choose(None);
-            counts[usual] += 1;
-            for gone in 0..5 {
-                assert!(choose(Some(gone)) == usual || gone == usual);
-            }
-        }
-        assert!(
-            counts.iter().all(|count| (300..500).contains(count)),
-            "{counts:?}"
-        );
-    }
-}
+mod tests;
+#[cfg(test)]
+mod zone_tests;

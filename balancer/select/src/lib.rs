@@ -5,18 +5,29 @@
 //! that a test can simulate hours in microseconds. The forwarding path (`scaledapp-proxy`)
 //! passes in what is visible of each endpoint, and carries the decisions out.
 
+mod busyness;
+mod candidate;
 mod choice;
 mod ending;
+mod others;
 mod outlier;
 mod preference;
 mod queue;
 mod retry;
 mod standing;
+mod survey;
+mod warmth;
 
-pub use choice::{Algorithm, Candidate, Cursor, choose, client_hash, key, tag};
+pub use candidate::{Candidate, key, tag};
+pub use choice::{Algorithm, Chooser, Cursor, client_hash};
 pub use ending::{EndedBy, Fate};
-pub use outlier::{FIRST_EJECTION, Outcome, Outlier};
+pub use others::Others;
+pub use outlier::{
+    FIRST_EJECTION, Outcome, Outlier, Rules, Verdict, may_eject_one_more, stands_out,
+};
 pub use preference::{Preference, preferred};
 pub use queue::{Position, Queue, Ticket, Visit};
 pub use retry::{Budget, Failed, HandBack, Next, Past, may_need_proof, needs_proof, next};
 pub use standing::{Report, Standing};
+pub use survey::Survey;
+pub use warmth::Warmth;

@@ -1,6 +1,7 @@
 //! Which endpoint a client comes back to.
 
-use crate::choice::{Best, Candidate, weight};
+use crate::candidate::{Best, Candidate};
+use crate::choice::weight;
 use crate::standing::Standing;
 
 /// The endpoint to which a client must come back.
@@ -60,7 +61,8 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
-    use crate::choice::{client_hash, key, tag};
+    use crate::candidate::{key, tag};
+    use crate::choice::client_hash;
 
     const FINE: Candidate = Candidate::FINE;
 

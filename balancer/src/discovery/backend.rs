@@ -12,6 +12,10 @@ pub(crate) struct Backend {
     /// It was found by its labels and not named by the user. Until a supervisor answers on
     /// its admin port, it may belong to another app.
     pub(crate) selected: bool,
+    /// The zone in which it runs, if it is known.
+    pub(crate) zone: Option<String>,
+    /// The node on which it runs, if it is known.
+    pub(crate) node: Option<String>,
 }
 
 impl Backend {
@@ -22,6 +26,8 @@ impl Backend {
             address,
             admin: None,
             selected: false,
+            zone: None,
+            node: None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The endpoints file: what it may contain, and what is refused. A file with a mistake is
 //! refused as a whole, so that no part of it takes effect.
 //!
-//! `[{"name": "pod-0", "address": "10.0.0.1:3000", "admin": "10.0.0.1:9377"}]`.
+//! `[{"name": "pod-0", "address": "10.0.0.1:3000", "admin": "10.0.0.1:9377", "zone": "a"}]`.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -51,6 +51,7 @@ pub(crate) fn parse(json: &[u8]) -> Result<Vec<Backend>, EndpointsError> {
             name,
             address,
             admin,
+            zone,
         },
     ) in entries.into_iter().enumerate()
     {
@@ -69,9 +70,9 @@ pub(crate) fn parse(json: &[u8]) -> Result<Vec<Backend>, EndpointsError> {
         }
         backends.push(Backend {
             name,
-            address,
             admin,
-            selected: false,
+            zone,
+            ..Backend::at(address)
         });
     }
     Ok(backends)
@@ -87,16 +88,16 @@ mod tests {
 
     #[test]
     fn the_format_of_the_help_is_read() {
-        let json = r#"[{"name":"a","address":"10.0.0.1:3000","admin":"10.0.0.1:9377"},
+        let json = r#"[{"name":"a","address":"10.0.0.1:3000","admin":"10.0.0.1:9377","zone":"eu-1a"},
             {"name":"b","address":"[fd00::1]:3000"},{"name":"c","address":"10.0.0.3:1","admin":null}]"#;
         let backends = read(json).unwrap();
         assert_eq!(
             backends[0],
             Backend {
                 name: "a".to_owned(),
-                address: "10.0.0.1:3000".parse().unwrap(),
                 admin: "10.0.0.1:9377".parse().ok(),
-                selected: false,
+                zone: Some("eu-1a".to_owned()),
+                ..Backend::at("10.0.0.1:3000".parse().unwrap())
             }
         );
         assert_eq!(backends[1].address, "[fd00::1]:3000".parse().unwrap());

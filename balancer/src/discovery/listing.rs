@@ -140,9 +140,7 @@ mod tests {
     fn backend(name: &str, address: &str) -> Backend {
         Backend {
             name: name.to_owned(),
-            address: address.parse().unwrap(),
-            admin: None,
-            selected: false,
+            ..Backend::at(address.parse().unwrap())
         }
     }
 

@@ -127,6 +127,8 @@ fn backend(endpoint: &Endpoint, http: u16, admin: Option<u16>) -> Option<Backend
         address,
         admin,
         selected: true,
+        zone: endpoint.zone.clone(),
+        node: endpoint.node_name.clone(),
     })
 }
 
@@ -216,6 +218,23 @@ mod tests {
         assert_eq!(
             shown(&[slice("IPv4", &[HTTP], &[bare])]),
             ["10.0.0.1:3000 10.0.0.1:3000"]
+        );
+    }
+
+    #[test]
+    fn zone_and_node_are_read_if_they_are_known() {
+        let mut placed = endpoint("a", "10.0.0.1", "{}");
+        placed["zone"] = json!("eu-1a");
+        placed["nodeName"] = json!("node-7");
+        let endpoints = [placed, endpoint("b", "10.0.0.2", "{}")];
+        let backends = read(&[slice("IPv4", &[HTTP], &endpoints)]).backends;
+        let place = |backend: &Backend| (backend.zone.clone(), backend.node.clone());
+        assert_eq!(
+            backends.iter().map(place).collect::<Vec<_>>(),
+            [
+                (Some("eu-1a".to_owned()), Some("node-7".to_owned())),
+                (None, None)
+            ]
         );
     }
 

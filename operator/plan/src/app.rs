@@ -314,6 +314,10 @@ pub struct Balancers {
     pub slots: NonZeroU32,
     /// Which pod gets a request.
     pub algorithm: Algorithm,
+    /// How long a new pod gets a growing share of its requests.
+    pub slow_start: Option<Duration>,
+    /// Whether balancers prefer pods in their own zone.
+    pub prefers_zone: bool,
     /// The balancers' timeouts.
     pub times: Times,
     /// Most client connections of one balancer.
@@ -411,7 +415,8 @@ impl Balancers {
             ("--idle-time", idle),
             ("--half-close-time", half_close),
         ];
-        let mut flags = given(&times);
+        let mut flags = given(&[("--slow-start", self.slow_start)]);
+        flags.extend(given(&times));
         let numbers = [
             ("--connections", self.connections.map(NonZeroU32::get)),
             (

@@ -79,6 +79,20 @@ fn limits_become_flags_and_absent_ones_do_not() {
 }
 
 #[test]
+fn slow_start_becomes_a_flag_of_balancers_alone_and_is_bounded() {
+    let app = validate(&object("  balancers: {slowStart: 1m}")).unwrap();
+    let Protocol::Http(balancers) = app.protocol else {
+        unreachable!("http is the default")
+    };
+    let expected = [("--slow-start", "1m".to_owned())];
+    assert_eq!(balancers.optional_flags(), expected);
+    assert_eq!(app.supervisor_flags(), []);
+    assert!(!balancers.prefers_zone);
+    let violations = violations("  balancers: {slowStart: 16m}");
+    assert!(violations[0].contains("give at most 15m"), "{violations:?}");
+}
+
+#[test]
 fn timeouts_and_limits_of_balancers_become_flags_of_balancers_and_dispatchers() {
     let app = validate(&object(
         "  workers: {stopGrace: 90s}\n  balancers: {timeouts: {head: 5s, body: 1h, answer: 10m, \

@@ -54,6 +54,9 @@ pub struct Backend {
     pub admin: Option<SocketAddr>,
     /// The backend's name.
     pub name: String,
+    /// The zone in which the backend runs, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 /// One value of a DNS server's records file, which is an object with names as keys.

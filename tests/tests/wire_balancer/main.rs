@@ -23,6 +23,7 @@ mod grpc;
 mod http2;
 mod malformed;
 mod memory;
+mod selection;
 mod sticky;
 mod tcp;
 mod tls;

@@ -7,9 +7,10 @@ use k8s_openapi::api::apps::v1::{
     Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment,
 };
 use k8s_openapi::api::core::v1::{
-    Affinity, ConfigMapVolumeSource, Container, ContainerPort, LocalObjectReference,
-    PodAffinityTerm, PodAntiAffinity, PodSpec, PodTemplateSpec, ResourceRequirements,
-    SecretVolumeSource, ServiceAccount, Volume, VolumeMount, WeightedPodAffinityTerm,
+    Affinity, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource,
+    LocalObjectReference, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSpec,
+    PodTemplateSpec, ResourceRequirements, SecretVolumeSource, ServiceAccount, Volume, VolumeMount,
+    WeightedPodAffinityTerm,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
@@ -254,6 +255,7 @@ fn container(app: &App, settings: &Settings) -> Container {
         image: Some(settings.balancer_image.clone()),
         image_pull_policy: settings.image_pull_policy.clone(),
         command: Some(command),
+        env: app.balancers.prefers_zone.then(place),
         liveness_probe: Some(probe("/livez", 10, 3, 5)),
         ports: Some(ports),
         readiness_probe: Some(probe("/readyz", 1, 2, 1)),
@@ -263,6 +265,30 @@ fn container(app: &App, settings: &Settings) -> Container {
         volume_mounts: Some(mounts).filter(|mounts| !mounts.is_empty()),
         ..Container::default()
     }
+}
+
+/// Variables with which a balancer finds its zone: its pod's own label, which newer clusters
+/// copy from the node, or else its node, whose zone the app's `EndpointSlice`s name. Without the
+/// label, the variable is empty.
+fn place() -> Vec<EnvVar> {
+    let field = |name: &str, path: &str| EnvVar {
+        name: name.to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: path.to_owned(),
+                ..ObjectFieldSelector::default()
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    };
+    vec![
+        field(
+            "SCALEDAPP_ZONE",
+            "metadata.labels['topology.kubernetes.io/zone']",
+        ),
+        field("SCALEDAPP_NODE", "spec.nodeName"),
+    ]
 }
 
 /// The service accounts of the app's pods and of the balancers; only the balancers have rights.

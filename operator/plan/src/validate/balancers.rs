@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use scaledapp_crds::Quantity;
 use scaledapp_crds::v1alpha1::{
-    self, Algorithm, AppProtocol, ClientCertificateMode, Dispatch, TlsVersion,
+    self, Algorithm, AppProtocol, ClientCertificateMode, Dispatch, TlsVersion, TrafficDistribution,
 };
 use scaledapp_http1::{Network, NetworkError};
 
@@ -17,6 +17,8 @@ use crate::{Balancers, ClientCertificates, Issuer, Protocol, Times, Tls};
 
 /// Most slots of an app: scaledapp-dns puts at most this many addresses into one answer.
 const MAX_SLOTS: i32 = 8;
+/// An app that needs longer is better not ready for that time. The AWS balancer has the same bound.
+const MAX_SLOW_START: Duration = Duration::from_mins(15);
 const MAX_CONNECTIONS: i32 = 1_000_000;
 const MAX_REQUESTS: i32 = 1_000_000;
 /// The ranges of the balancer's own flags.
@@ -56,6 +58,17 @@ impl Check {
             idle: time("idle", timeouts.idle, least),
             half_close: time("halfClose", timeouts.half_close, Duration::ZERO),
         }
+    }
+
+    fn slow_start(&mut self, window: Option<scaledapp_crds::Duration>) -> Option<Duration> {
+        let window = window?.0;
+        if window > MAX_SLOW_START {
+            self.violation(
+                "spec.balancers.slowStart",
+                "is longer than 15m, and new pods would help too late: give at most 15m",
+            );
+        }
+        Some(window)
     }
 
     fn connections(&mut self, name: &str, most: Option<i32>) -> Option<NonZeroU32> {
@@ -166,6 +179,9 @@ impl Check {
         let balancers = Balancers {
             slots,
             algorithm: balancers.algorithm.unwrap_or(Algorithm::LeastRequest),
+            slow_start: self.slow_start(balancers.slow_start),
+            prefers_zone: balancers.traffic_distribution
+                == Some(TrafficDistribution::PreferSameZone),
             times: self.times(&balancers.timeouts.unwrap_or_default()),
             connections: self.connections("connections", limits.connections),
             connections_per_address: self

@@ -13,6 +13,29 @@ fn planned(lines: &str) -> Plan {
     plan
 }
 
+/// A pod may not read nodes, so the kubelet tells a balancer where it runs.
+#[test]
+fn a_balancer_learns_its_zone_only_if_zones_matter() {
+    let environment = |lines: &str| {
+        let container = pod(&planned(lines), 1).containers.remove(0);
+        let fields = container.env.unwrap_or_default().into_iter();
+        fields
+            .map(|one| {
+                let path = one.value_from.unwrap().field_ref.unwrap().field_path;
+                format!("{}={path}", one.name)
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(environment(""), [""; 0]);
+    assert_eq!(
+        environment("  balancers: {trafficDistribution: PreferSameZone}"),
+        [
+            "SCALEDAPP_ZONE=metadata.labels['topology.kubernetes.io/zone']",
+            "SCALEDAPP_NODE=spec.nodeName"
+        ]
+    );
+}
+
 /// The template of the app, or of the first balancer.
 fn template(plan: &Plan, index: usize) -> PodTemplateSpec {
     plan.apply.deployments[index].spec.template.clone()

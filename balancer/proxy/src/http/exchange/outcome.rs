@@ -2,7 +2,7 @@
 //!
 //! How many outcomes eject an endpoint is decided in `scaledapp-select`.
 
-use scaledapp_select::{FIRST_EJECTION, Outcome};
+use scaledapp_select::{FIRST_EJECTION, Outcome, Rules, Verdict};
 
 use crate::clock;
 use crate::endpoint::Endpoint;
@@ -11,17 +11,28 @@ use crate::thread::Thread;
 
 /// Adds an outcome to the endpoint's record.
 pub(crate) fn note(thread: &Thread, endpoint: &Endpoint, outcome: Outcome) {
-    let counts_errors = thread.config.ejects_errors
-        && (outcome != Outcome::Error || !thread.upstreams.ejects_too_many());
-    match endpoint.outlier.note(outcome, clock::now(), counts_errors) {
-        None => return,
-        Some(1) => tracing::warn!(
+    let now = clock::now();
+    let rules = Rules {
+        counts_errors: thread.config.ejects_errors,
+    };
+    let may_eject = || thread.upstreams.may_eject(endpoint, now);
+    let mut random = thread.random.borrow_mut();
+    let verdict = endpoint
+        .outlier
+        .note(outcome, now, rules, may_eject, &mut random);
+    match verdict {
+        Verdict::Same => return,
+        Verdict::Back => {
+            endpoint.begins(now);
+            return;
+        }
+        Verdict::Ejected(1) => tracing::warn!(
             endpoint = endpoint.name(),
             "{}; it gets no requests for {:?}, and for twice as long after each further failure",
             outcome.words(),
             FIRST_EJECTION
         ),
-        Some(times) => {
+        Verdict::Ejected(times) => {
             tracing::debug!(endpoint = endpoint.name(), ?outcome, times, "ejected again");
         }
     }
