@@ -1,0 +1,1 @@
+//! The page with the table, from all traces and several seeds.
