@@ -84,19 +84,18 @@ impl Concurrency {
         if self.lowest.len() > PARTS {
             self.lowest.pop_front();
         }
-        // A worker with few requests shows nothing of its limit.
-        if shown.at_worker < self.learnt / 2.0 {
-            return;
-        }
         let lowest = self.lowest.iter().map(|(_, lowest)| *lowest);
         let lowest = lowest.fold(f64::INFINITY, f64::min);
         let gradient = (TOLERANCE * lowest / latency).clamp(0.5, 1.0);
-        let room = if gradient < 1.0 {
-            0.0
+        let proposed = if gradient < 1.0 && shown.at_worker >= 1.0 {
+            // So many requests are too many, and fewer in the ratio of the latencies would be well.
+            self.learnt.min(shown.at_worker) * gradient
+        } else if gradient >= 1.0 && shown.at_worker >= self.learnt / 2.0 {
+            // A worker with fewer requests shows nothing of its limit.
+            self.learnt + self.learnt.sqrt()
         } else {
-            self.learnt.sqrt()
+            return;
         };
-        let proposed = self.learnt * gradient + room;
         self.learnt = (self.learnt + STEP * (proposed - self.learnt)).clamp(MIN, MAX);
     }
 }

@@ -13,20 +13,27 @@ use crate::fleet::{Fleet, SILENCE};
 use crate::sample::{Balancer, BalancerReport};
 use crate::window::Series;
 
+/// A report that is this late is missed; one that comes between two observations is not.
+const LATE: Duration = Duration::from_secs(5);
 /// The short window: what happens now. Three observations a second apart; one alone is mostly
 /// chance.
 pub(crate) const SHORT: Duration = Duration::from_secs(3);
 /// The long window: what is usual now.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 /// Growth is measured over at least this and at most [`MAX_TREND`].
-const MIN_TREND: Duration = Duration::from_secs(30);
-const MAX_TREND: Duration = Duration::from_mins(2);
+const MIN_TREND: Duration = Duration::from_secs(20);
+const MAX_TREND: Duration = Duration::from_mins(1);
 /// The time that one request takes, until it has been measured, in seconds.
 const FIRST_SERVICE: f64 = 0.25;
+/// How many standard deviations less than what has arrived are certain to be more than chance, where
+/// arrivals are counted over one second.
+const CERTAIN: f64 = 2.0;
 /// Over how many seconds the time of one request is averaged.
 const SERVICE_MEMORY: f64 = 20.0;
-/// Fewer completed requests than this say nothing of the time that one takes.
-const MIN_COMPLETED: f64 = 3.0;
+/// As many requests as the first time counts for.
+const FIRST_WEIGHT: f64 = 3.0;
+/// Up to the first time, in seconds, requests are short; from the second one on, long.
+const SHORT_AND_LONG: (f64, f64) = (0.5, 2.0);
 /// Bounds of the time of one request, in seconds.
 const SERVICE_RANGE: (f64, f64) = (0.001, 3600.0);
 /// An observation this much later than the last one counts as this much.
@@ -51,7 +58,9 @@ pub(crate) struct Demand {
     /// Seconds that requests were at workers, and requests that left; both fade.
     served: f64,
     completed: f64,
-    service: Option<f64>,
+    /// Requests at workers at the last observation.
+    before: f64,
+    at_workers: Series,
     last: Option<Duration>,
 }
 
@@ -88,9 +97,10 @@ impl Demand {
             offered: Series::new(MAX_TREND),
             rate: Series::new(SHORT),
             cpu: Series::new(LONG),
-            served: 0.0,
-            completed: 0.0,
-            service: None,
+            at_workers: Series::new(LONG),
+            served: FIRST_SERVICE * FIRST_WEIGHT,
+            completed: FIRST_WEIGHT,
+            before: 0.0,
             last: None,
         }
     }
@@ -118,27 +128,51 @@ impl Demand {
         let at_workers = in_flight.min(room);
         // What a silent balancer has in flight leaves unseen, so it says nothing of the time.
         self.measure_service(now, if silent { 0.0 } else { at_workers }, completed);
-        let (min, max) = SERVICE_RANGE;
-        // While no answer has come, one takes at least as long as requests have been waited for.
-        let at_least = FIRST_SERVICE.max(self.served / MIN_COMPLETED);
-        let service = self.service.unwrap_or(at_least).clamp(min, max);
-        let offered = at_workers.max((rate * service).min(present));
+        let service = (self.served / self.completed).clamp(SERVICE_RANGE.0, SERVICE_RANGE.1);
+        // Many short requests are counted best as they arrive: what is in flight at one moment is
+        // mostly chance. Few long ones are counted best while they are in flight.
+        let by_arrivals = (rate * service).min(present * 3.0 + 3.0);
+        let by_presence = at_workers.max((rate * service).min(present));
+        let (short, long) = SHORT_AND_LONG;
+        let share = ((service - short) / (long - short)).clamp(0.0, 1.0);
+        let offered = by_arrivals * (1.0 - share) + by_presence * share;
+        let quiet = present + connected + rate <= 0.0;
         if !unknown {
             self.offered.push(now, offered);
+            self.at_workers.push(now, at_workers);
             self.rate.push(now, rate);
             self.cpu.push(now, fleet.cpu_used);
         }
-        let trend = (fleet.boot * 2).clamp(MIN_TREND, MAX_TREND);
+        // A mean of three seconds needs three seconds to follow a jump. What has arrived since the last
+        // observation counts at once, as far as it cannot be chance.
+        let sure = (rate - CERTAIN * rate.sqrt()).max(0.0);
+        let rate = self.rate.mean(now, SHORT).max(sure);
+        let jump = (rate * service).min(present);
+        // Right after a start, the mean of a window would be that of its first values, which is
+        // chance.
+        let known = |mean: f64, after: Duration| {
+            if self.offered.covers(now, after) {
+                mean
+            } else {
+                0.0
+            }
+        };
+        let trend = fleet.boot.mul_f64(0.6).clamp(MIN_TREND, MAX_TREND);
         Load {
-            short: self.offered.mean(now, SHORT),
-            long: self.offered.mean(now, LONG),
+            short: known(self.offered.mean(now, SHORT), SHORT).max(jump),
+            long: known(
+                self.offered
+                    .mean(now, LONG)
+                    .max(self.at_workers.mean(now, LONG)),
+                LONG / 2,
+            ),
             rise: self.offered.rise(now, trend),
-            cpu_short: self.cpu.mean(now, SHORT),
-            cpu_long: self.cpu.mean(now, LONG),
+            cpu_short: known(self.cpu.mean(now, SHORT), SHORT),
+            cpu_long: known(self.cpu.mean(now, LONG), LONG / 2),
             waiting: present - at_workers,
-            rate: self.rate.mean(now, SHORT),
+            rate,
             service,
-            quiet: present + connected + rate <= 0.0,
+            quiet,
             incomplete: silent,
             unknown,
         }
@@ -153,7 +187,7 @@ impl Demand {
         for balancer in balancers {
             let before = self.sources.get(&balancer.name).copied();
             let Some(report) = balancer.report.map(BalancerReport::bounded) else {
-                silent = true;
+                silent |= before.is_none_or(|before| now > before.last + LATE);
                 if before.is_some_and(|before| now > before.last + SILENCE) {
                     self.sources.remove(&balancer.name);
                 }
@@ -168,9 +202,8 @@ impl Demand {
                 } else {
                     before.rate
                 };
-                let present = |report: BalancerReport| {
-                    f64::from(report.in_flight) + f64::from(report.queued)
-                };
+                let present =
+                    |report: BalancerReport| f64::from(report.in_flight) + f64::from(report.queued);
                 completed += (arrivals + present(before.report) - present(report)).max(0.0);
             }
             let last = before.map_or(now, |before| before.last.max(now));
@@ -184,10 +217,17 @@ impl Demand {
         let last = self.last.replace(now).unwrap_or(now);
         let seconds = now.saturating_sub(last).as_secs_f64().min(MAX_GAP);
         let fade = (-seconds / SERVICE_MEMORY).exp();
-        self.served = self.served * fade + at_workers * seconds;
-        self.completed = self.completed * fade + completed;
-        if self.completed >= MIN_COMPLETED && self.served > 0.0 {
-            self.service = Some(self.served / self.completed);
+        // The first requests after none were sent a moment ago, and have not had the time to end.
+        let throughout = if self.before > 0.0 {
+            f64::midpoint(self.before, at_workers)
+        } else {
+            0.0
+        };
+        self.before = at_workers;
+        // The memory of a busy time outlives an idle one.
+        if throughout > 0.0 || completed > 0.0 {
+            self.served = self.served * fade + throughout * seconds + FIRST_SERVICE * (1.0 - fade);
+            self.completed = self.completed * fade + completed + (1.0 - fade);
         }
     }
 }

@@ -19,9 +19,9 @@ use crate::settings::Settings;
 
 /// A backlog is worked off within this time at least and at most.
 const MIN_DRAIN: Duration = Duration::from_secs(2);
-const MAX_DRAIN: Duration = Duration::from_secs(20);
+const MAX_DRAIN: Duration = Duration::from_secs(3);
 /// Growth is believed up to this many times the present load.
-const MAX_GROWTH: f64 = 2.0;
+const MAX_GROWTH: f64 = 3.0;
 
 /// What is needed.
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ impl Estimate {
         let boot = fleet.boot.as_secs_f64();
         let growth = (load.rise * boot).min(load.short * (MAX_GROWTH - 1.0));
         let waiting = backlog(load, fleet, concurrency, pod_workers);
-        let drain = fleet.boot.clamp(MIN_DRAIN, MAX_DRAIN).as_secs_f64();
+        let drain = (fleet.boot / 2).clamp(MIN_DRAIN, MAX_DRAIN).as_secs_f64();
         let candidates = [
             (
                 load.short / at_peak,
@@ -101,8 +101,10 @@ impl Estimate {
 /// How many requests will wait when a pod that is asked for now is ready.
 fn backlog(load: &Load, fleet: &Fleet, concurrency: f64, pod_workers: u32) -> f64 {
     // A pod that ends as soon as it starts would be waited for in vain, and its part of the work
-    // must not be answered with more pods.
-    if load.waiting <= 0.0 || fleet.crash_looping > 0 {
+    // must not be answered with more pods. Nor must that of an app most of whose pods are no longer
+    // ready, because what has stopped them stops others as well.
+    let is_broken = fleet.crash_looping > 0 || fleet.missed > fleet.ready;
+    if load.waiting <= 0.0 || is_broken {
         return 0.0;
     }
     let boot = fleet.boot.as_secs_f64();
@@ -114,5 +116,7 @@ fn backlog(load: &Load, fleet: &Fleet, concurrency: f64, pod_workers: u32) -> f6
         .sum::<f64>();
     let now = fleet.workers * concurrency * boot;
     let done = (now + expected) / load.service;
-    (load.waiting + load.rate * boot - done).max(0.0)
+    // Growth adds more and more arrivals until then.
+    let arrivals = load.rate * boot + load.rise / load.service * boot * boot / 2.0;
+    (load.waiting + arrivals - done).max(0.0)
 }

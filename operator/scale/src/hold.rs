@@ -4,8 +4,9 @@
 //! The largest need within the window counts, so a smaller number is taken only after it has been
 //! enough for the whole window. If the larger number is needed again soon after it was given up,
 //! the load comes and goes with a period longer than the window. The window is then doubled, up to
-//! [`MAX_STRETCH`] times, so that any periodic load soon stops moving pods. A number that was given
-//! up and not missed halves it again.
+//! [`MAX_STRETCH`] times, so that a periodic load soon stops moving pods. "Soon" is the longest window:
+//! a load that is slower than that is followed. A reduction that is not missed halves the window
+//! again.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -24,8 +25,8 @@ pub(crate) struct Hold {
     stretch: u32,
     /// The largest need of each part of the window, with the time at which the part ends.
     parts: VecDeque<(Duration, Need)>,
-    /// The last reduction: when, and the number of pods before it.
-    reduced: Option<(Duration, u32)>,
+    /// The last reduction.
+    reduced: Option<Duration>,
 }
 
 impl Hold {
@@ -76,9 +77,9 @@ impl Hold {
     /// Notes that the number of pods changes from `before` to `after`.
     pub(crate) fn changed(&mut self, now: Duration, before: u32, after: u32) {
         if after < before {
-            self.reduced = Some((now, before));
-        } else if let Some((when, _)) = self.reduced.take()
-            && now < when + self.length()
+            self.reduced = Some(now);
+        } else if let Some(when) = self.reduced.take()
+            && now < when + self.window * MAX_STRETCH
         {
             self.stretch = (self.stretch * 2).min(MAX_STRETCH);
         }
@@ -86,11 +87,8 @@ impl Hold {
 
     /// Forgets a reduction that nobody has missed.
     pub(crate) fn settle(&mut self, now: Duration) {
-        let length = self.length();
-        if self
-            .reduced
-            .is_some_and(|(when, _)| when + length * 2 < now)
-        {
+        let enough = self.window * MAX_STRETCH * 2;
+        if self.reduced.is_some_and(|when| when + enough < now) {
             self.reduced = None;
             self.stretch = (self.stretch / 2).max(1);
         }

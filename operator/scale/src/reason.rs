@@ -161,18 +161,13 @@ impl fmt::Display for Reason {
                 f,
                 "The workers use {cores:.2} CPU cores, and {utilization} % of the CPU shall be in use."
             ),
-            Self::Less { window } => write!(
-                f,
-                "Less has been enough for {}.",
-                duration::format(*window)
-            ),
+            Self::Less { window } => {
+                write!(f, "Less has been enough for {}.", duration::format(*window))
+            }
             Self::Schedule { min } => {
                 write!(f, "A schedule asks for at least {}.", pods(*min))
             }
-            Self::Min { min } => write!(
-                f,
-                "The load needs fewer, and pods.min is {min}."
-            ),
+            Self::Min { min } => write!(f, "The load needs fewer, and pods.min is {min}."),
             Self::Max { max, needed } => write!(
                 f,
                 "The load needs {}, but pods.max is {max}: raise it, or requests will wait.",

@@ -97,9 +97,12 @@ impl Scaler {
         let decision = Decision {
             pods: found.pods.clamp(settings.pods.min(), settings.pods.max()),
             workers,
-            cpu: settings
-                .cpu
-                .map(|range| found.cpu.unwrap_or(range.start()).clamp(range.start(), range.max())),
+            cpu: settings.cpu.map(|range| {
+                found
+                    .cpu
+                    .unwrap_or(range.start())
+                    .clamp(range.start(), range.max())
+            }),
             concurrency: 1.0,
             reason: Reason::Started,
             since: found.since.unwrap_or(now.wall),
@@ -203,7 +206,11 @@ impl Scaler {
         let whole = Need {
             workers: pods * f64::from(self.decision.workers.min(top.workers)),
             cores: if top.cores.is_finite() {
-                pods * fleet.cpu_limit.or(self.decision.cpu).unwrap_or(0.0).min(top.cores)
+                pods * fleet
+                    .cpu_limit
+                    .or(self.decision.cpu)
+                    .unwrap_or(0.0)
+                    .min(top.cores)
             } else {
                 0.0
             },
@@ -229,7 +236,11 @@ impl Scaler {
         );
         // A minority of pods that are gone is replaced before Kubernetes gives them up, which
         // takes minutes. If most are gone, the app or something that it needs is at fault.
-        let missed = if fleet.missed < fleet.ready { fleet.missed } else { 0 };
+        let missed = if fleet.missed < fleet.ready {
+            fleet.missed
+        } else {
+            0
+        };
         let missed = f64::from(missed) * f64::from(top.workers);
         let add = |mut need: Need| {
             need.workers += missed.min(need.workers);
@@ -281,9 +292,7 @@ impl Scaler {
         fleet: &Fleet,
         top: Top,
     ) -> Step {
-        let planned = self
-            .floor
-            .observe(moment, now, &self.settings, fleet.boot);
+        let planned = self.floor.observe(moment, now, &self.settings, fleet.boot);
         let idle_for = self
             .idle_since
             .map_or(Duration::ZERO, |since| now.saturating_sub(since));
@@ -298,9 +307,7 @@ impl Scaler {
             existing: fleet.existing,
             unschedulable: fleet.unschedulable,
             crash_looping: fleet.crash_looping,
-            allowed: self
-                .refusal
-                .map_or(u32::MAX, |refusal| refusal.limit(now)),
+            allowed: self.refusal.map_or(u32::MAX, |refusal| refusal.limit(now)),
             pausing: self
                 .last_reduction
                 .is_some_and(|last| now < last + REDUCTION_PAUSE),

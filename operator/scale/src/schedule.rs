@@ -191,7 +191,8 @@ fn at(schedules: &[Schedule], now: Timestamp) -> (Option<u32>, Timestamp) {
         };
         match schedule.length {
             Some(length) => {
-                let end = begin.saturating_add(jiff::SignedDuration::try_from(length).unwrap_or_default());
+                let end = begin
+                    .saturating_add(jiff::SignedDuration::try_from(length).unwrap_or_default());
                 let end = end.unwrap_or(Timestamp::MAX);
                 if now < end {
                     until = until.min(end);

@@ -140,6 +140,6 @@ impl Settings {
     /// The highest use of capacity for a short time, as a fraction: a peak may take half of what
     /// is usually spare.
     pub(crate) fn at_peak(&self) -> f64 {
-        f64::midpoint(1.0, self.usual())
+        0.95f64.min(self.usual() + 0.25)
     }
 }

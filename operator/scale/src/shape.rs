@@ -51,9 +51,7 @@ impl Top {
             granted.clamp(range.start(), range.max())
         };
         Self {
-            workers: most
-                .min(whole_cores(cores))
-                .max(settings.workers.min()),
+            workers: most.min(whole_cores(cores)).max(settings.workers.min()),
             cores,
         }
     }
@@ -69,7 +67,10 @@ impl Shape {
     /// What each of `ready` pods should be, so that together they cover the need.
     pub(crate) fn of(settings: &Settings, top: Top, need: Need, ready: u32) -> Self {
         let each = need.times(1.0 / f64::from(ready.max(1)));
-        let workers = settings.workers.clamp(round_up(each.workers)).min(top.workers);
+        let workers = settings
+            .workers
+            .clamp(round_up(each.workers))
+            .min(top.workers);
         let cpu = settings.cpu.map(|range| {
             // Beyond the CPU that a pod starts with, each worker brings a core.
             let extra = if workers > whole_cores(range.start()) {
@@ -85,7 +86,9 @@ impl Shape {
 }
 
 fn whole_cores(cores: f64) -> u32 {
-    (cores + NEARLY_A_CORE).floor().clamp(1.0, f64::from(MAX_COUNT)) as u32
+    (cores + NEARLY_A_CORE)
+        .floor()
+        .clamp(1.0, f64::from(MAX_COUNT)) as u32
 }
 
 /// The next whole number, where a rounding error above a whole number is not a part of one more.
@@ -122,7 +125,11 @@ mod tests {
             let need = need(workers, 0.0);
             assert_eq!(top.pods(need), pods, "{workers}");
             let shape = Shape::of(&settings, top, need, pods);
-            assert_eq!((shape.workers, shape.cpu), (in_each, Some(cpu)), "{workers}");
+            assert_eq!(
+                (shape.workers, shape.cpu),
+                (in_each, Some(cpu)),
+                "{workers}"
+            );
         }
     }
 

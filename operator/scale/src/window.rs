@@ -5,8 +5,12 @@ use std::time::Duration;
 
 /// Values that come more often than this are merged, so that memory does not grow with the rate.
 const MIN_SPACING: Duration = Duration::from_millis(250);
-/// A rise counts if it is this many times its standard error, in both halves of the window.
-const MIN_CERTAINTY: f64 = 2.0;
+/// A rise counts if it is this many times its standard error.
+const MIN_CERTAINTY: f64 = 3.0;
+/// Both halves of a window must rise by this part of the whole.
+const MIN_SHARE: f64 = 0.4;
+/// Observations come about once a second.
+const SLACK: Duration = Duration::from_secs(1);
 
 /// The values of the last `length`.
 #[derive(Debug, Clone)]
@@ -55,27 +59,35 @@ impl Series {
         }
     }
 
+    /// Whether there are values from before the last `window`, or just as old.
+    pub(crate) fn covers(&self, now: Duration, window: Duration) -> bool {
+        let first = self.values.front().map(|(first, _)| *first + window);
+        first.is_some_and(|full| full <= now + SLACK)
+    }
+
     /// How fast the values have risen in the last `window`, per second; 0 if they have not.
     ///
-    /// The window is split in two, and the smaller slope of the two halves counts. A jump
-    /// is steep in one half only, and it says nothing of what follows it; growth is steep in
-    /// both.
+    /// Growth is steep in both halves of the window. A jump is steep in one half at most, and says
+    /// nothing of what follows it.
     pub(crate) fn rise(&self, now: Duration, window: Duration) -> f64 {
-        let half = window / 2;
-        let middle = now.saturating_sub(half);
-        let full = self.values.front().is_some_and(|(first, _)| {
-            *first <= now.saturating_sub(window.mul_f64(0.9)) && now >= window
-        });
-        if !full {
+        if !self.covers(now, window) {
             return 0.0;
         }
         let all = || self.since(now, window);
-        let old = slope(all().filter(|(at, _)| *at <= middle));
-        let new = slope(all().filter(|(at, _)| *at > middle));
-        old.min(new).max(0.0)
+        let middle = now.saturating_sub(window / 2);
+        let (whole, error) = slope(all());
+        let (old, _) = slope(all().filter(|(at, _)| *at <= middle));
+        let (new, _) = slope(all().filter(|(at, _)| *at > middle));
+        let is_growth =
+            whole > MIN_CERTAINTY * error && old.min(new) > whole * MIN_SHARE && whole.is_finite();
+        if is_growth { whole } else { 0.0 }
     }
 
-    fn since(&self, now: Duration, window: Duration) -> impl Iterator<Item = (Duration, f64)> + Clone {
+    fn since(
+        &self,
+        now: Duration,
+        window: Duration,
+    ) -> impl Iterator<Item = (Duration, f64)> + Clone {
         // Values exactly one window old are left out: of three values a second apart, a window of
         // three seconds holds three and not four.
         let from = now.saturating_sub(window);
@@ -89,16 +101,15 @@ impl Series {
     }
 }
 
-/// The slope of the line of least squares, per second; 0 if it is not certain.
-fn slope(values: impl Iterator<Item = (Duration, f64)> + Clone) -> f64 {
+/// The slope of the line of least squares, per second, and its standard error.
+fn slope(values: impl Iterator<Item = (Duration, f64)> + Clone) -> (f64, f64) {
     let points = values.map(|(at, value)| (at.as_secs_f64(), value));
-    let (n, x, y) = points
-        .clone()
-        .fold((0.0, 0.0, 0.0), |(n, sx, sy), (x, y)| {
-            (n + 1.0, sx + x, sy + y)
-        });
+    let sum = points.clone().fold((0.0, 0.0, 0.0), |(n, sx, sy), (x, y)| {
+        (n + 1.0, sx + x, sy + y)
+    });
+    let (n, x, y): (f64, f64, f64) = sum;
     if n < 5.0 {
-        return 0.0;
+        return (0.0, f64::INFINITY);
     }
     let (x, y) = (x / n, y / n);
     let (xx, xy, yy) = points.fold((0.0, 0.0, 0.0), |(xx, xy, yy), (px, py)| {
@@ -106,16 +117,11 @@ fn slope(values: impl Iterator<Item = (Duration, f64)> + Clone) -> f64 {
         (xx + dx * dx, xy + dx * dy, yy + dy * dy)
     });
     if xx <= 0.0 {
-        return 0.0;
+        return (0.0, f64::INFINITY);
     }
     let slope = xy / xx;
     let rest = (yy - slope * xy).max(0.0);
-    let error = (rest / (n - 2.0) / xx).sqrt();
-    if slope > MIN_CERTAINTY * error && slope.is_finite() {
-        slope
-    } else {
-        0.0
-    }
+    (slope, (rest / (n - 2.0) / xx).sqrt())
 }
 
 #[cfg(test)]
@@ -151,7 +157,7 @@ mod tests {
     #[test]
     fn growth_is_a_rise_and_a_jump_or_a_fall_is_none() {
         assert!((filled(|second| second as f64 * 2.0).rise(at(60), at(30)) - 2.0).abs() < 1e-6);
-        for jump in 31..59 {
+        for jump in 31..60 {
             let series = filled(|second| if second < jump { 1.0 } else { 9.0 });
             assert!(series.rise(at(60), at(30)) < 0.01, "{jump}");
         }

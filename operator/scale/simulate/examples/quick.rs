@@ -1,8 +1,11 @@
 //! x
-#![allow(clippy::print_stdout, reason="x")]
+#![allow(clippy::print_stdout, reason = "x")]
 use scaledapp_simulate::*;
 fn main() {
-    let seeds: Vec<u64> = std::env::args().skip(1).map(|s| s.parse().unwrap()).collect();
+    let seeds: Vec<u64> = std::env::args()
+        .skip(1)
+        .map(|s| s.parse().unwrap())
+        .collect();
     println!("{:16} {:>7} | late pods changes queue", "", "reqs");
     for trace in TRACES {
         let mut line = String::new();
@@ -11,10 +14,20 @@ fn main() {
             let (mut l, mut p, mut c, mut q) = (0, 0.0, 0, 0);
             for seed in &seeds {
                 let o = run(&trace, kind.rules().as_mut(), *seed);
-                l += o.late; p += o.pod_seconds; c += o.changes; q = q.max(o.max_queue); reqs = o.requests;
+                l += o.late;
+                p += o.pod_seconds;
+                c += o.changes;
+                q = q.max(o.max_queue);
+                reqs = o.requests;
             }
             let n = seeds.len() as f64;
-            line += &format!(" | {:6.0} {:6.0} {:4.0} {:5}", l as f64 / n, p / n, c as f64 / n, q);
+            line += &format!(
+                " | {:6.0} {:6.0} {:4.0} {:5}",
+                l as f64 / n,
+                p / n,
+                c as f64 / n,
+                q
+            );
         }
         println!("{:16} {:>7}{line}", trace.name, reqs);
     }

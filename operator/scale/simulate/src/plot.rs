@@ -20,7 +20,8 @@ pub fn svg(trace: &Trace, runs: &[(Kind, Outcome)]) -> String {
         all.map(part).fold(1.0, f64::max)
     };
     // A queue or a capacity far beyond the demand is cut, so that the demand stays visible.
-    let top = (most(|second| second.demand) * 4.0).min(most(|second| second.capacity).max(1.0) * 1.1);
+    let top =
+        (most(|second| second.demand) * 4.0).min(most(|second| second.capacity).max(1.0) * 1.1);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {height:.0}\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
         WIDTH + LEFT + 20.0

@@ -28,9 +28,8 @@ pub enum Service {
 impl Service {
     /// Draws one time, in seconds.
     pub fn draw(self, random: &mut fastrand::Rng) -> f64 {
-        let exponential = |mean: f64, random: &mut fastrand::Rng| {
-            -mean * (1.0 - random.f64()).max(1e-12).ln()
-        };
+        let exponential =
+            |mean: f64, random: &mut fastrand::Rng| -mean * (1.0 - random.f64()).max(1e-12).ln();
         match self {
             Self::Exponential(mean) => exponential(mean, random),
             Self::Mixed { quick, long, slow } => {
@@ -108,7 +107,11 @@ fn wave(at: f64, period: f64) -> f64 {
 }
 
 fn square(at: f64, period: f64) -> f64 {
-    if at % period < period / 2.0 { 20.0 } else { 80.0 }
+    if at % period < period / 2.0 {
+        20.0
+    } else {
+        80.0
+    }
 }
 
 fn ramp(at: f64) -> f64 {
@@ -141,7 +144,13 @@ pub const TRACES: [Trace; 13] = [
         name: "flash-from-zero",
         what: "No pod at all, then 80 requests per second for three minutes.",
         min_pods: 0,
-        rate: |at| if (120.0..300.0).contains(&at) { 80.0 } else { 0.0 },
+        rate: |at| {
+            if (120.0..300.0).contains(&at) {
+                80.0
+            } else {
+                0.0
+            }
+        },
         ..USUAL
     },
     Trace {

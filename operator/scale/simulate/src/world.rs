@@ -70,7 +70,10 @@ pub struct View {
 impl View {
     /// How many pods are ready.
     pub fn ready(&self) -> u32 {
-        self.pods.iter().filter(|pod| pod.state == State::Ready).count() as u32
+        self.pods
+            .iter()
+            .filter(|pod| pod.state == State::Ready)
+            .count() as u32
     }
 }
 
@@ -96,6 +99,8 @@ pub struct PodView {
     pub age: Duration,
     /// Requests in it.
     pub in_flight: u32,
+    /// Requests in it on average since the last second, which is how its CPU is used.
+    pub used: f64,
     /// Answers since the last second, and the time that they took.
     pub answers: u64,
     /// See `answers`.
@@ -117,6 +122,17 @@ struct Pod {
     requests: Vec<(u64, Request)>,
     answers: u64,
     answer_time: Micros,
+    /// The sum of the times of all requests in it since the last second, up to `counted`.
+    used: Micros,
+    counted: Micros,
+}
+
+impl Pod {
+    /// Counts the time since the last change of the number of requests.
+    fn count(&mut self, now: Micros) {
+        self.used += self.requests.len() as u64 * (now - self.counted);
+        self.counted = now;
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -295,9 +311,12 @@ impl World<'_> {
             self.sequence += 1;
             let id = self.sequence;
             let pod = &mut self.pods[chosen];
+            pod.count(self.now);
             pod.requests.push((id, request));
             let slower = match self.trace.fault {
-                Fault::Leak(seconds) => 1.0 + (self.now - pod.born) as f64 / SECOND as f64 / seconds,
+                Fault::Leak(seconds) => {
+                    1.0 + (self.now - pod.born) as f64 / SECOND as f64 / seconds
+                }
                 _ => 1.0,
             };
             let number = pod.number;
@@ -321,6 +340,7 @@ impl World<'_> {
         let Some(place) = pod.requests.iter().position(|(id, _)| *id == request) else {
             return;
         };
+        pod.count(self.now);
         let (_, request) = pod.requests.swap_remove(place);
         pod.answers += 1;
         pod.answer_time += request.service;
@@ -334,8 +354,14 @@ impl World<'_> {
         let ready = self.pods.iter().filter(|pod| pod.state == State::Ready);
         let gone = ready.count().div_ceil(3);
         let mut given_up = Vec::new();
-        for pod in self.pods.iter_mut().filter(|pod| pod.state == State::Ready).take(gone) {
+        for pod in self
+            .pods
+            .iter_mut()
+            .filter(|pod| pod.state == State::Ready)
+            .take(gone)
+        {
             pod.state = State::Lost;
+            pod.count(self.now);
             // Balancers repeat what was in flight.
             for (_, request) in pod.requests.drain(..) {
                 self.queue.push_front(request);
@@ -359,6 +385,8 @@ impl World<'_> {
             requests: Vec::new(),
             answers: 0,
             answer_time: 0,
+            used: 0,
+            counted: self.now,
         });
         let boot = (self.trace.boot * SECOND as f64) as Micros;
         self.push(self.now + boot, Event::Ready { pod: number });
@@ -380,7 +408,8 @@ impl World<'_> {
                 pod.leaving = true;
             }
         }
-        self.pods.retain(|pod| !(pod.leaving && pod.requests.is_empty()));
+        self.pods
+            .retain(|pod| !(pod.leaving && pod.requests.is_empty()));
     }
 
     fn tick(&mut self, rules: &mut dyn Rules) {
@@ -396,6 +425,8 @@ impl World<'_> {
         let mut places = 0;
         for pod in &mut self.pods {
             let in_flight = pod.requests.len() as u32;
+            pod.count(self.now);
+            let used = std::mem::take(&mut pod.used) as f64 / SECOND as f64;
             view.in_flight += in_flight;
             let answers = std::mem::take(&mut pod.answers);
             let answer_time = Duration::from_micros(std::mem::take(&mut pod.answer_time));
@@ -408,6 +439,7 @@ impl World<'_> {
                 state: pod.state,
                 age: Duration::from_micros(self.now - pod.born),
                 in_flight,
+                used,
                 answers,
                 answer_time,
             });

@@ -21,7 +21,7 @@ const DELAY: usize = 10;
 #[derive(Debug, Default)]
 pub struct Hpa {
     wanted: u32,
-    /// Requests in ready pods and their places, of the last seconds. A worker uses its CPU in the
+    /// Used places in ready pods and all of them, of the last seconds. A worker uses its CPU in the
     /// same part as its places, and never more than all of it.
     used: VecDeque<(f64, f64)>,
     published: Option<f64>,
@@ -40,7 +40,7 @@ impl Rules for Hpa {
 
     fn tick(&mut self, view: &View) -> u32 {
         let ready = view.pods.iter().filter(|pod| pod.state == State::Ready);
-        let used = ready.clone().map(|pod| f64::from(pod.in_flight)).sum();
+        let used = ready.clone().map(|pod| pod.used).sum();
         let places = ready.count() as f64 * f64::from(PLACES);
         self.used.push_back((used, places));
         if self.used.len() > RESOLUTION as usize + DELAY {
@@ -48,8 +48,9 @@ impl Rules for Hpa {
         }
         if view.second.is_multiple_of(RESOLUTION) {
             let seen = self.used.iter().take(RESOLUTION as usize);
-            let (used, places) =
-                seen.fold((0.0, 0.0), |(used, places), one| (used + one.0, places + one.1));
+            let (used, places) = seen.fold((0.0, 0.0), |(used, places), one| {
+                (used + one.0, places + one.1)
+            });
             self.published = (places > 0.0).then(|| used / places);
         }
         if view.second.is_multiple_of(PERIOD)

@@ -87,6 +87,10 @@ impl Knative {
     fn mean(&self, window: usize) -> f64 {
         let recent = self.values.iter().rev().take(window);
         let (sum, count) = recent.fold((0.0, 0), |(sum, count), value| (sum + value, count + 1));
-        if count == 0 { 0.0 } else { sum / f64::from(count) }
+        if count == 0 {
+            0.0
+        } else {
+            sum / f64::from(count)
+        }
     }
 }

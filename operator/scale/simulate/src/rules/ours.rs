@@ -41,7 +41,7 @@ impl Ours {
             busy: pod.in_flight.min(WORKERS),
             in_flight: pod.in_flight,
             queued: 0,
-            cpu_used: f64::from(pod.in_flight) / f64::from(CONCURRENCY),
+            cpu_used: pod.used / f64::from(CONCURRENCY),
             answers: pod.answers,
             answer_time: pod.answer_time,
             failures: 0,
