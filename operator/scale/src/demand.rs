@@ -37,7 +37,7 @@ const SHORT_AND_LONG: (f64, f64) = (0.5, 2.0);
 /// Bounds of the time of one request, in seconds.
 const SERVICE_RANGE: (f64, f64) = (0.001, 3600.0);
 /// An observation this much later than the last one counts as this much.
-const MAX_GAP: f64 = 10.0;
+const MAX_GAP: f64 = 30.0;
 
 /// What is remembered of a balancer.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +60,8 @@ pub(crate) struct Demand {
     completed: f64,
     /// Requests that have left since the time of one was measured last.
     left: f64,
+    /// A balancer has reported for the first time since then.
+    is_fresh: bool,
     /// Requests at workers at that time.
     before: f64,
     at_workers: Series,
@@ -103,6 +105,7 @@ impl Demand {
             served: FIRST_SERVICE * FIRST_WEIGHT,
             completed: FIRST_WEIGHT,
             left: 0.0,
+            is_fresh: false,
             before: 0.0,
             last: None,
         }
@@ -199,6 +202,7 @@ impl Demand {
                 continue;
             };
             let mut rate = None;
+            self.is_fresh |= before.is_none();
             if let Some(before) = before {
                 let seconds = now.saturating_sub(before.last).as_secs_f64();
                 let arrivals = report.arrivals as f64;
@@ -220,6 +224,11 @@ impl Demand {
 
     fn measure_service(&mut self, now: Duration, at_workers: f64) {
         let completed = std::mem::take(&mut self.left);
+        if std::mem::take(&mut self.is_fresh) {
+            // What has left a balancer before its first report is unknown.
+            (self.last, self.before) = (Some(now), at_workers);
+            return;
+        }
         let last = self.last.replace(now).unwrap_or(now);
         let seconds = now.saturating_sub(last).as_secs_f64().min(MAX_GAP);
         let fade = (-seconds / SERVICE_MEMORY).exp();

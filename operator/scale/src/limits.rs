@@ -57,7 +57,7 @@ impl Limits {
                 };
             }
         } else if step.pods < before {
-            if self.pausing || self.uncertain && step.pods >= range.min() {
+            if self.pausing || self.uncertain {
                 step.pods = before;
             } else {
                 step.pods = step.pods.max(before.div_ceil(2)).min(range.max());

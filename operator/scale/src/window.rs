@@ -7,8 +7,10 @@ use std::time::Duration;
 const MIN_SPACING: Duration = Duration::from_millis(250);
 /// A rise counts if it is this many times its standard error.
 const MIN_CERTAINTY: f64 = 3.0;
-/// Both halves of a window must rise by this part of the whole.
-const MIN_SHARE: f64 = 0.4;
+/// Both halves of a window must rise by this part of the whole, and by this many times their own
+/// standard errors.
+const MIN_SHARE: f64 = 0.5;
+const HALF_CERTAINTY: f64 = 1.5;
 /// Observations come about once a second.
 const SLACK: Duration = Duration::from_secs(1);
 
@@ -76,10 +78,12 @@ impl Series {
         let all = || self.since(now, window);
         let middle = now.saturating_sub(window / 2);
         let (whole, error) = slope(all());
-        let (old, _) = slope(all().filter(|(at, _)| *at <= middle));
-        let (new, _) = slope(all().filter(|(at, _)| *at > middle));
-        let is_growth =
-            whole > MIN_CERTAINTY * error && old.min(new) > whole * MIN_SHARE && whole.is_finite();
+        let is_rising =
+            |half: (f64, f64)| half.0 > (MIN_SHARE * whole).max(HALF_CERTAINTY * half.1);
+        let is_growth = whole > MIN_CERTAINTY * error
+            && is_rising(slope(all().filter(|(at, _)| *at <= middle)))
+            && is_rising(slope(all().filter(|(at, _)| *at > middle)))
+            && whole.is_finite();
         if is_growth { whole } else { 0.0 }
     }
 

@@ -78,7 +78,7 @@ impl Rules for Ours {
             workers: Range::new(WORKERS, WORKERS),
             concurrency: Some(CONCURRENCY),
             down_window: self.window,
-            zero_after: Duration::from_secs(60),
+            zero_after: Duration::from_mins(1),
             ..Settings::default()
         };
         let found = Found {
