@@ -2,11 +2,11 @@
 //! for what is more urgent than that.
 //!
 //! - *Sustained*: the mean of the long window, at the wanted utilization.
-//! - *Peak*: the mean of the short window must fit, with half of the usual spare.
+//! - *Peak*: the mean of the short window must fit, with little spare ([`Settings::at_peak`]).
 //! - *Growth*: where the load rises steadily, what it will be when a pod that is asked for now is
 //!   ready must fit as well.
-//! - *Backlog*: the requests that will still wait when a new pod is ready, to be worked off in about
-//!   the time that the pod took to start. Pods that are starting count from the time when they are
+//! - *Backlog*: the requests that will still wait when a new pod is ready, to be worked off within
+//!   two or three seconds from then on. Pods that are starting count from the time when they are
 //!   expected, so that a pod which would come too late to help is not asked for.
 
 use std::time::Duration;

@@ -137,8 +137,8 @@ impl Settings {
         f64::from(self.utilization) / 100.0
     }
 
-    /// The highest use of capacity for a short time, as a fraction: a peak may take half of what
-    /// is usually spare.
+    /// The highest use of capacity for a short time, as a fraction: a peak may take most of what is
+    /// usually spare, and the rest is for chance.
     pub(crate) fn at_peak(&self) -> f64 {
         0.95f64.min(self.usual() + 0.25)
     }
