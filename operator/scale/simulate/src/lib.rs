@@ -13,8 +13,10 @@ pub mod page;
 pub mod plot;
 pub mod rules;
 pub mod trace;
+pub mod view;
 pub mod world;
 
-pub use rules::{Kind, Rules};
+pub use rules::Kind;
 pub use trace::{TRACES, Trace};
+pub use view::Rules;
 pub use world::{Outcome, Second, run};

@@ -6,18 +6,7 @@ pub mod ours;
 
 use std::time::Duration;
 
-use crate::trace::Trace;
-use crate::world::View;
-
-/// Rules that decide each second how many pods there shall be.
-pub trait Rules {
-    /// The smallest number of pods that these rules can have in a trace.
-    fn min_pods(&self, trace: &Trace) -> u32;
-    /// Begins a trace with so many pods.
-    fn begin(&mut self, trace: &Trace, pods: u32);
-    /// How many pods there shall be.
-    fn tick(&mut self, view: &View) -> u32;
-}
+use crate::view::Rules;
 
 /// The rules that there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

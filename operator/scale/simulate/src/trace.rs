@@ -6,6 +6,8 @@ use std::f64::consts::TAU;
 pub const CONCURRENCY: u32 = 2;
 /// Workers in one pod.
 pub const WORKERS: u32 = 2;
+/// Requests that one pod serves at once.
+pub const PLACES: u32 = CONCURRENCY * WORKERS;
 /// The most pods that any rule may ask for.
 pub const MAX_PODS: u32 = 60;
 

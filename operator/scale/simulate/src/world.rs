@@ -7,14 +7,12 @@ use std::time::Duration;
 
 use scaledapp_select::{Algorithm, Candidate, Cursor, Standing, choose};
 
-use crate::rules::Rules;
-use crate::trace::{CONCURRENCY, Fault, MAX_PODS, Trace, WORKERS};
+use crate::trace::{Fault, MAX_PODS, PLACES, Trace};
+use crate::view::{PodView, Rules, State, View};
 
 /// A microsecond clock.
 type Micros = u64;
 const SECOND: Micros = 1_000_000;
-/// Requests that one pod serves at once.
-pub const PLACES: u32 = CONCURRENCY * WORKERS;
 /// A request that has waited longer than this is late.
 const LATE: Micros = SECOND;
 /// After this time Kubernetes gives up the pods of a node that is gone.
@@ -48,63 +46,6 @@ pub struct Second {
     pub queue: f64,
     /// Requests that became late in this second.
     pub late: f64,
-}
-
-/// What rules may see each second.
-#[derive(Debug, Clone, Default)]
-pub struct View {
-    /// The second.
-    pub second: u64,
-    /// Requests in pods.
-    pub in_flight: u32,
-    /// Requests in the queue.
-    pub queued: u32,
-    /// Requests that have arrived since the last second.
-    pub arrivals: u64,
-    /// The pods.
-    pub pods: Vec<PodView>,
-    /// The number of pods that was asked for last.
-    pub wanted: u32,
-}
-
-impl View {
-    /// How many pods are ready.
-    pub fn ready(&self) -> u32 {
-        self.pods
-            .iter()
-            .filter(|pod| pod.state == State::Ready)
-            .count() as u32
-    }
-}
-
-/// The state of a pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// It does not serve yet.
-    Starting,
-    /// It serves.
-    Ready,
-    /// Its node is gone.
-    Lost,
-}
-
-/// What rules may see of a pod.
-#[derive(Debug, Clone, Copy)]
-pub struct PodView {
-    /// Its number, which no other pod ever has.
-    pub number: u64,
-    /// Its state.
-    pub state: State,
-    /// How long ago it was asked for.
-    pub age: Duration,
-    /// Requests in it.
-    pub in_flight: u32,
-    /// Requests in it on average since the last second, which is how its CPU is used.
-    pub used: f64,
-    /// Answers since the last second, and the time that they took.
-    pub answers: u64,
-    /// See `answers`.
-    pub answer_time: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -3,9 +3,8 @@
 
 use std::collections::VecDeque;
 
-use crate::rules::Rules;
-use crate::trace::Trace;
-use crate::world::{PLACES, State, View};
+use crate::trace::{PLACES, Trace};
+use crate::view::{Rules, State, View};
 
 const PERIOD: u64 = 15;
 const TARGET: f64 = 0.7;

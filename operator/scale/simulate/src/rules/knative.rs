@@ -3,9 +3,8 @@
 
 use std::collections::VecDeque;
 
-use crate::rules::Rules;
-use crate::trace::Trace;
-use crate::world::{PLACES, View};
+use crate::trace::{PLACES, Trace};
+use crate::view::{Rules, View};
 
 const STABLE: usize = 60;
 const PANIC: usize = 6;

@@ -8,9 +8,8 @@ use scaledapp_scale::{
     Scaler, Settings,
 };
 
-use crate::rules::Rules;
 use crate::trace::{CONCURRENCY, MAX_PODS, Trace, WORKERS};
-use crate::world::{PodView, State, View};
+use crate::view::{PodView, Rules, State, View};
 
 /// The autoscaler of `scaledapp-scale`.
 #[derive(Debug)]
