@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use scaledapp_scale::{
-    Balancer, BalancerReport, Decision, Found, Moment, Observation, Pod, PodReport, PodState,
-    Resize, Scaler, Settings,
+    Balancer, BalancerReport, CpuRange, Decision, Found, Moment, Observation, Pod, PodReport,
+    PodState, Resize, Scaler, Settings,
 };
 
 /// 2026-12-01, a Tuesday, 06:00 UTC.
@@ -68,7 +68,7 @@ impl App {
             ..Found::default()
         };
         let mut scaler = Scaler::new(settings.clone(), found, moment(0));
-        let cpu = settings.cpu.map_or(1.0, |range| range.start());
+        let cpu = settings.cpu.map_or(1.0, CpuRange::start);
         let last = scaler.clone().decide(moment(0), &Observation::default());
         let mut app = Self {
             service: 0.1,
@@ -166,7 +166,7 @@ impl App {
         let served = present.min(room / self.service);
         self.queue = present - served;
         let in_flight = (served * self.service).min(room);
-        let part = |number: f64, at: usize| (number.round() as u32 + at as u32) / 2;
+        let part = |number: f64, at: usize| u32::midpoint(number.round() as u32, at as u32);
         let balancers = (0..2).map(|at| Balancer {
             name: format!("balancer-{at}"),
             report: (!self.balancers_silent[at]).then(|| BalancerReport {
