@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::clock::{self, Cut, Deadline};
 use crate::endpoint::Endpoint;
 use crate::metrics::add;
+use crate::pipes::PIPE_BYTES;
 use crate::thread::Thread;
 use crate::transport::{Side, Transport};
 
