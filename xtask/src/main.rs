@@ -2,7 +2,7 @@
 //!
 //! This file parses the command line and maps results to exit codes. `compile` builds the binaries,
 //! `demo` runs the demo, `test` runs the tests, `languages` installs runtimes for them, `kind`
-//! makes a cluster, and `bench` runs measurements.
+//! makes a cluster, `bench` runs measurements, and `simulate` runs the autoscaler against traces.
 
 #![expect(
     clippy::doc_markdown,
@@ -18,6 +18,7 @@ mod distribution;
 mod interrupt;
 mod kind;
 mod languages;
+mod simulate;
 mod test;
 
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ Examples:
   cargo xtask test           every test (--fast: none on a cluster; --languages: the runtimes)
   cargo xtask kind           a Kubernetes cluster on this machine
   cargo xtask bench          what a hop costs, beside nginx; bench workers: the supervisor
+  cargo xtask simulate       the autoscaler against traces of load, beside Knative and HPA
 
 Exit codes: 0 done, 1 failure, 64 usage.";
 
@@ -103,6 +105,15 @@ target/bench) PM2, if they are missing and this is root on a machine with
 apt-get; a peer that cannot be installed is left out. Load goes to loopback
 addresses only. What the rows mean is in benches/README.md.";
 
+const SIMULATE_EXAMPLES: &str = "\
+Examples:
+  cargo xtask simulate
+  cargo xtask simulate --seed 11 12 13
+
+Runs the autoscaler's own code and the rules of Knative and HPA against the same
+simulated requests, less than a minute. Writes a drawing of each trace into
+target/simulate and the table into docs/autoscaling-simulated.md.";
+
 /// Builds, demonstrates and tests the whole project.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
@@ -135,6 +146,9 @@ enum Command {
     /// Measure hops beside nginx, or workers beside other supervisors, as ratios
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(bench::BenchArgs),
+    /// Simulate the autoscaler on traces of load, beside Knative and HPA
+    #[command(after_help = SIMULATE_EXAMPLES)]
+    Simulate(simulate::SimulateArgs),
 }
 
 /// The arguments of `demo`.
@@ -171,6 +185,7 @@ fn main() -> ExitCode {
         Command::Test { fast, .. } => test::run(fast),
         Command::Kind(words) => kind::run(words),
         Command::Bench(args) => bench::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -131,6 +131,7 @@ fn pure_crates_know_no_runtime_no_socket_and_no_client() {
         "scaledapp-units",
         "scaledapp-engine",
         "scaledapp-plan",
+        "scaledapp-scale",
         "scaledapp-http1",
         "scaledapp-select",
         "scaledapp-answers",
@@ -159,6 +160,7 @@ fn pure_packages_have_the_common_lints_and_the_stricter_ones() {
     }
     for package in [
         "operator/plan",
+        "operator/scale",
         "dns/answers",
         "balancer/http1",
         "balancer/select",

@@ -1,0 +1,102 @@
+//! The autoscaler: how many pods an app needs, how many workers each of them, and how much CPU.
+//!
+//! There is no clock, no I/O and no runtime. The caller observes an app about once a second, passes
+//! what it has seen and the time to [`Scaler::decide`], and carries the [`Decision`] out. So a test
+//! passes an hour in a moment, and the simulation (`scaledapp-simulate`) runs this very code.
+//!
+//! # What is measured
+//!
+//! The signal is the number of requests that clients want to have in work at the same time. While
+//! every request finds room, that is what is in flight. When requests wait, it is the rate of
+//! arrivals times the time that one request takes (Little's law); the requests that wait are a
+//! backlog, which has to be worked off once, and not a demand that stays. CPU is a second signal,
+//! and the one that needs more pods decides. Balancers count every request, so nothing here is
+//! limited to 100 %, as the use of CPU is.
+//!
+//! How many requests one worker serves well at once is `concurrency`: the user's number, or learnt
+//! from where latency begins to rise (`concurrency.rs`). It is never learnt from errors.
+//!
+//! # What triggers a change
+//!
+//! Four questions are asked each second (`estimate.rs`); the largest answer counts.
+//!
+//! | question | window | up | reason in the status |
+//! |---|---|---|---|
+//! | Is more than `utilization` of the capacity in use? | 30 s | if it is exceeded by a tenth | [`Reason::Requests`], [`Reason::Cpu`] |
+//! | Does the load of this moment fit at all? | 3 s, and one second if it cannot be chance | at once | [`Reason::Peak`] |
+//! | Will it fit when a pod that is asked for now is ready? | 20 s to 60 s | at once | [`Reason::Growth`] |
+//! | Will requests still wait then? | now | at once | [`Reason::Backlog`] |
+//!
+//! Two windows, because one would be wrong either way: a mean of 30 s needs half a minute to follow a
+//! jump, and a mean of 3 s moves with every chance. So the long one decides what is usual, with the
+//! spare that the user wants, and the short one only whether the load fits. The short one is what
+//! others call panic: it cannot remove anything, and it has no mode that could be left too late.
+//!
+//! A backlog is computed for the time when a new pod would be ready, with the pods that are already
+//! starting. A pod that would come too late to help is not asked for, and a slow boot does not lead
+//! to one order after the other.
+//!
+//! # What becomes of it
+//!
+//! A need becomes workers first, then CPU in place, then pods (`shape.rs`). Then come the limits
+//! (`limits.rs`): the user's range, schedules, zero, and what would be in vain. Pods without a node,
+//! pods that are not ready and pods that crash are no capacity. More pods are not asked for while one
+//! has no node, or while half of them crash. A quota's refusal is remembered and tried again after
+//! five minutes, then ten, up to an hour.
+//!
+//! # How it comes back down
+//!
+//! Less is taken when it has been enough for all of `scaleDown.window`, with a twentieth to spare,
+//! half of the pods at most at a time, and 15 s apart. If what was given up is needed again soon, the
+//! window doubles, up to eight times, so a load that comes and goes stops moving pods (`hold.rs`); it
+//! halves again when a smaller number has lasted. The last pod goes when nothing has been in flight,
+//! waiting or connected for `zeroAfter`, and all balancers have said so. The first request brings one
+//! back in the same second.
+//!
+//! # What happens when something is unknown
+//!
+//! A silent pod or balancer is as it was, for 30 s; while a balancer is silent, nothing is removed.
+//! If nobody reports anything, nothing changes for as long as that lasts. After a restart of the
+//! operator, what is found counts as needed for one window ([`Found`]), so nothing is removed, and
+//! growth goes on after the first observations.
+//!
+//! # For the caller
+//!
+//! - [`Observation::balancers`] and [`Observation::pods`] list what *exists*; `report: None` says that
+//!   one of them was silent. A balancer or pod that is not listed is gone, with its load.
+//! - `arrivals`, `answers` and `failures` count since the last report of the same balancer or pod. A
+//!   caller that has counters passes the differences, and 0 after a restart of the other side.
+//! - Under HTTP/1, a request that a balancer holds because there is no pod is `queued`.
+//! - [`Decision::pods`] belongs into the Deployment, [`Decision::workers`] into the desired state of
+//!   the running pods, [`Decision::cpu`] into the `resize` subresource, and the text of
+//!   [`Decision::reason`] with `since` and `concurrency` into `status.autoscaling`. The text changes
+//!   only with the decision or with what overrules it, so a quiet app is not written.
+//! - The caller keeps one [`Scaler`] for each app and drops it when it loses the Lease: the next
+//!   leader makes its own from the Deployment and the status.
+//! - A foreign HPA and `kubectl scale` exclude this autoscaler; validation is the caller's. If the
+//!   Deployment is changed by hand, the next decision sets it again.
+//!
+//! [`schedule::check`] belongs into validation as well; the messages name the cure.
+
+mod concurrency;
+mod demand;
+mod estimate;
+mod fleet;
+mod floor;
+mod hold;
+mod limits;
+mod need;
+mod reason;
+mod refusal;
+mod sample;
+mod scaler;
+pub mod schedule;
+mod settings;
+mod shape;
+mod window;
+
+pub use reason::Reason;
+pub use sample::{Balancer, BalancerReport, Moment, Observation, Pod, PodReport, PodState, Resize};
+pub use scaler::{Decision, Found, Scaler};
+pub use schedule::{Schedule, ScheduleError};
+pub use settings::{CpuRange, Range, Settings};
