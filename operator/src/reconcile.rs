@@ -76,7 +76,8 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
         return Ok(Action::await_change());
     }
     let begun = Instant::now();
-    let result = pass(&context, object).await;
+    // Boxed, because its state is large and lives as long as the slowest call.
+    let result = Box::pin(pass(&context, object)).await;
     let word = match &result {
         Ok(_) => "ok",
         Err(error) => error.call().result(),

@@ -123,25 +123,17 @@ impl Check {
         let metrics_from = self.metrics_from(workers.metrics_from.as_deref());
         let increment_env =
             self.increment_env(workers.increment_env.as_deref(), &instance_env, &env);
-        let protocol = self.protocol(spec.balancers.as_ref(), app_protocol);
-        let forwarded_from = self.forwarded_from(spec.balancers.as_ref());
-        let stickiness = spec.balancers.as_ref();
-        let stickiness = stickiness.and_then(|all| all.stickiness.as_ref());
+        let balancers = spec.balancers.as_ref();
+        let protocol = self.protocol(balancers, app_protocol);
+        let forwarded_from = self.forwarded_from(balancers);
+        let stickiness = balancers.and_then(|all| all.stickiness.as_ref());
         let sticky = stickiness.and_then(|stickiness| self.sticky(stickiness, dispatch, tcp));
-        let tls = spec.balancers.as_ref().and_then(|all| all.tls.as_ref());
-        let tls = tls.map(|tls| self.tls(tls));
-        let error_pages = spec.balancers.as_ref();
-        let error_pages = error_pages.and_then(|all| all.error_pages.as_ref());
+        let tls = balancers.and_then(|all| all.tls.as_ref());
+        let tls = tls.map(|tls| self.tls(tls, spec.dns.is_some()));
+        let error_pages = balancers.and_then(|all| all.error_pages.as_ref());
         let error_pages = error_pages.map(|pages| self.error_pages(pages));
-        let (announced_from, announces_to_pods) = self.proxy_protocol(spec.balancers.as_ref(), tcp);
+        let (announced_from, announces_to_pods) = self.proxy_protocol(balancers, tcp);
         let dns = self.dns(spec.dns.as_ref());
-        let needs_hostname = tls.as_ref().is_some_and(|tls| tls.issuer.is_some());
-        if needs_hostname && spec.dns.is_none() {
-            self.violation(
-                "spec.balancers.tls.issuerRef",
-                "needs spec.dns.hostname, the name that the certificate is for: give it, or leave issuerRef out and create the Secret yourself",
-            );
-        }
         ValidatedApp {
             name,
             image: spec.image.clone(),

@@ -12,8 +12,7 @@ use scaledapp_http1::{Network, NetworkError};
 
 use super::{Check, DAY, SECOND, TWO};
 use crate::names::is_label;
-use crate::{AccessLog, Balancers, ClientCertificates, Protocol, Times, Tls};
-use crate::{Balancers, ClientCertificates, Issuer, Protocol, Times, Tls};
+use crate::{AccessLog, Balancers, ClientCertificates, Issuer, Protocol, Times, Tls};
 
 /// Most slots of an app: scaledapp-dns puts at most this many addresses into one answer.
 const MAX_SLOTS: i32 = 8;
@@ -262,7 +261,7 @@ impl Check {
         }
     }
 
-    pub(super) fn tls(&mut self, tls: &v1alpha1::Tls) -> Tls {
+    pub(super) fn tls(&mut self, tls: &v1alpha1::Tls, has_hostname: bool) -> Tls {
         let at = "spec.balancers.tls";
         self.secret(&format!("{at}.secretName"), &tls.secret_name);
         for (index, name) in tls.additional_secret_names.iter().enumerate() {
@@ -281,6 +280,12 @@ impl Check {
                 is_optional: clients.mode == Some(ClientCertificateMode::Optional),
             }
         });
+        if tls.issuer_ref.is_some() && !has_hostname {
+            self.violation(
+                format!("{at}.issuerRef"),
+                "needs spec.dns.hostname, the name that the certificate is for: give it, or leave issuerRef out and create the Secret yourself",
+            );
+        }
         let issuer = tls.issuer_ref.as_ref();
         let issuer = issuer.map(|issuer| self.issuer(&format!("{at}.issuerRef"), issuer));
         let secrets = [&tls.secret_name].into_iter();

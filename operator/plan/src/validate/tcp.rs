@@ -16,6 +16,8 @@ impl Check {
         let given = [
             ("http2", balancers.http2.is_some()),
             ("forwardedFrom", !balancers.forwarded_from.is_empty()),
+            ("accessLog", balancers.access_log.is_some()),
+            ("errorPages", balancers.error_pages.is_some()),
             ("tls.redirect", redirect),
             ("tls.hsts", tls.is_some_and(|tls| tls.hsts.is_some())),
             ("timeouts.body", times.body.is_some()),
@@ -24,6 +26,11 @@ impl Check {
             ("timeouts.idle", times.idle.is_some()),
             ("timeouts.halfClose", times.half_close.is_some()),
             ("limits.bodyRate", limits.body_rate.is_some()),
+            ("limits.bodySize", limits.body_size.is_some()),
+            (
+                "limits.requestsPerSecondPerAddress",
+                limits.requests_per_second_per_address.is_some(),
+            ),
             ("limits.headBytes", limits.head_bytes.is_some()),
             ("limits.headFields", limits.head_fields.is_some()),
         ];

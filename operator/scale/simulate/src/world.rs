@@ -5,7 +5,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use scaledapp_select::{Algorithm, Candidate, Cursor, Standing, choose};
+use scaledapp_select::{Algorithm, Candidate, Chooser, Cursor, Standing, Survey, Warmth};
 
 use crate::trace::{Fault, MAX_PODS, PLACES, Trace};
 use crate::view::{PodView, Rules, State, View};
@@ -230,17 +230,18 @@ impl World<'_> {
                     full: pod.requests.len() >= PLACES as usize,
                     load: pod.requests.len() as u64 * 1000 / u64::from(PLACES),
                     heard: Duration::ZERO,
+                    is_local: false,
+                    warmth: Warmth::FULL,
                 }
             };
-            let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            let chosen = choose(
-                Algorithm::LeastOfTwo,
-                pods.len(),
-                see,
-                client,
-                &mut self.cursor,
-                &mut self.random,
-            );
+            let chosen = Chooser {
+                algorithm: Algorithm::LeastOfTwo,
+                survey: &Survey::of(pods.len(), see),
+                client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                cursor: &mut self.cursor,
+                random: &mut self.random,
+            }
+            .choose(see);
             let (Some(chosen), Some(request)) = (chosen, self.queue.front().copied()) else {
                 break;
             };
