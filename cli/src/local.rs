@@ -101,12 +101,7 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
         let plan = plan(&object.app, machine, demand, taken.addresses);
         apps.push(App {
             object,
-            authority: object
-                .app
-                .tls
-                .as_ref()
-                .map(|_| Authority::find())
-                .transpose()?,
+            authority: authority(object)?,
             plan,
             _taken: taken,
         });
@@ -177,6 +172,12 @@ struct App<'a> {
     /// Signs the certificate of the balancers, if they speak TLS.
     authority: Option<Authority>,
     _taken: Taken,
+}
+
+/// The authority that signs the certificate of an app's balancers, if they speak TLS.
+fn authority(object: &Object) -> anyhow::Result<Option<Authority>> {
+    let tls = object.app.tls.as_ref();
+    tls.map(|_| Authority::find()).transpose()
 }
 
 /// A zone and the DNS server that answers for it.
