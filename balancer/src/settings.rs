@@ -122,16 +122,8 @@ pub(crate) enum UsageError {
     NoRate,
     #[error("--access-log-sample {0} is out of range: give 1 to 100 percent")]
     Sample(u8),
-    #[error("--{0} is for HTTP, and --protocol is tcp: leave it out")]
-    OnlyHttp(&'static str),
-    #[error(
-        "--sticky needs a request that has a cookie or a header, and --protocol is tcp: give --sticky address, or leave it out"
-    )]
-    NoRequest,
-    #[error(
-        "--proxy-protocol-to-servers needs --protocol tcp: servers of HTTP learn their client from X-Forwarded-For; leave it out"
-    )]
-    OnlyTcp,
+    #[error(transparent)]
+    Protocol(#[from] tcp::ProtocolError),
     #[error(transparent)]
     Head(#[from] HeadLimitError),
 }

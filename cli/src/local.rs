@@ -101,12 +101,7 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
         let plan = plan(&object.app, machine, demand, taken.addresses);
         apps.push(App {
             object,
-            authority: object
-                .app
-                .tls
-                .as_ref()
-                .map(|_| Authority::find())
-                .transpose()?,
+            authority: authority(object)?,
             plan,
             _taken: taken,
         });
@@ -116,17 +111,13 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let stops = apps.iter().map(|app| {
-        let workers = &app.object.app.workers;
-        workers.drain_timeout + workers.stop_grace()
-    });
     runtime.block_on(async {
         let mut all = Local {
             members: Members::new(Output::start()?),
             signals: Signals::new()?,
             apps: &apps,
             zones: &zones,
-            stop_time: stops.max().unwrap_or_default() + STOP_MARGIN,
+            stop_time: stop_time(&apps),
             pods: Vec::new(),
             slots: Vec::new(),
         };
@@ -155,6 +146,15 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
     })
 }
 
+/// How long a stop of all apps may take.
+fn stop_time(apps: &[App<'_>]) -> Duration {
+    let stops = apps.iter().map(|app| {
+        let workers = &app.object.app.workers;
+        workers.drain_timeout + workers.stop_grace()
+    });
+    stops.max().unwrap_or_default() + STOP_MARGIN
+}
+
 fn log_notes(objects: &Objects) {
     for note in &objects.notes {
         tracing::warn!("{note}");
@@ -177,6 +177,12 @@ struct App<'a> {
     /// Signs the certificate of the balancers, if they speak TLS.
     authority: Option<Authority>,
     _taken: Taken,
+}
+
+/// The authority that signs the certificate of an app's balancers, if they speak TLS.
+fn authority(object: &Object) -> anyhow::Result<Option<Authority>> {
+    let tls = object.app.tls.as_ref();
+    tls.map(|_| Authority::find()).transpose()
 }
 
 /// A zone and the DNS server that answers for it.

@@ -4,6 +4,7 @@
 //! Each operation matches the variant in place; plain TCP is not boxed. Where a connection
 //! comes from is decided in `accept` and `connect`; the meaning of its bytes, by its protocol.
 
+mod heard;
 mod secured;
 mod side;
 
@@ -12,17 +13,19 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
+use scaledapp_sys::unacknowledged;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp;
 
+use self::heard::{Heard, heard};
 pub(crate) use self::secured::Secured;
 pub(crate) use self::side::Side;
 use crate::http2::as_connection::AsConnection;
@@ -37,15 +40,6 @@ pub(crate) enum Transport {
     Secured(Box<Secured>),
     /// One stream of an HTTP/2 connection.
     Stream(Box<dyn AsConnection>),
-}
-
-/// What the reactor knows of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Heard {
-    /// The peer has closed its side.
-    pub(crate) is_read_closed: bool,
-    /// The connection is broken.
-    pub(crate) is_broken: bool,
 }
 
 impl Transport {
@@ -292,6 +286,22 @@ impl Transport {
         }
     }
 
+    /// Whether its peer has not acknowledged all bytes that were written, so that a reset would
+    /// destroy some of them.
+    pub(crate) fn owes_bytes(&self) -> bool {
+        let bytes = |tcp| unacknowledged::bytes(tcp).is_ok_and(|bytes| bytes > 0);
+        self.tcp().is_some_and(bytes)
+    }
+
+    /// A shared handle; `None` for a stream of HTTP/2.
+    pub(crate) fn side(&mut self) -> Option<Side<'_>> {
+        match self {
+            Self::Plain(stream) => Some(Side::Plain(stream)),
+            Self::Secured(secured) => Some(Side::Secured(Rc::new(RefCell::new(secured)))),
+            Self::Stream(_) => None,
+        }
+    }
+
     /// Takes the connection out of the reactor, so that it can be parked.
     ///
     /// # Errors
@@ -368,24 +378,6 @@ impl Transport {
             Self::Secured(_) => true,
             Self::Stream(stream) => stream.about().is_some_and(|about| about.is_secured),
         }
-    }
-}
-
-fn heard(tcp: &TcpStream) -> Heard {
-    let heard = pin!(tcp.ready(Interest::READABLE | Interest::ERROR));
-    match heard.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Ok(ready)) => Heard {
-            is_read_closed: ready.is_read_closed(),
-            is_broken: ready.is_error(),
-        },
-        Poll::Ready(Err(_)) => Heard {
-            is_read_closed: false,
-            is_broken: true,
-        },
-        Poll::Pending => Heard {
-            is_read_closed: false,
-            is_broken: false,
-        },
     }
 }
 

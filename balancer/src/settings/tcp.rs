@@ -2,15 +2,29 @@
 
 use scaledapp_proxy::Sticky;
 
-use super::UsageError;
 use crate::cli::{Options, ProtocolArg};
+
+/// A setting that does not fit what the servers speak.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProtocolError {
+    #[error("--{0} is for HTTP, and --protocol is tcp: leave it out")]
+    OnlyHttp(&'static str),
+    #[error(
+        "--sticky needs a request that has a cookie or a header, and --protocol is tcp: give --sticky address, or leave it out"
+    )]
+    NoRequest,
+    #[error(
+        "--proxy-protocol-to-servers needs --protocol tcp: servers of HTTP learn their client from X-Forwarded-For; leave it out"
+    )]
+    OnlyTcp,
+}
 
 /// Refuses settings of HTTP where the servers speak another protocol, and settings of relayed
 /// connections where they speak HTTP.
-pub(super) fn check(options: &Options) -> Result<(), UsageError> {
+pub(super) fn check(options: &Options) -> Result<(), ProtocolError> {
     if options.protocol != Some(ProtocolArg::Tcp) {
         return match options.proxy_protocol_to_servers {
-            Some(true) => Err(UsageError::OnlyTcp),
+            Some(true) => Err(ProtocolError::OnlyTcp),
             _ => Ok(()),
         };
     }
@@ -19,6 +33,13 @@ pub(super) fn check(options: &Options) -> Result<(), UsageError> {
         ("hsts", options.hsts.is_some()),
         ("h2", options.h2.is_some()),
         ("forwarded-from", !options.forwarded_from.is_empty()),
+        ("access-log", options.access_log.is_some()),
+        ("error-pages", options.error_pages.is_some()),
+        ("body-size", options.body_size.is_some()),
+        (
+            "requests-per-second-per-address",
+            options.requests_per_second_per_address.is_some(),
+        ),
         ("trust-token-file", options.trust_token_file.is_some()),
         ("idle-time", options.idle_time.is_some()),
         ("answer-time", options.answer_time.is_some()),
@@ -34,11 +55,11 @@ pub(super) fn check(options: &Options) -> Result<(), UsageError> {
         ("retry-percent", options.retry_percent.is_some()),
     ];
     if let Some((name, _)) = only_http.iter().find(|(_, is_given)| *is_given) {
-        return Err(UsageError::OnlyHttp(name));
+        return Err(ProtocolError::OnlyHttp(name));
     }
     match options.sticky.map(|kind| kind.0) {
         None | Some(Sticky::Address) => Ok(()),
-        Some(Sticky::Cookie(_) | Sticky::Field(_)) => Err(UsageError::NoRequest),
+        Some(Sticky::Cookie(_) | Sticky::Field(_)) => Err(ProtocolError::NoRequest),
     }
 }
 

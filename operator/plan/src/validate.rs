@@ -5,7 +5,6 @@
 //! objects already.
 
 mod balancers;
-mod tcp;
 
 use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32};

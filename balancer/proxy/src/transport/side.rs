@@ -12,12 +12,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use scaledapp_sys::unacknowledged;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::{Secured, Transport};
+use super::heard::heard;
+use super::secured::Secured;
 
 /// How often a connection is checked whose reactor's events cannot be waited for.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -27,24 +27,6 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) enum Side<'a> {
     Plain(&'a TcpStream),
     Secured(Rc<RefCell<&'a mut Secured>>),
-}
-
-impl Transport {
-    /// Whether its peer has not acknowledged all bytes that were written, so that a reset would
-    /// destroy some of them.
-    pub(crate) fn owes_bytes(&self) -> bool {
-        let bytes = |tcp| unacknowledged::bytes(tcp).is_ok_and(|bytes| bytes > 0);
-        self.tcp().is_some_and(bytes)
-    }
-
-    /// A shared handle; `None` for a stream of HTTP/2.
-    pub(crate) fn side(&mut self) -> Option<Side<'_>> {
-        match self {
-            Self::Plain(stream) => Some(Side::Plain(stream)),
-            Self::Secured(secured) => Some(Side::Secured(Rc::new(RefCell::new(secured)))),
-            Self::Stream(_) => None,
-        }
-    }
 }
 
 impl<'a> Side<'a> {
@@ -143,7 +125,7 @@ impl<'a> Side<'a> {
             }
             Self::Secured(secured) => loop {
                 tokio::time::sleep(LOOK_INTERVAL).await;
-                if super::heard(&secured.borrow().socket).is_broken {
+                if heard(&secured.borrow().socket).is_broken {
                     return;
                 }
             },
