@@ -142,8 +142,11 @@ mod tests {
         assert!(lines.flush(LONG));
         let pieces: Vec<Vec<u8>> = received.try_iter().collect();
         assert!(pieces.iter().all(|piece| piece.ends_with(b"\n")));
-        let expected: String = (0..1000).map(|number| format!("{number}\n")).collect();
-        assert_eq!(String::from_utf8(pieces.concat()).unwrap(), expected);
+        let expected: Vec<String> = (0..1000).map(|number| format!("{number}\n")).collect();
+        assert_eq!(
+            String::from_utf8(pieces.concat()).unwrap(),
+            expected.concat()
+        );
         assert_eq!(lines.dropped(), 0);
     }
 
