@@ -97,13 +97,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::default());
     let discovery = Discovery::default();
     let again = Arc::new(Notify::new());
-    let upstreams = settings
-        .upstreams
-        .iter()
-        .map(|&address| Backend::at(address));
     discover(
         &discovery,
-        upstreams.collect(),
+        &settings.upstreams,
         settings.endpoints_file,
         &again,
         &metrics,
@@ -125,10 +121,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     };
     let stdout = access_log(&forwarding)?;
     let _flushing = stdout.clone().map(Flushing);
-    let callers = Callers {
-        announced_from: settings.announced_from.into(),
-        ..callers(settings.forwarded_from, settings.trust_token_file)
-    };
+    let mut callers = callers(settings.forwarded_from, settings.trust_token_file);
+    callers.announced_from = settings.announced_from.into();
     let proxy = start(
         forwarding,
         callers,
@@ -242,13 +236,14 @@ fn callers(forwarded_from: Vec<Network>, token_file: Option<PathBuf>) -> Callers
 /// read once.
 fn discover(
     discovery: &Discovery,
-    upstreams: Vec<Backend>,
+    upstreams: &[SocketAddr],
     file: Option<PathBuf>,
     again: &Arc<Notify>,
     metrics: &Arc<Metrics>,
 ) {
     if !upstreams.is_empty() {
-        discovery.source("--upstream").put(upstreams);
+        let upstreams = upstreams.iter().map(|&address| Backend::at(address));
+        discovery.source("--upstream").put(upstreams.collect());
     }
     if let Some(path) = file {
         let sink = discovery.source(path.display().to_string());

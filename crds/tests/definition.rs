@@ -317,7 +317,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "{image: i, command: [a], appProtocol: tcp, balancers: {http2: false}}",
-        "http2 and forwardedFrom are for HTTP, and spec.appProtocol is tcp: leave them out; a load balancer in front can say who its client is with proxyProtocol.from",
+        "http2, forwardedFrom, accessLog and errorPages are for HTTP, and spec.appProtocol is tcp: leave them out; a load balancer in front can say who its client is with proxyProtocol.from",
     ),
     (
         "{image: i, command: [a], appProtocol: tcp, balancers: {tls: {secretName: s, redirect: true}}}",
@@ -329,7 +329,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "{image: i, command: [a], appProtocol: tcp, balancers: {limits: {bodyRate: 1}}}",
-        "bodyRate, headBytes and headFields are for HTTP, and spec.appProtocol is tcp: leave them out",
+        "bodyRate, bodySize, headBytes, headFields and requestsPerSecondPerAddress are for HTTP, and spec.appProtocol is tcp: leave them out",
     ),
     (
         "{image: i, command: [a], balancers: {proxyProtocol: {toPods: true}}}",

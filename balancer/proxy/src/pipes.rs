@@ -217,12 +217,16 @@ mod tests {
         let (pipes, (mut sender, from), (to, mut receiver)) =
             (Pipes::default(), pair().await, pair().await);
         let mut pipe = pipes.take().unwrap();
-        assert_eq!(pipe.fill(&from).unwrap(), None, "nothing has arrived");
+        assert_eq!(
+            pipe.fill(&from, PIPE_BYTES).unwrap(),
+            None,
+            "nothing has arrived"
+        );
         for is_emptied in [true, false] {
             sender.write_all(b"hello").await.unwrap();
             from.readable().await.unwrap();
             let mut pipe = pipes.take().unwrap();
-            assert_eq!(pipe.fill(&from).unwrap(), Some(5));
+            assert_eq!(pipe.fill(&from, PIPE_BYTES).unwrap(), Some(5));
             if is_emptied {
                 poll_fn(|context| pipe.poll_empty(&to, context))
                     .await
@@ -238,6 +242,6 @@ mod tests {
         }
         drop(sender);
         from.readable().await.unwrap();
-        assert_eq!(pipe.fill(&from).unwrap(), Some(0));
+        assert_eq!(pipe.fill(&from, PIPE_BYTES).unwrap(), Some(0));
     }
 }

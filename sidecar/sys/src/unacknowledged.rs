@@ -34,7 +34,7 @@ mod tests {
         let mut server = listener.accept().unwrap().0;
         assert_eq!(bytes(&client).unwrap(), 0);
         client.set_nonblocking(true).unwrap();
-        while client.write(&[0; 64 << 10]).is_ok() {}
+        while client.write(&vec![0; 64 << 10]).is_ok() {}
         assert!(bytes(&client).unwrap() > 0);
         drop(client.shutdown(std::net::Shutdown::Write));
         server.read_to_end(&mut Vec::new()).unwrap();

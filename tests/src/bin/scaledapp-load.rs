@@ -73,7 +73,7 @@ fn read(mut words: impl Iterator<Item = String>) -> anyhow::Result<Asked> {
 }
 
 fn show(report: &Report) -> serde_json::Value {
-    let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1e3;
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
     let failures: serde_json::Map<String, serde_json::Value> = report
         .failures
         .iter()
