@@ -25,6 +25,10 @@ const MAX_SPARE: usize = 4;
 /// thirds of the CPU time of copying in pieces of 64 KiB; with pipes of 256 KiB, hardly less.
 pub(crate) const PIPE_BYTES: usize = 1 << 20;
 
+/// How many bytes of a connection are moved before the other connections of the thread get their
+/// turn: it takes about a millisecond.
+pub(crate) const MAX_TURN_BYTES: usize = 4 << 20;
+
 /// The pipes of one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Pipes {

@@ -17,6 +17,7 @@ mod authority;
 mod h2c;
 mod status;
 mod stories;
+mod tcp;
 mod tls;
 
 use std::net::SocketAddr;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::clock::{self, Cut, Deadline};
 use crate::endpoint::Endpoint;
 use crate::metrics::add;
-use crate::pipes::PIPE_BYTES;
+use crate::pipes::{MAX_TURN_BYTES, PIPE_BYTES};
 use crate::thread::Thread;
 use crate::transport::{Side, Transport};
 
@@ -257,12 +257,18 @@ impl Direction<'_> {
         if let (Some(from), Some(to)) = (self.from.plain(), self.to.plain())
             && let Some(mut pipe) = self.thread.pipes.take()
         {
+            let mut turn = 0;
             loop {
+                if turn > MAX_TURN_BYTES {
+                    tokio::task::yield_now().await;
+                    turn = 0;
+                }
                 match pipe.fill(from, PIPE_BYTES) {
                     // The next read will see the end, too.
                     Ok(None | Some(0)) => return Ok(()),
                     Ok(Some(length)) => {
                         self.moves(length);
+                        turn += length;
                         let empty = |context: &mut Context<'_>| pipe.poll_empty(to, context);
                         self.deliver(length, empty).await?;
                     }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use super::MAX_ANSWER_BYTES;
 use super::state::{Attempt, End, State};
 use crate::metrics::Failure;
-use crate::pipes::{PIPE_BYTES, Pipe};
+use crate::pipes::{MAX_TURN_BYTES, PIPE_BYTES, Pipe};
 use crate::transport::Transport;
 
 /// The least number of missing bytes for which a pipe is used.
@@ -44,7 +44,13 @@ impl Attempt<'_, '_> {
         if !matches!(self.state, State::Body(_)) {
             return None;
         }
+        let mut moved = 0;
         loop {
+            if moved > MAX_TURN_BYTES {
+                // Other connections of the thread come first.
+                context.waker().wake_by_ref();
+                return Some(Poll::Pending);
+            }
             if self.in_pipe() > 0 {
                 match self.empty_pipe(context) {
                     Emptied::All => {}
@@ -81,7 +87,8 @@ impl Attempt<'_, '_> {
                     self.upstream.finished = true;
                     return Some(Poll::Ready(self.failed(Failure::CutOff)));
                 }
-                Ok(Some(_)) => {
+                Ok(Some(count)) => {
+                    moved += count;
                     self.upstream.spoke = true;
                     self.has_moved();
                     self.endpoint.hear(self.moved);
