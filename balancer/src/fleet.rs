@@ -14,7 +14,7 @@ use crate::peers::watch::Target;
 pub(crate) struct Fleet {
     members: Vec<Member>,
     place: Place,
-    /// There has been a list with backends. Those of the first one are as old as is known.
+    /// There has been a list with backends. Those of the first such list do not count as new.
     has_begun: bool,
 }
 

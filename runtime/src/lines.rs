@@ -10,8 +10,8 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The most bytes that may wait. As many may be on their way to the stream. It is a tenth of a
-/// second of lines at 40,000 requests per second.
+/// The most bytes that may wait. As many again may be on their way to the stream. At 40,000
+/// requests per second, these are the lines of a tenth of a second.
 const MAX_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Default)]

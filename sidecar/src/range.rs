@@ -105,8 +105,8 @@ impl WorkerRange {
         self.min != self.max
     }
 
-    /// The ends on a machine with `cores`. If the upper end is the smaller one there, as that of
-    /// `2..auto` on one core, both ends are the lower one.
+    /// The ends on a machine with `cores`. If the upper end is below the lower one there, as with
+    /// `2..auto` on one core, the lower one is used for both.
     ///
     /// # Errors
     /// An end exceeds [`MAX_WORKERS`].

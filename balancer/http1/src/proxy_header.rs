@@ -62,7 +62,7 @@ impl core::error::Error for HeaderFault {}
 /// not complete. All bytes that have been seen before it is complete belong to it.
 ///
 /// # Errors
-/// As early as it is certain that the bytes are no valid header.
+/// Returned as soon as it is certain that the bytes are no valid header.
 pub fn parse_proxy_header(bytes: &[u8]) -> Result<Option<(usize, Announced)>, HeaderFault> {
     let begins = |with: &[u8]| {
         let common = bytes.len().min(with.len());

@@ -194,7 +194,7 @@ impl Record {
         self.entry.reason = Some("https");
     }
 
-    /// No answer of the proxy follows a failure.
+    /// The request has failed, and the proxy sends no answer of its own.
     pub(crate) fn failed(&mut self, cause: Failure) {
         let reason = match cause {
             Failure::ClientGone => "client-gone",

@@ -51,7 +51,7 @@ impl Form {
     }
 }
 
-/// For which statuses a page is.
+/// The statuses that a page is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum For {
     Status(u16),
@@ -73,7 +73,7 @@ pub struct Pages(Vec<Page>);
 /// Why a file is not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PageError {
-    /// It is not named as a page is.
+    /// Its name is not that of a page.
     #[error(
         "its name is not that of a page: name it after a status from 400 to 599 or a class, such as 503.html, 5xx.json or 429.txt"
     )]
@@ -160,7 +160,7 @@ fn parse(name: &str) -> Option<(For, Form)> {
 
 /// How much a client likes each form; 0 if it does not accept the form. The quality comes first (RFC
 /// 9110 section 12.5.1). Of several with the same quality, the client gets the one that it names
-/// itself rather than by `*/*`: common libraries send `application/json, text/plain, */*`.
+/// explicitly, not by `*/*`: common libraries send `application/json, text/plain, */*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Accepted([u16; Form::ALL.len()]);
 

@@ -22,11 +22,11 @@ const MAX_PIPES: usize = 16;
 const MAX_SPARE: usize = 4;
 /// The size that is asked for, the largest that needs no privilege (`pipe-max-size`, pipe(7)). The
 /// kernel gives less to users that have many pipes. Over loopback, a mebibyte costs the relay two
-/// thirds of the CPU time of copying in pieces of 64 KiB; with pipes of 256 KiB, hardly less.
+/// thirds of the CPU time of copying in pieces of 64 KiB. Pipes of 256 KiB save hardly anything.
 pub(crate) const PIPE_BYTES: usize = 1 << 20;
 
 /// How many bytes of a connection are moved before the other connections of the thread get their
-/// turn: it takes about a millisecond.
+/// turn. Moving them takes about a millisecond.
 pub(crate) const MAX_TURN_BYTES: usize = 4 << 20;
 
 /// The pipes of one thread.
@@ -34,7 +34,7 @@ pub(crate) const MAX_TURN_BYTES: usize = 4 << 20;
 pub(crate) struct Pipes {
     spare: RefCell<Vec<Ends>>,
     used: Cell<usize>,
-    /// The kernel, or a filter of system calls, does not allow it.
+    /// The kernel, or a filter of system calls, has refused splice(2).
     is_refused: Cell<bool>,
 }
 
@@ -54,7 +54,7 @@ pub(crate) struct Pipe<'a> {
 }
 
 impl Pipes {
-    /// A pipe without bytes; `None` if there are too many.
+    /// An empty pipe; `None` if no more may be used, or none can be opened.
     pub(crate) fn take(&self) -> Option<Pipe<'_>> {
         if self.is_refused.get() || self.used.get() >= MAX_PIPES {
             return None;

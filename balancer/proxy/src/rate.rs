@@ -6,9 +6,9 @@
 //!
 //! The number of remembered buckets is bounded. Each address belongs to one set of the table, by a
 //! hash that clients do not know. If all buckets of a set are in use, the one that is full soonest
-//! gives way. So to be forgotten, an address that has used up its tokens needs many other addresses
-//! that have used up more; and whoever has these addresses has their tokens as well. New addresses
-//! are always served.
+//! gives way. So an address that has used up its tokens is forgotten only when many other addresses
+//! have used up more. Whoever has these addresses has their tokens as well. New addresses are
+//! always served.
 //!
 //! This module reads no clock. What a refused request gets is decided in `exchange`.
 
@@ -35,7 +35,7 @@ pub struct RequestRate {
     pub burst: NonZeroU32,
 }
 
-/// The bucket of one address. A bucket that is full at the time is free for any address.
+/// The bucket of one address. A full bucket may be given to any other address.
 #[derive(Debug, Clone, Copy, Default)]
 struct Bucket {
     key: u128,

@@ -41,7 +41,7 @@ pub(crate) async fn serve(
     let Some((mut client, deadline)) = secure(thread, transport, peer, deadline).await else {
         return;
     };
-    // Whatever ends this process or this task, neither side must take the bytes that it has for
+    // Whatever ends this process or this task, neither side must believe that it has received
     // everything.
     client.set_resets(true);
     let reached = search::reach(thread, &client, peer, &deadline).await;
@@ -137,7 +137,7 @@ fn refuse(thread: &Thread, reason: search::NoEndpoint) {
 }
 
 /// Tells the endpoint who its client is, before all other bytes. A new connection has room for
-/// them.
+/// the header.
 fn announce(client: &Transport, upstream: &Transport, announced: Option<Addresses>) {
     let own = || Some((client.peer_address().ok()?, client.local_address().ok()?));
     // A client without addresses has gone, and the first read shows it.

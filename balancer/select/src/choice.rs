@@ -184,8 +184,9 @@ impl Chooser<'_> {
         }
     }
 
-    /// Round robin and random: any endpoint of the best tier. New endpoints are passed over with
-    /// the probability that they lack; the survey's bound keeps the others from too much work.
+    /// Round robin and random: any endpoint of the best tier. The share of a new endpoint is the
+    /// probability that it is not passed over; the survey's bound keeps the others from too much
+    /// work.
     fn blind(&mut self, see: &impl Fn(usize) -> Candidate, only_serving: bool) -> Option<usize> {
         let count = self.survey.count();
         let best = Best::of(count, see)?;
@@ -210,7 +211,8 @@ impl Chooser<'_> {
         chosen
     }
 
-    /// Below 1000; 0, which passes nothing over, unless endpoints differ in warmth.
+    /// A random number below 1000. If all endpoints are equally warm it is 0, so that none is
+    /// passed over.
     fn chance(&mut self) -> u64 {
         if self.survey.has_new() {
             self.random.u64(..1000)

@@ -20,8 +20,8 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// At least this many failures within [`WINDOW`] eject an endpoint, if they are more than
 /// [`MAX_FAILED_PERCENT`] of its requests. With fewer, a coincidence would eject endpoints.
 const MIN_FAILED: u32 = 5;
-/// An endpoint that fails more often than this is of less use than one fewer endpoint
-/// (Linkerd's default).
+/// If an endpoint fails more often than this, clients are better off without it (Linkerd's
+/// default).
 const MAX_FAILED_PERCENT: u32 = 20;
 /// How long the first ejection lasts; each further one lasts twice as long.
 pub const FIRST_EJECTION: Duration = Duration::from_secs(1);

@@ -26,7 +26,7 @@ pub struct Survey {
     /// The indices of the endpoints that serve.
     pub(crate) serving: Vec<u32>,
     /// Those of them that are in the proxy's zone, and those that are not. Both are empty unless
-    /// there are some of either kind.
+    /// there are some of both kinds.
     pub(crate) local: Vec<u32>,
     pub(crate) others: Vec<u32>,
     /// The average load in the proxy's zone.
@@ -111,8 +111,7 @@ impl Survey {
         self.count
     }
 
-    /// Whether requests prefer endpoints of the proxy's own zone, and how busy these are may
-    /// be decided later.
+    /// Whether requests prefer endpoints of the proxy's own zone, however busy these are.
     pub(crate) fn prefers_local(&self) -> bool {
         !self.local.is_empty()
     }
@@ -218,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_survey_is_due_the_later_the_more_endpoints_there_are() {
+    fn a_survey_of_more_endpoints_is_used_for_longer() {
         let mut survey = Survey::default();
         let now = Duration::from_secs(7);
         assert!(survey.is_due(now));

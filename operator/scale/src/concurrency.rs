@@ -108,7 +108,7 @@ mod tests {
     fn learn(room: f64, most: f64, failures: f64) -> f64 {
         let mut concurrency = Concurrency::new(None, None);
         for second in 0_u32..1200 {
-            // The load comes and goes, as it does.
+            // The load comes and goes, as real load does.
             let phase = f64::from(second % 120) / 120.0;
             let at_worker = most * phase.max(0.05);
             let latency = 0.02 * (at_worker / room).max(1.0);

@@ -13,7 +13,8 @@ use crate::fleet::{Fleet, SILENCE};
 use crate::sample::{Balancer, BalancerReport};
 use crate::window::Series;
 
-/// A report that is this late is missed; one that comes between two observations is not.
+/// A balancer is silent if its last report is older than this. One observation without a report is
+/// normal.
 const LATE: Duration = Duration::from_secs(5);
 /// The short window: what happens now. Three observations a second apart; one alone is mostly
 /// chance.
@@ -25,18 +26,19 @@ const MIN_TREND: Duration = Duration::from_secs(20);
 const MAX_TREND: Duration = Duration::from_mins(1);
 /// The time that one request takes, until it has been measured, in seconds.
 const FIRST_SERVICE: f64 = 0.25;
-/// How many standard deviations less than what has arrived are certain to be more than chance, where
-/// arrivals are counted over one second.
+/// Arrivals are counted over one second. What is left of them after this many standard deviations
+/// are subtracted is certainly more than chance.
 const CERTAIN: f64 = 2.0;
 /// Over how many seconds the time of one request is averaged.
 const SERVICE_MEMORY: f64 = 20.0;
-/// As many requests as the first time counts for.
+/// [`FIRST_SERVICE`] counts as much as this many measured requests.
 const FIRST_WEIGHT: f64 = 3.0;
-/// Up to the first time, in seconds, requests are short; from the second one on, long.
+/// Requests that take up to the first number of seconds are short. From the second number on, they
+/// are long.
 const SHORT_AND_LONG: (f64, f64) = (0.5, 2.0);
 /// Bounds of the time of one request, in seconds.
 const SERVICE_RANGE: (f64, f64) = (0.001, 3600.0);
-/// An observation this much later than the last one counts as this much.
+/// A longer time between two observations counts as this many seconds.
 const MAX_GAP: f64 = 30.0;
 
 /// What is remembered of a balancer.
@@ -58,7 +60,7 @@ pub(crate) struct Demand {
     /// Seconds that requests were at workers, and requests that left; both fade.
     served: f64,
     completed: f64,
-    /// Requests that have left since the time of one was measured last.
+    /// Requests that have left since the time of one request was last measured.
     left: f64,
     /// A balancer has reported for the first time since then.
     is_fresh: bool,
@@ -132,8 +134,9 @@ impl Demand {
         let in_flight = (sent - fleet.queued).max(fleet.in_flight).max(0.0);
         let present = in_flight + held + fleet.queued;
         let at_workers = in_flight.min(room);
-        // What a silent balancer has in flight leaves unseen, so the time is measured when all have
-        // reported, for all of the time in between.
+        // What a silent balancer has in flight leaves unseen. So the time of one request is
+        // measured only when all balancers have reported, over the whole time since the last
+        // measurement.
         if balancers.iter().all(|balancer| balancer.report.is_some()) {
             self.measure_service(now, at_workers);
         }
@@ -232,7 +235,7 @@ impl Demand {
         let last = self.last.replace(now).unwrap_or(now);
         let seconds = now.saturating_sub(last).as_secs_f64().min(MAX_GAP);
         let fade = (-seconds / SERVICE_MEMORY).exp();
-        // The first requests after none were sent a moment ago, and have not had the time to end.
+        // After an idle time, the first requests have just been sent and cannot have ended yet.
         let throughout = if self.before > 0.0 {
             f64::midpoint(self.before, at_workers)
         } else {

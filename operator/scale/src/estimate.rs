@@ -3,8 +3,8 @@
 //!
 //! - *Sustained*: the mean of the long window, at the wanted utilization.
 //! - *Peak*: the mean of the short window must fit, with little spare ([`Settings::at_peak`]).
-//! - *Growth*: where the load rises steadily, what it will be when a pod that is asked for now is
-//!   ready must fit as well.
+//! - *Growth*: if the load rises steadily, the load at the time when a pod that is asked for now
+//!   becomes ready must fit as well.
 //! - *Backlog*: the requests that will still wait when a new pod is ready, to be worked off within
 //!   two or three seconds from then on. Pods that are starting count from the time when they are
 //!   expected, so that a pod which would come too late to help is not asked for.
@@ -101,8 +101,8 @@ impl Estimate {
 /// How many requests will wait when a pod that is asked for now is ready.
 fn backlog(load: &Load, fleet: &Fleet, concurrency: f64, pod_workers: u32) -> f64 {
     // A pod that ends as soon as it starts would be waited for in vain, and its part of the work
-    // must not be answered with more pods. Nor must that of an app most of whose pods are no longer
-    // ready, because what has stopped them stops others as well.
+    // must not be answered with more pods. The same holds if most pods are no longer ready, because
+    // what has stopped them stops others as well.
     let is_broken = fleet.crash_looping > 0 || fleet.missed > fleet.ready;
     if load.waiting <= 0.0 || is_broken {
         return 0.0;

@@ -15,7 +15,8 @@ use crate::need::Need;
 
 /// The most by which the window grows.
 const MAX_STRETCH: u32 = 8;
-/// In how many parts a window is remembered. More parts would forget a peak more exactly.
+/// In how many parts a window is remembered. With more parts, a peak would be forgotten more
+/// exactly at the end of the window.
 const PARTS: u32 = 60;
 
 /// The needs of the last window.
@@ -85,7 +86,7 @@ impl Hold {
         }
     }
 
-    /// Forgets a reduction that nobody has missed.
+    /// Forgets a reduction that has lasted, and halves the window.
     pub(crate) fn settle(&mut self, now: Duration) {
         let enough = self.window * MAX_STRETCH * 2;
         if self.reduced.is_some_and(|when| when + enough < now) {

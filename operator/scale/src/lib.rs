@@ -28,7 +28,7 @@
 //! | Will requests still wait then? | now | at once | [`Reason::Backlog`] |
 //!
 //! Two windows, because one would be wrong either way: a mean of 30 s needs half a minute to follow a
-//! jump, and a mean of 3 s moves with every chance. So the long one decides what is usual, with the
+//! jump, and a mean of 3 s follows mere chance. So the long one decides what is usual, with the
 //! spare that the user wants, and the short one only whether the load fits. The short one is what
 //! others call panic: it cannot remove anything, and it has no mode that could be left too late.
 //!
@@ -46,12 +46,12 @@
 //!
 //! # How it comes back down
 //!
-//! Less is taken when it has been enough for all of `scaleDown.window`, with a twentieth to spare,
-//! half of the pods at most at a time, and 15 s apart. If what was given up is needed again soon, the
-//! window doubles, up to eight times, so a load that comes and goes stops moving pods (`hold.rs`); it
-//! halves again when a smaller number has lasted. The last pod goes when nothing has been in flight,
-//! waiting or connected for `zeroAfter`, and all balancers have said so. The first request brings one
-//! back in the same second.
+//! Less is taken when it has been enough for all of `scaleDown.window`, with a twentieth to spare.
+//! A reduction removes at most half of the pods, and the next one follows after at least 15 s.
+//! If what was given up is needed again soon, the window doubles, up to eight times, so a load that
+//! comes and goes stops moving pods (`hold.rs`); it halves again when a smaller number has lasted.
+//! The last pod goes when nothing has been in flight, waiting or connected for `zeroAfter`, and all
+//! balancers have said so. The first request brings one back in the same second.
 //!
 //! # What happens when something is unknown
 //!
@@ -73,8 +73,8 @@
 //!   only with the decision or with what overrules it, so a quiet app is not written.
 //! - The caller keeps one [`Scaler`] for each app and drops it when it loses the Lease: the next
 //!   leader makes its own from the Deployment and the status.
-//! - A foreign HPA and `kubectl scale` exclude this autoscaler; validation is the caller's. If the
-//!   Deployment is changed by hand, the next decision sets it again.
+//! - An app must not have this autoscaler and a foreign HPA or `kubectl scale` as well; the caller
+//!   checks that. If the Deployment is changed by hand, the next decision sets it again.
 //!
 //! [`schedule::check`] belongs into validation as well; the messages name the cure.
 

@@ -86,7 +86,7 @@ impl Limits {
                 follows_load: false,
             };
         }
-        // Whatever holds besides, the user's range does.
+        // Whatever else holds, the user's range always does.
         let least = u32::from(!self.may_be_none());
         step.pods = step.pods.clamp(range.min().max(least), range.max());
         step

@@ -1,10 +1,10 @@
 //! Schedules: at which times there are at least so many pods, whatever the load is.
 //!
 //! A schedule begins at each occurrence of its cron pattern, in its own time zone. With `for`, it
-//! lasts that long, on the clock of physics: eight hours stay eight hours on the night of a clock
-//! change. Without `for`, it lasts until another schedule without `for` begins, so that a pair says
-//! "six from eight o'clock, one from twenty o'clock". A single schedule without `for` would never
-//! end, which nobody means by it; [`check`] refuses it.
+//! lasts that long in elapsed time: eight hours stay eight hours on the night of a clock change.
+//! Without `for`, it lasts until another schedule without `for` begins, so that a pair says "six
+//! from eight o'clock, one from twenty o'clock". A single schedule without `for` would never end,
+//! which nobody intends; [`check`] refuses it.
 //!
 //! Of schedules that overlap, the larger number counts. Where a clock change leaves a time of day
 //! out, the occurrence is the first moment after the gap; where it repeats one, a pattern with a

@@ -19,7 +19,7 @@ pub struct Range {
 }
 
 impl Range {
-    /// A range. If `max` is below `min`, it is raised to it; both end at 10 000.
+    /// A range. A `max` below `min` is raised to `min`; neither exceeds 10 000.
     pub fn new(min: u32, max: u32) -> Self {
         let min = min.min(MAX_COUNT);
         Self {

@@ -91,7 +91,8 @@ fn whole_cores(cores: f64) -> u32 {
         .clamp(1.0, f64::from(MAX_COUNT)) as u32
 }
 
-/// The next whole number, where a rounding error above a whole number is not a part of one more.
+/// Rounds up to a whole number. A number that exceeds a whole number only by a rounding error
+/// counts as that whole number.
 fn round_up(number: f64) -> u32 {
     (number - 1e-6).ceil().clamp(0.0, f64::from(MAX_COUNT)) as u32
 }

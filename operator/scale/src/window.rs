@@ -29,7 +29,8 @@ impl Series {
         }
     }
 
-    /// Adds the value at `now`. A value from before the last one replaces it.
+    /// Adds the value at `now`. If that is before the last value, or less than [`MIN_SPACING`]
+    /// after it, the new value replaces the last one.
     pub(crate) fn push(&mut self, now: Duration, value: f64) {
         let value = if value.is_finite() { value } else { 0.0 };
         let due = self.values.back().map(|(last, _)| *last + MIN_SPACING);
@@ -61,7 +62,7 @@ impl Series {
         }
     }
 
-    /// Whether there are values from before the last `window`, or just as old.
+    /// Whether the oldest value is at least as old as `window`, give or take [`SLACK`].
     pub(crate) fn covers(&self, now: Duration, window: Duration) -> bool {
         let first = self.values.front().map(|(first, _)| *first + window);
         first.is_some_and(|full| full <= now + SLACK)

@@ -1,4 +1,4 @@
-//! How a supervisor that decides the number of its workers by itself shows that.
+//! What a supervisor shows of the number of its workers if it decides that number itself.
 
 use serde::{Deserialize, Serialize};
 

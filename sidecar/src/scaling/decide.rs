@@ -3,8 +3,8 @@
 //!
 //! More workers start when requests have waited for [`PATIENCE`], or when the workers are busier
 //! than they should be, if a core and memory are free and nothing speaks against it. One worker
-//! stops when fewer have been enough for a while. That while grows each time a worker was missed
-//! soon after it was stopped, so a load whose pauses are a little longer than the while does not
+//! stops when fewer have been enough for some time. This time grows whenever a worker is missed
+//! soon after it was stopped, so a load whose pauses are a little longer than this time does not
 //! make workers start and stop again and again.
 
 use std::time::Duration;
@@ -62,7 +62,7 @@ pub(crate) enum Decision {
 #[derive(Debug, Clone)]
 pub(crate) struct Scaler {
     rules: Rules,
-    /// Since when there has been no look without a waiting request.
+    /// Since when every look has found a waiting request.
     waiting_since: Option<Duration>,
     busy: Average,
     occupied: Average,

@@ -21,8 +21,8 @@ use crate::workers::Workers;
 const CPU_INTERVAL: Duration = Duration::from_millis(90);
 /// A worker that was busy for this share of the time has computed all the time.
 const SATURATED: f64 = 0.85;
-/// A worker boots for longer than usual if it takes longer than this many times as long as the
-/// earlier ones, and [`SLOW_BOOT`].
+/// A worker boots for longer than usual if it takes longer than this many times the usual time
+/// plus [`SLOW_BOOT`].
 const SLOW_BOOT_FACTOR: u32 = 2;
 const SLOW_BOOT: Duration = Duration::from_millis(500);
 /// A worker that has failed before must have served for this long before it counts as sound.

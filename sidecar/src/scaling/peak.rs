@@ -18,7 +18,7 @@ const TIME: Duration = Duration::from_secs(1);
 
 impl Average {
     /// Adds the value that applied since the last call, and returns the average. The first value
-    /// counts nothing, because it is not known for how long it applied.
+    /// does not count, because it is not known for how long it applied.
     pub(super) fn add(&mut self, now: Duration, value: f64) -> f64 {
         let elapsed = self.at.replace(now).map(|at| now.saturating_sub(at));
         let share = elapsed.map_or(0.0, |elapsed| {

@@ -81,7 +81,7 @@ fn behind_a_named_proxy_each_client_has_its_own_limit_and_an_ipv6_network_has_on
     }
     let spread: usize = (0..40).map(|at| of(&format!("2001:db8::{at}"), 1)).sum();
     assert!((5..=6).contains(&spread), "{spread}");
-    // The proxy itself is not limited: a request that names no client may be of any of them.
+    // The proxy itself is not limited: a request that names no client may come from any client.
     assert_eq!(of("", 20), 20);
 }
 

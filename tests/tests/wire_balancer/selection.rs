@@ -50,7 +50,7 @@ fn a_balancer_prefers_servers_of_its_zone_and_uses_the_others_when_it_must() {
     };
     let near_first = launch(&["--zone", "a"]);
     assert_eq!(answers(&near_first, "near", 40), 40);
-    // Without a zone, with one in which no server is, and without a name of it.
+    // Without a zone, with a zone that has no server, and with an empty name.
     for options in [&[][..], &["--zone", "c"], &["--zone", ""]] {
         let any = launch(options);
         let both = answers(&any, "near", 60);
@@ -95,7 +95,7 @@ fn a_server_that_is_added_gets_few_requests_at_first() {
         let share = answers(&balancer, "new", 200);
         assert!(expected.contains(&share), "{window}: {share} of 200");
     }
-    // Both servers of a balancer's first list are as old as is known.
+    // The servers of a balancer's first list do not count as new.
     let source = ["--endpoints-file", file.to_str().unwrap()];
     let options = [&source[..], &["--slow-start", "1h"]].concat();
     let balancer = Launch::new(&options).unwrap().ready().unwrap();

@@ -136,7 +136,7 @@ impl<'a> Search<'a> {
                 }
                 deadline.set_at(self.until.min(now + LOOK_INTERVAL));
                 // The deadline lies ahead of the thread's clock, so this registers the waker.
-                // Otherwise the client's connection ends to make room.
+                // It is ready only if the client's connection must end to make room.
                 if deadline.poll(context).is_ready() {
                     return Poll::Ready(Err(NoEndpoint::InTime));
                 }

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use super::heard::heard;
 use super::secured::Secured;
 
-/// How often a connection is checked whose reactor's events cannot be waited for.
+/// How often a TLS connection is checked, because the events of its socket cannot be waited for.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A shared handle of a connection.

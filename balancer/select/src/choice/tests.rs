@@ -436,10 +436,10 @@ fn one_old_endpoint_among_many_new_ones_gets_at_most_twice_an_equal_share() {
         let share = share_of_last(algorithm, &endpoints);
         assert!((11.0..21.0).contains(&share), "{algorithm:?}: {share}");
     }
-    // In turn, nobody has two turns in a row.
+    // With round robin, no endpoint has two turns in a row.
     let share = share_of_last(Algorithm::RoundRobin, &endpoints);
     assert!((9.0..21.0).contains(&share), "{share}");
-    // Whoever has no room left gets nothing as long as others have.
+    // An endpoint without room gets nothing as long as others have room.
     let busy = Candidate { load: 1000, ..FINE };
     let endpoints = [&[new(0); 9][..], &[busy]].concat();
     for algorithm in [Algorithm::LeastOfAll, Algorithm::LeastOfTwo] {

@@ -1,4 +1,4 @@
-//! A discrete-event simulation of balancers in front of pods. It decides when what happens;
+//! A discrete-event simulation of balancers in front of pods. It decides what happens when;
 //! which endpoint gets a request is decided by the code under test.
 //!
 //! Each balancer counts its own requests exactly and knows the others' only from the pods'
@@ -39,7 +39,8 @@ pub(crate) struct PodSpec {
     pub(crate) zone: u8,
     /// When the pod begins to serve; 0: before the balancers.
     pub(crate) starts: u64,
-    /// Its work takes four times as long at its start, which becomes less over this time.
+    /// At its start, its work takes four times as long. Over this time, that becomes the usual
+    /// time.
     pub(crate) warms_up: u64,
     /// It answers everything with an error, in a millisecond.
     pub(crate) fails: bool,

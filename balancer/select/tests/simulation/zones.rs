@@ -6,7 +6,7 @@ use crate::latency::setup;
 use crate::model::{POD, PodSpec, Seen, Setup, simulate};
 use crate::workloads::{blocking, event_loop};
 
-/// So many pods in each zone.
+/// Pods in several zones: this many in each.
 fn pods(zones: &[usize]) -> Vec<PodSpec> {
     let zones = zones.iter().enumerate();
     zones

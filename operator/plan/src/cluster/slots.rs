@@ -227,7 +227,7 @@ impl Offers {
         }
     }
 
-    /// What slots offer whose Services exist.
+    /// What the slots of these Services offer.
     pub(super) fn of_services<'a>(services: impl Iterator<Item = &'a Service>) -> Self {
         let specs = services.filter_map(|service| service.spec.as_ref());
         let ports = specs.flat_map(|spec| spec.ports.iter().flatten());

@@ -16,7 +16,7 @@ use crate::{AccessLog, Balancers, ClientCertificates, Issuer, Protocol, Times, T
 
 /// Most slots of an app: scaledapp-dns puts at most this many addresses into one answer.
 const MAX_SLOTS: i32 = 8;
-/// An app that needs longer is better not ready for that time. The AWS balancer has the same bound.
+/// An app that needs longer should rather not be ready yet. The AWS balancer has the same bound.
 const MAX_SLOW_START: Duration = Duration::from_mins(15);
 const MAX_CONNECTIONS: i32 = 1_000_000;
 const MAX_REQUESTS: i32 = 1_000_000;

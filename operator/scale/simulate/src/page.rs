@@ -6,7 +6,7 @@ use crate::rules::Kind;
 use crate::trace::{TRACES, Trace};
 use crate::world::{Outcome, run};
 
-/// HPA may have at least this many times our late requests, and we may cost this many times its
+/// Our goals beside HPA: at most this part of its late requests, and at most this many times its
 /// pod-seconds.
 const HPA_LATE: f64 = 0.1;
 const HPA_COST: f64 = 1.1;
@@ -27,7 +27,7 @@ pub struct Mean {
 }
 
 impl Mean {
-    /// Of these runs.
+    /// The means of these runs.
     pub fn of(runs: &[Outcome]) -> Self {
         let mean = |part: fn(&Outcome) -> f64| {
             runs.iter().map(part).sum::<f64>() / runs.len().max(1) as f64

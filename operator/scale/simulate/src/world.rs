@@ -334,7 +334,7 @@ impl World<'_> {
         self.push(self.now + boot, Event::Ready { pod: number });
     }
 
-    /// Makes the pods as many as are wanted.
+    /// Adds or removes pods until there are as many as are wanted.
     fn follow(&mut self) {
         let present = self.pods.iter().filter(|pod| !pod.leaving).count();
         for _ in present..self.wanted as usize {

@@ -203,7 +203,7 @@ proptest! {
         let pods = app.run(120, |_| now);
         prop_assert!(pods.iter().all(|count| *count >= before), "{before} {pods:?}");
         let needed = (now / 0.7 / 10.0).ceil() as u32;
-        // Where it was in the middle of a growth, it goes on with it, and no further.
+        // An app that was restarted in the middle of growth goes on growing, but no further.
         let most = before.max(needed * 2 + 2);
         prop_assert!(pods.iter().all(|count| *count <= most), "{before} {needed} {pods:?}");
     }

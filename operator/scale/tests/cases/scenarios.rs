@@ -112,7 +112,7 @@ fn a_restart_in_the_middle_of_a_jump_removes_nothing_and_goes_on() {
 }
 
 #[test]
-fn a_quota_is_remembered_said_and_tried_rarely() {
+fn a_quota_is_remembered_and_reported_and_rarely_tried_again() {
     let mut app = App::new(&settings(1, 40), 3);
     app.refused_above = Some(3);
     let pods = app.run(900, |_| 50.0);

@@ -20,8 +20,8 @@ const DELAY: usize = 10;
 #[derive(Debug, Default)]
 pub struct Hpa {
     wanted: u32,
-    /// Used places in ready pods and all of them, of the last seconds. A worker uses its CPU in the
-    /// same part as its places, and never more than all of it.
+    /// The used places in ready pods, and all places in them, for each of the last seconds. A
+    /// worker uses the same part of its CPU as of its places, and never more than all of it.
     used: VecDeque<(f64, f64)>,
     published: Option<f64>,
     recommended: VecDeque<(u64, u32)>,
