@@ -17,8 +17,9 @@ use crate::binaries::Binaries;
 use crate::object::Object;
 use crate::runs;
 
-/// How long a stopping program keeps its listener open without a new connection. The time is short,
-/// because on one machine clients notice a stop immediately.
+/// How long a stopping program keeps its listener open: a pod without a new connection
+/// (`--drain-quiet`), a balancer at least (`--drain-min`). The time is short, because on one machine
+/// clients notice a stop immediately.
 const QUIET: &str = "200ms";
 /// The variable that keeps Python from buffering its output. Otherwise Python would write only full
 /// blocks, because stdout is a pipe.
@@ -394,7 +395,7 @@ spec:
     }
 
     #[test]
-    fn tls_has_a_port_of_its_own_that_the_holder_keeps_too() {
+    fn tls_has_a_port_of_its_own_whose_socket_the_supervisor_also_holds() {
         let yaml = YAML.replace(
             "replicas: 1, ",
             "replicas: 1, tls: {secretName: hello-tls, minVersion: '1.3', hsts: 1h, \
@@ -416,7 +417,7 @@ spec:
     }
 
     #[test]
-    fn a_token_stays_between_our_own_processes_and_networks_reach_the_balancers() {
+    fn with_connection_dispatch_there_is_no_token_and_balancers_get_forwarded_from() {
         let yaml = YAML.replace("workers: {", "workers: {dispatch: Connection, ");
         let yaml = yaml.replace("readiness: {path: /healthz, timeout: 20s}, ", "");
         let yaml = yaml.replace(

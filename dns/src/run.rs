@@ -74,7 +74,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         Arc::clone(&metrics),
         Instant::now(),
     ));
-    // Without a sender, the value never changes.
+    // Without `--scaledapps` nothing is sent, and the value never changes.
     let (cluster, cluster_state) = watch::channel(cluster::State::default());
     if settings.scaledapps {
         let naming = Naming {
@@ -167,7 +167,7 @@ async fn bind(address: SocketAddr) -> io::Result<(Udp, TcpListener)> {
 struct Server {
     catalog: Catalog,
     origins: Origins,
-    /// Names of the cluster that the file has as well, as logged last.
+    /// Names of ScaledApps that the records file has too, as of the last warning about them.
     hidden: Vec<String>,
     file: Option<PolledFile>,
     /// Whether the newest content of the file was refused.

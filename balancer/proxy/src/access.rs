@@ -50,7 +50,7 @@ impl Access {
         }
     }
 
-    /// A record that says nothing but whose connection it was.
+    /// A record that has only the client's address and the version of TLS.
     fn empty(self: &Rc<Self>, client: IpAddr, tls: Option<&'static str>) -> Box<Record> {
         let mut entry = Entry::new(client);
         entry.tls = tls;
@@ -147,7 +147,8 @@ pub(crate) struct Record {
     started: Instant,
     /// When the last attempt began.
     attempted: Option<Instant>,
-    /// The request has come to its end. Otherwise the proxy ends before it.
+    /// Whether the request has ended. If it has not when the record is dropped, the proxy has
+    /// stopped in the meantime.
     is_over: bool,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
@@ -181,7 +182,7 @@ impl Record {
         self.entry.grpc_status = status.map(|status| status.0);
     }
 
-    /// The proxy answers itself.
+    /// The proxy itself answers the request, not an endpoint.
     pub(crate) fn answered(&mut self, status: u16, reason: &'static str) {
         self.entry.status = status;
         self.entry.reason = Some(reason);

@@ -86,8 +86,8 @@ pub(crate) struct Pace {
     pub(crate) min: Duration,
     /// The deadline for requests in flight.
     pub(crate) deadline: Duration,
-    /// How long after the deadline everything ends. Upgraded connections may need this
-    /// time, and the owner of the endpoints may need it to stop them.
+    /// How long after the deadline everything ends. Upgraded connections may go on for
+    /// this long, and a supervisor stops its workers (the endpoints) in this time.
     pub(crate) linger: Duration,
 }
 

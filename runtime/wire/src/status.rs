@@ -14,7 +14,7 @@ pub enum Mechanism {
     Port,
     /// Workers need no sockets, because the app has no port.
     None,
-    /// A value that only a newer supervisor knows, or none.
+    /// The field is missing, or has a value that only newer supervisors know.
     #[default]
     #[serde(other)]
     Unknown,
@@ -43,7 +43,7 @@ pub enum WorkerState {
     Draining,
     /// The worker has been sent the stop signal, the shutdown message or SIGKILL.
     Stopping,
-    /// A value that only a newer supervisor knows, or none.
+    /// The field is missing, or has a value that only newer supervisors know.
     #[default]
     #[serde(other)]
     Unknown,
@@ -73,7 +73,7 @@ pub enum SlotState {
     Stopping,
     /// The last worker in the slot has ended, and the next one starts after a pause.
     CrashLoop,
-    /// A value that only a newer supervisor knows, or none.
+    /// The field is missing, or has a value that only newer supervisors know.
     #[default]
     #[serde(other)]
     Unknown,

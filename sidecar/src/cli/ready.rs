@@ -63,7 +63,7 @@ pub struct ReadyArgs {
     /// Ask a worker to end with the message "shutdown" on Node's IPC channel; a worker that has closed the channel gets the stop signal
     #[arg(long, env = "SCALEDAPP_SHUTDOWN_MESSAGE")]
     pub shutdown_message: bool,
-    /// Variable to which the worker's slot number is added; it starts from its value in the supervisor's environment, or else from 0
+    /// Variable that differs by worker: its value in the supervisor's environment (0 if unset) plus the worker's slot number
     #[arg(long, env = "SCALEDAPP_INCREMENT_ENV", value_name = "NAME")]
     pub increment_env: Option<String>,
 }

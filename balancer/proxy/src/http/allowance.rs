@@ -19,7 +19,8 @@ use crate::config::Limits;
 /// How long the proxy may still wait for one body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowance {
-    /// How many bytes earn a second; 0: any byte earns the maximum.
+    /// How many bytes earn a second of waiting; 0: waiting need not be earned, and only `stall` and
+    /// `total` limit it.
     rate: u32,
     /// The waiting time that is left.
     left: Duration,

@@ -30,7 +30,7 @@ fn labelled(name: &str, key: &str, value: &str) -> Node {
 }
 
 #[test]
-fn only_nodes_that_take_the_pod_count() {
+fn a_node_counts_only_if_it_can_take_the_pod() {
     let affinity = |expression: &str| {
         format!(
             "  podTemplate: {{spec: {{affinity: {{nodeAffinity: {{requiredDuringSchedulingIgnoredDuringExecution: {{nodeSelectorTerms: [{{{expression}}}]}}}}}}}}}}"
@@ -296,7 +296,7 @@ fn an_old_pod_stops_first_only_if_its_successor_finds_no_room_beside_it() {
 }
 
 #[test]
-fn a_total_of_pods_loses_none_to_a_release_that_does_not_start() {
+fn an_old_pod_stops_first_only_in_a_rollout_whose_new_pod_has_waited_for_a_minute() {
     let total = "  replicas: {total: 2}";
     let mut observed = cluster(2);
     observed.pods = vec![pod(0), pod(1)];

@@ -38,13 +38,13 @@ pub struct Outcome {
 /// One second of a run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Second {
-    /// Requests at a time that clients ask for.
+    /// How many requests clients want served at once.
     pub demand: f64,
-    /// Requests at a time that ready pods have places for.
+    /// How many requests the ready pods can serve at once.
     pub capacity: f64,
     /// Waiting requests.
     pub queue: f64,
-    /// Requests that became late in this second.
+    /// Late requests that left the queue in this second.
     pub late: f64,
 }
 
@@ -63,7 +63,8 @@ struct Pod {
     requests: Vec<(u64, Request)>,
     answers: u64,
     answer_time: Micros,
-    /// The sum of the times of all requests in it since the last second, up to `counted`.
+    /// The time that requests have spent in this pod since the last tick, added up over the
+    /// requests; counted up to `counted`.
     used: Micros,
     counted: Micros,
 }

@@ -88,7 +88,8 @@ pub(crate) struct Attempt<'a, 't> {
     pub(super) moved: Duration,
     /// The client has sent more of its request since the attempt began.
     pub(super) sends: bool,
-    /// Since when only the head of the answer is missing.
+    /// When the wait for the answer's head began: the whole request has been sent, and no interim
+    /// response has come since.
     pub(super) sent: Option<Duration>,
     /// The answer is marked as a stream.
     pub(super) streams: bool,
