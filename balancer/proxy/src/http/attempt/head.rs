@@ -148,7 +148,11 @@ impl<'a> Attempt<'a, '_> {
             downstream.keep_alive = version == Version::Http10 && !downstream.close;
             http1::write_response(out, &response, framing, &downstream);
             binder.bind(out, &response);
-            let is_kept = response.keep_alive && response.framing != Framing::UntilClose;
+            // A server that answers before it has read the whole body often closes afterwards, even
+            // if it has announced otherwise. The next request would meet the closed connection.
+            let is_early = self.sent.is_none() && self.meta.framing != Framing::None;
+            let is_kept =
+                response.keep_alive && response.framing != Framing::UntilClose && !is_early;
             let keep = is_kept.then(|| self.keep_time(response.keep_alive_timeout));
             if framing == Framing::UntilClose {
                 self.client.set_resets(true);
