@@ -217,7 +217,7 @@ Node.js v20.20.2";
     #[test]
     fn a_crash_is_shown_without_its_stack() {
         let mut lines = said(Some(0), &[NODE, NODE, NODE].join("\n"));
-        lines.extend(said(None, "sidecar T WARN no worker ever became ready, every slot failed three times; last: exit code 1"));
+        lines.extend(said(None, "sidecar T WARN no worker ever became ready, and every slot failed three times; last: exit code 1"));
         assert_eq!(
             shown(1, &lines),
             "bad-0 could not start (exit code 1)
@@ -256,7 +256,7 @@ Node.js v20.20.2";
     fn each_cause_has_its_cure() {
         let elsewhere = said(
             None,
-            "sidecar T WARN no worker ever became ready, every slot failed three times; last: it was not ready in time: it listens on 4000, --port is 3000",
+            "sidecar T WARN no worker ever became ready, and every slot failed three times; last: it was not ready in time: it listens on 4000, --port is 3000",
         );
         let taken = said(Some(0), "OSError: [Errno 98] Address already in use");
         for (code, lines, cure) in [
@@ -264,7 +264,7 @@ Node.js v20.20.2";
             (126, &[], "chmod +x"),
             (0, &[], "foreground"),
             (1, &elsewhere, "change spec.port to 4000"),
-            (1, &taken, "all workers share port 3000"),
+            (1, &taken, "not on port 3000"),
             (137, &[], "by hand in that directory"),
         ] {
             let text = shown(code, lines);
@@ -282,7 +282,7 @@ Node.js v20.20.2";
             None,
             "sidecar T  INFO starting workers=1\nsidecar T ERROR cannot start the app's command program=\"node\" error=No such file",
         );
-        lines.extend(said(None, "sidecar T  WARN no worker ever became ready, every slot failed three times; last: command not found"));
+        lines.extend(said(None, "sidecar T  WARN no worker ever became ready, and every slot failed three times; last: command not found"));
         let text = shown(127, &lines);
         assert!(
             text.contains("its last output:\n    cannot start the app's command program=\"node\" error=No such file\n  cure"),
