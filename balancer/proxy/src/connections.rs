@@ -433,7 +433,7 @@ mod tests {
             ("parked", size_of::<Option<ParkedConnection<Open>>>(), 64),
             ("served", size(Connections::serve), 2800),
             ("its client", size_of::<Client>(), 288),
-            ("an attempt", size_of::<Attempt<'_, '_>>(), 544),
+            ("an attempt", size_of::<Attempt<'_, '_>>(), 552),
         ];
         for (name, size, most) in sizes {
             println!("{name}: {size} bytes");

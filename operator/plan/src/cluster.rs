@@ -17,6 +17,7 @@ mod drift;
 mod facts;
 mod failures;
 mod frame;
+mod issuance;
 mod kinds;
 mod meta;
 mod nodes;
@@ -213,11 +214,11 @@ fn whole(
         facts::young_until(observed),
         failures::wake(observed),
         scale.count.as_ref().and_then(|count| count.wake),
-        certificate::wake(app, observed),
+        issuance::wake(app, observed),
     ];
     plan.wake = wakes.into_iter().flatten().min();
     plan.touch = updates.touch;
-    plan.certificate = certificate::to_write(app, observed);
+    plan.certificate = issuance::to_write(app, observed);
     let apply = &mut plan.apply;
     apply.config_maps.push(desired);
     apply.service_accounts = balancer::accounts(app);

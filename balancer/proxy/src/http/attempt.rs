@@ -17,18 +17,14 @@ use std::time::Duration;
 use scaledapp_http1::{GrpcStatus, Malformed, Trust};
 
 use self::head::has_failed;
-use self::state::State;
 pub(crate) use self::state::{Answered, Attempt, BrokenOff, End};
+use self::state::{MAX_ANSWER_BYTES, State};
 use super::body::GATHER_BYTES;
 use super::client::LOOK_INTERVAL;
 use super::request::BODY_TOO_LARGE;
 use super::unsent::Unsent;
 use super::upstream::Upstream;
 use crate::metrics::Failure;
-
-/// How many bytes of an answer are kept for a client that reads slowly. A server that can
-/// do only one thing at a time is then free as soon as it has sent its last byte.
-const MAX_ANSWER_BYTES: usize = 256 << 10;
 
 /// Whether more bytes of an answer may be kept for its reader.
 enum AnswerRoom {

@@ -1,3 +1,5 @@
+//! Tests of when an endpoint is ejected, for how long, and how it comes back.
+
 use super::*;
 
 const ALL: Rules = Rules {

@@ -14,9 +14,9 @@ use scaledapp_crds::words::{Reason, condition, label};
 use super::Observed;
 use super::adoption;
 use super::autoscalers;
-use super::certificate;
 use super::cures::{self, Of, failure_message};
 use super::facts::{Facts, Outcome};
+use super::issuance;
 use super::meta::cut;
 use super::rights;
 
@@ -459,7 +459,7 @@ impl Judge<'_> {
     /// Reports why the issuer's certificate is not there.
     fn uncertified(&self) -> Option<Verdict> {
         let (app, _) = self.outcome.planned()?;
-        let why = certificate::trouble(app, self.observed)?;
+        let why = issuance::trouble(app, self.observed)?;
         Some(verdict(true, Reason::CertificateNotIssued, why))
     }
 

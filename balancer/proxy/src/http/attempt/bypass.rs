@@ -7,8 +7,7 @@
 
 use std::task::{Context, Poll};
 
-use super::MAX_ANSWER_BYTES;
-use super::state::{Attempt, End, State};
+use super::state::{Attempt, End, MAX_ANSWER_BYTES, State};
 use crate::metrics::Failure;
 use crate::pipes::{MAX_TURN_BYTES, PIPE_BYTES, Pipe};
 use crate::transport::Transport;
@@ -30,7 +29,7 @@ enum Emptied {
 impl Attempt<'_, '_> {
     /// The number of bytes that are on their way in a pipe.
     pub(super) fn in_pipe(&self) -> usize {
-        self.pipe.as_ref().map_or(0, Pipe::held)
+        self.pipe.as_deref().map_or(0, Pipe::held)
     }
 
     /// Whether bytes of the answer wait for the client.
@@ -70,7 +69,7 @@ impl Attempt<'_, '_> {
                 return None;
             }
             if self.pipe.is_none() {
-                self.pipe = Some(pipes.take()?);
+                self.pipe = Some(Box::new(pipes.take()?));
             }
             let most = usize::try_from(left).map_or(PIPE_BYTES, |left| left.min(PIPE_BYTES));
             match self.pipe.as_mut()?.fill(from, most) {

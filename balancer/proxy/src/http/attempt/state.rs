@@ -16,6 +16,10 @@ use crate::metrics::Failure;
 use crate::pipes::Pipe;
 use crate::thread::Thread;
 
+/// How many bytes of an answer are kept for a client that reads slowly. A server that can
+/// do only one thing at a time is then free as soon as it has sent its last byte.
+pub(super) const MAX_ANSWER_BYTES: usize = 256 << 10;
+
 /// How an attempt ended.
 #[derive(Debug)]
 pub(crate) enum End {
@@ -98,7 +102,7 @@ pub(crate) struct Attempt<'a, 't> {
     /// The part of the answer that is kept for a client that reads slowly.
     pub(super) waiting: Held<'t>,
     /// The pipe through which the body passes.
-    pub(super) pipe: Option<Pipe<'t>>,
+    pub(super) pipe: Option<Box<Pipe<'t>>>,
     /// The answer is sent only once it is complete; until then another attempt can follow.
     pub(super) held: bool,
     /// The number of interim responses so far.
