@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ struct Seen {
     /// The codes with which the balancer has reset streams.
     resets: Mutex<Vec<Reason>>,
     heads: Mutex<Vec<HeaderMap>>,
+    /// Calls of `/fail` succeed.
+    is_healthy: AtomicBool,
 }
 
 impl Seen {
@@ -182,8 +184,10 @@ async fn call(
             send.send_trailers(trailers).unwrap();
         }
         "/fail" => {
+            let is_healthy = seen.is_healthy.load(Ordering::Relaxed);
             let mut send = respond.send_response(head(), false).unwrap();
-            send.send_trailers(status(14)).unwrap();
+            let code = if is_healthy { 0 } else { 14 };
+            send.send_trailers(status(code)).unwrap();
         }
         _ => {
             // Each message is sent back when it arrives.
@@ -477,8 +481,9 @@ fn without_a_server_a_call_is_answered_in_its_own_protocol() {
 
 #[test]
 fn the_status_unavailable_ejects_a_server_and_a_status_of_the_app_does_not() {
-    let server = Server::start();
-    let balancer = in_front_of(&[&server, &Server::start()]);
+    let (server, healthy) = (Server::start(), Server::start());
+    healthy.seen.is_healthy.store(true, Ordering::Relaxed);
+    let balancer = in_front_of(&[&server, &healthy]);
     let ejections = |balancer: &Balancer| {
         let metrics = balancer.metrics().unwrap();
         let name = "scaledapp_balancer_ejections_total ";
@@ -492,10 +497,12 @@ fn the_status_unavailable_ejects_a_server_and_a_status_of_the_app_does_not() {
             assert_eq!(ended.status(), Some("5"));
         }
         assert_eq!(ejections(&balancer), "0");
+        let mut failed = 0;
         for _ in 0..40 {
             let ended = unary(&mut client, request("/fail")).await;
-            assert_eq!(ended.status(), Some("14"));
+            failed += u32::from(ended.status() == Some("14"));
         }
+        assert!((5..20).contains(&failed), "{failed} calls of 40 failed");
         assert_ne!(ejections(&balancer), "0");
     });
 }
