@@ -18,7 +18,7 @@ use rustix::process::{Pid, kill_process, kill_process_group};
 use crate::{proc, wait};
 
 /// Lines kept of each stream. A failing test prints them.
-const MAX_LINES: usize = 2000;
+const MAX_LINES: usize = 20_000;
 /// How long the reading threads may take to get the last output, on a busy machine.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -29,6 +29,8 @@ pub struct Queue {
 pub enum Visit {
     /// It has not been sent to an endpoint yet.
     First,
+    /// It has not been sent to an endpoint, because it could reach none, and has not waited before.
+    Unreached,
     /// It has lost its endpoint and needs another one. If it has waited before, it gets its
     /// earlier position back.
     Again(Option<Position>),
@@ -105,12 +107,13 @@ impl Queue {
         self.length.load(Ordering::SeqCst) == 0
     }
 
-    /// Joins the queue; `None` if it is full. A request that comes back is older than every
-    /// new one, so it is not refused. The number of requests that come back is bounded by
+    /// Joins the queue; `None` if it is full. A request that was at an endpoint or has waited is
+    /// older than every new one, so it is not refused. The number of these requests is bounded by
     /// the limit of connections.
     pub fn join(&self, visit: Visit) -> Option<Ticket<'_>> {
         let mut waiters = self.lock();
-        if visit == Visit::First && waiters.waiting.len() >= self.max_waiting {
+        let is_new = matches!(visit, Visit::First | Visit::Unreached);
+        if is_new && waiters.waiting.len() >= self.max_waiting {
             return None;
         }
         let position = waiters.join(visit);
@@ -169,7 +172,7 @@ impl Waiters {
             self.changes += 1;
         }
         let position = match visit {
-            Visit::First => {
+            Visit::First | Visit::Unreached => {
                 self.ends.1 += 1;
                 Position(self.ends.1)
             }
@@ -179,7 +182,7 @@ impl Waiters {
                 Position(self.ends.0)
             }
         };
-        // A request that has just lost its endpoint does not search immediately: it could
+        // A request that has just lost or missed its endpoint does not search immediately: it could
         // find the same endpoint again.
         let may_look = was_empty || visit == Visit::First;
         let waiting = Waiting {
@@ -433,6 +436,17 @@ mod tests {
         queue.freed();
         assert!(!all[0].has_turn());
         assert_eq!(queue.length.load(Ordering::SeqCst), 2);
+    }
+
+    /// A server that is down refuses every request before the request waits.
+    #[test]
+    fn a_request_that_reached_no_endpoint_is_new_and_does_not_search_at_once() {
+        let queue = queue(1, 2);
+        let first = One::join(&queue, Visit::Unreached);
+        let mut second = One::join(&queue, Visit::Unreached);
+        assert!(queue.join(Visit::Unreached).is_none(), "the queue is full");
+        assert!(!second.has_turn());
+        assert!(first.ticket.position() < second.ticket.position());
     }
 
     proptest! {

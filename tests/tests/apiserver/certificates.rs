@@ -33,7 +33,7 @@ fn a_certificate_is_requested_once_cert_manager_is_there_and_its_state_is_report
     };
     story.apply(
         "hello",
-        "{replicas: {total: 1}, balancers: {replicas: 1, tls: {secretName: hello-tls, issuerRef: {name: ca}}}, dns: {hostname: certificates.test}}",
+        "{replicas: {total: 1}, balancers: {replicas: 1, tls: {secretName: hello-tls, issuerRef: {name: ca}}}, dns: {hostname: certificates.apps.test}}",
     );
     let reported = |says: &str| {
         story.wait("hello", says, |app| {
@@ -47,7 +47,7 @@ fn a_certificate_is_requested_once_cert_manager_is_there_and_its_state_is_report
     let path = story.at(GROUP, "certificates/hello");
     let certificate = story.server.api.get(&path).unwrap();
     assert_eq!(certificate["spec"]["secretName"], "hello-tls");
-    assert_eq!(certificate["spec"]["dnsNames"][0], "certificates.test");
+    assert_eq!(certificate["spec"]["dnsNames"][0], "certificates.apps.test");
     assert_eq!(
         certificate["metadata"]["ownerReferences"][0]["name"],
         "hello"

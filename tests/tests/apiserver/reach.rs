@@ -65,7 +65,7 @@ fn an_app_that_the_operator_cannot_reach_serves_and_its_status_names_the_blocked
         "PodsUnreachable",
         &[
             "port 9377 of the balancers and of the app's pods",
-            "ingress from namespace scaledapp-system to that TCP port",
+            "ingress from namespace scaledapp-system to TCP port 9377",
         ],
     );
     assert_eq!(
@@ -142,7 +142,7 @@ fn balancers_that_reach_no_pod_are_reported() {
         "PodsUnreachable",
         &[
             "the balancers cannot reach port 9377 of the app's pods",
-            "ingress from the app's balancers to that TCP port (and to its port 3000)",
+            "ingress from the app's balancers to TCP port 9377 and to TCP port 3000",
         ],
     );
     let seen = r#"{"ready": true, "endpoints": [{"name": "hello-1", "standing": "serving"}]}"#;

@@ -391,7 +391,7 @@ impl Server {
         command.env("HELM_CACHE_HOME", self.directory.join("helm"));
         let ended = process::run(command, START)?;
         ensure!(ended.code == 0, "helm template: {}", ended.stderr);
-        // The harness keeps only the last 2000 lines of output; the rendered chart is shorter.
+        // The harness keeps only the last 20,000 lines of output; the rendered chart is shorter.
         for text in ended.stdout.split("\n---") {
             let object: Value = serde_saphyr::from_str(text).unwrap_or_default();
             let kind = object["kind"].as_str().unwrap_or_default();

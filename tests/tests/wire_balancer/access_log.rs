@@ -83,6 +83,24 @@ fn a_request_has_one_line_that_says_what_happened() {
     assert!(line.get("reason").is_none() && line.get("tls").is_none());
 }
 
+/// The kernel moves these bytes, so the balancer never sees them.
+#[test]
+fn a_large_answer_is_logged_with_its_length() {
+    const LENGTH: usize = 3_000_000;
+    let upstream = Upstream::start(|mut peer| {
+        while peer.read_request().is_some() {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
+            peer.write(head.as_bytes());
+            peer.write(&vec![b'x'; LENGTH]);
+        }
+    })
+    .unwrap();
+    let balancer = logged(&upstream, &[]);
+    let answer = http::get(balancer.address(), "/").unwrap();
+    assert_eq!(answer.body.len(), LENGTH);
+    assert_eq!(lines(&balancer, 1)[0]["bytesOut"], LENGTH);
+}
+
 #[test]
 fn what_the_balancer_refuses_or_gives_up_has_a_line_too() {
     let upstream = Upstream::start(|mut peer| {

@@ -118,6 +118,7 @@ impl Flow {
     /// That many of the bytes of [`Self::bypass`] were passed on.
     pub(crate) fn bypassed(&mut self, count: usize) {
         self.whole = false;
+        self.data += count as u64;
         self.reader.skip(count as u64);
         self.writer.skip(count as u64);
         self.end();

@@ -116,10 +116,10 @@ impl<'a> Search<'a> {
         if self.was_reset {
             return Err(NoEndpoint::Reset);
         }
-        let visit = if self.has_failed {
-            Visit::Again(self.position)
-        } else {
-            Visit::First
+        let visit = match self.position {
+            Some(position) => Visit::Again(Some(position)),
+            None if self.has_failed => Visit::Unreached,
+            None => Visit::First,
         };
         let mut ticket = queue.join(visit).ok_or(NoEndpoint::QueueFull)?;
         self.position = Some(ticket.position());

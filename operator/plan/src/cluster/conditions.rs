@@ -414,8 +414,8 @@ impl Judge<'_> {
                 ..named()
             };
         }
-        if let Some(name) = self.hostname().or_else(|| self.uncertified()) {
-            return name;
+        if let Some(verdict) = self.uncertified().or_else(|| self.hostname()) {
+            return verdict;
         }
         let all_balancers = facts.own_balancers && facts.serves_everywhere();
         if let Some(failure) = facts.balancer_failure.as_ref().filter(|_| !all_balancers) {

@@ -109,6 +109,9 @@ impl Attempt<'_, '_> {
             self.answer.bypassed(moved);
             self.has_moved();
             self.reader.moved(moved, self.moved);
+            if let Some(record) = &self.client.record {
+                record.sent(self.answer.data_written());
+            }
         }
         match emptied {
             Poll::Ready(Ok(())) => Emptied::All,

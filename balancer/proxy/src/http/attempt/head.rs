@@ -148,12 +148,7 @@ impl<'a> Attempt<'a, '_> {
             downstream.keep_alive = version == Version::Http10 && !downstream.close;
             http1::write_response(out, &response, framing, &downstream);
             binder.bind(out, &response);
-            // A server that answers before it has read the whole body often closes afterwards, even
-            // if it has announced otherwise. The next request would meet the closed connection.
-            let is_early = self.sent.is_none() && self.meta.framing != Framing::None;
-            let is_kept =
-                response.keep_alive && response.framing != Framing::UntilClose && !is_early;
-            let keep = is_kept.then(|| self.keep_time(response.keep_alive_timeout));
+            let keep = self.keep(&response);
             if framing == Framing::UntilClose {
                 self.client.set_resets(true);
             }
@@ -172,6 +167,13 @@ impl<'a> Attempt<'a, '_> {
             self.begin_body()?;
         }
         Ok(true)
+    }
+
+    /// Whether the server answers before the whole body was sent. Such a server often closes
+    /// afterwards, even if it has announced otherwise, and the next request would meet the closed
+    /// connection.
+    fn is_early(&self) -> bool {
+        self.sent.is_none() && self.meta.framing != Framing::None
     }
 
     /// What decides whether the client gets a cookie.
@@ -234,6 +236,13 @@ impl<'a> Attempt<'a, '_> {
             && self.upstream.reused
             && self.request.is_whole()
             && self.interims == 0
+    }
+
+    /// How long the connection to the server may be kept; `None`: it is closed.
+    fn keep(&self, response: &Response<'_>) -> Option<Duration> {
+        let may_keep = response.keep_alive && response.framing != Framing::UntilClose;
+        let is_kept = may_keep && !self.is_early();
+        is_kept.then(|| self.keep_time(response.keep_alive_timeout))
     }
 
     /// How long to keep the connection: less than the peer has announced, if it has

@@ -41,8 +41,10 @@ pub(super) struct Search {
     client_waits_until: Option<Duration>,
     /// The endpoints that its client prefers, in this order.
     preferences: [Option<Preference>; 3],
-    /// It has been sent to an endpoint, or has tried to reach one.
+    /// It has been sent to an endpoint.
     again: bool,
+    /// It could not reach an endpoint.
+    missed: bool,
     /// An endpoint has handed it back, so it must go to another one without waiting.
     elsewhere: bool,
     /// Its position in the queue, once it has waited.
@@ -71,7 +73,7 @@ impl Search {
     }
 
     pub(super) fn failed_at(&mut self, endpoint: &Endpoint) {
-        self.again = true;
+        self.missed = true;
         self.tried.push(endpoint.id());
     }
 
@@ -134,8 +136,10 @@ impl Search {
     }
 
     fn visit(&self) -> Visit {
-        if self.again {
+        if self.again || self.position.is_some() {
             Visit::Again(self.position)
+        } else if self.missed {
+            Visit::Unreached
         } else {
             Visit::First
         }
