@@ -71,7 +71,8 @@ pub struct Tls {
 }
 
 /// An issuer of cert-manager.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "kubernetes", derive(serde::Serialize))]
 pub struct Issuer {
     /// The issuer's name.
     pub name: String,
