@@ -64,8 +64,8 @@
 //!
 //! - [`Observation::balancers`] and [`Observation::pods`] list what *exists*; `report: None` says that
 //!   one of them was silent. A balancer or pod that is not listed is gone, with its load.
-//! - `arrivals`, `answers` and `failures` count since the last report of the same balancer or pod. A
-//!   caller that has counters passes the differences, and 0 after a restart of the other side.
+//! - `arrivals`, `answers` and `failures` count since the last report of the same balancer or pod.
+//!   [`BalancerLedger`] and [`PodLedger`] make such reports from the lines of `/load`.
 //! - Under HTTP/1, a request that a balancer holds because there is no pod is `queued`.
 //! - [`Decision::pods`] belongs into the Deployment, [`Decision::workers`] into the desired state of
 //!   the running pods, [`Decision::cpu`] into the `resize` subresource, and the text of
@@ -84,6 +84,7 @@ mod estimate;
 mod fleet;
 mod floor;
 mod hold;
+mod ledger;
 mod limits;
 mod need;
 mod reason;
@@ -95,6 +96,7 @@ mod settings;
 mod shape;
 mod window;
 
+pub use ledger::{BalancerLedger, PodLedger};
 pub use reason::Reason;
 pub use sample::{Balancer, BalancerReport, Moment, Observation, Pod, PodReport, PodState, Resize};
 pub use scaler::{Decision, Found, Scaler};

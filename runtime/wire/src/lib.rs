@@ -17,6 +17,7 @@ mod control;
 mod dns;
 mod files;
 mod history;
+mod load;
 mod operator;
 mod scaling;
 mod snapshot;
@@ -28,6 +29,7 @@ pub use control::{Description, MAX_WORKERS, Reply, Request, SlotDescription, Tai
 pub use dns::{AddressStatus, DnsStatus, NameStatus, ProbeState};
 pub use files::{Backend, DEFAULT_TTL, Desired, Record, TOKEN_BYTES};
 pub use history::{Event, EventKind, Events, LastExit};
+pub use load::{BalancerLoad, PodLoad};
 pub use operator::OperatorStatus;
 pub use scaling::{Held, Scaling, ScalingChange, ScalingReason, WatchedScaling};
 pub use snapshot::{Dispatch, Snapshot};

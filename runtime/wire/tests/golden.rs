@@ -15,8 +15,9 @@ use std::fmt::Debug;
 use std::path::Path;
 
 use scaledapp_wire::{
-    Backend, BalancerStatus, Description, Desired, DnsStatus, Events, OperatorStatus, ProbeState,
-    Record, Reply, Request, SlotState, Snapshot, Standing, Status, Tails, WorkerState,
+    Backend, BalancerLoad, BalancerStatus, Description, Desired, DnsStatus, Events, OperatorStatus,
+    PodLoad, ProbeState, Record, Reply, Request, SlotState, Snapshot, Standing, Status, Tails,
+    WorkerState,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -53,6 +54,8 @@ fn every_answer_keeps_its_bytes() {
     file::<Snapshot>("watch-connection.json");
     let snapshot: Snapshot = file("watch-scaling.json");
     assert_eq!(snapshot.scaling.map(|scaling| scaling.wanted), Some(3));
+    assert_eq!(file::<BalancerLoad>("load-balancer.json").queued, 4);
+    assert_eq!(file::<PodLoad>("load-pod.json").workers, 2);
     let balancer: BalancerStatus = file("balancer.json");
     assert_eq!(balancer.endpoints[0].standing, Standing::Serving);
     let dns: DnsStatus = file("dns.json");

@@ -486,14 +486,23 @@ fn balancers_see_the_capacity_change_at_once_and_workers_see_the_upper_end() {
             seen.push(pair);
         }
         if pair.1 == Some(3) {
-            assert_eq!(line["scaling"]["reason"], "Waiting");
+            let reason = line["scaling"]["reason"].as_str();
+            assert!(
+                matches!(reason, Some("Waiting" | "Busy")),
+                "requests waited, or workers were busy: {line}"
+            );
             break;
         }
     }
-    // First more workers are wanted, then they serve.
-    assert_eq!(
-        (seen[0], seen[1]),
-        ((Some(1), Some(1)), (Some(3), Some(1))),
+    // First more workers are wanted, then they serve. How many steps there are depends on how fast
+    // the clients' connections come.
+    assert_eq!(seen[0], (Some(1), Some(1)), "{seen:?}");
+    assert!(
+        seen[1].0 > Some(1) && seen[1].1 == Some(1),
+        "more are wanted before they serve: {seen:?}"
+    );
+    assert!(
+        seen.is_sorted() && seen.iter().all(|(wanted, capacity)| wanted >= capacity),
         "{seen:?}"
     );
     assert_eq!(seen.last(), Some(&(Some(3), Some(3))));
