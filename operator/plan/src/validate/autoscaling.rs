@@ -12,6 +12,8 @@ use crate::Autoscaling;
 const DEFAULT_MAX_PODS: i32 = 10;
 const MAX_CONCURRENCY: i32 = 10_000;
 const MAX_SCHEDULES: usize = 16;
+/// The most cores of a pod; a higher number counts as a typing error.
+const MAX_CORES: f64 = 4096.0;
 const CORES: &str = "cpu";
 
 impl Check {
@@ -135,7 +137,8 @@ impl Check {
             );
             return None;
         };
-        let Some(max) = most.thousandths().map(cores) else {
+        let max = most.thousandths().map(cores);
+        let Some(max) = max.filter(|max| *max <= MAX_CORES) else {
             let message = format!("{most} is more than any node has: give cores, such as 2");
             self.violation(format!("{at}.max"), message);
             return None;
