@@ -114,7 +114,7 @@ fn an_error_names_line_column_field_and_cure() {
         (
             "prot: 1",
             "8:3: spec.prot: there is no such field; known fields: image, command, args, env, envFrom, \
-             workingDir, port, adminPort, appProtocol, replicas, workers, resources, balancers, dns, podTemplate, supervisor, paused",
+             workingDir, port, adminPort, appProtocol, replicas, autoscaling, workers, resources, balancers, dns, podTemplate, supervisor, paused",
         ),
         ("port: many", "8:9: spec.port: must be a whole number"),
         (
