@@ -246,6 +246,15 @@ pub(crate) struct Options {
     /// How long a request waits for a server before it gets 503 [default: 10s]
     #[arg(long, env = "SCALEDAPP_WAITING_TIME", value_name = "TIME")]
     pub(crate) waiting_time: Option<Time>,
+    /// How long a request may wait while there is no server at all, or none has been ready yet; 0s: --waiting and --waiting-time apply then as well [default: 0s]
+    #[arg(long, env = "SCALEDAPP_HOLD", value_name = "TIME")]
+    pub(crate) hold: Option<Time>,
+    /// Most requests that may wait because of --hold; more get 503 [default: 10000]
+    #[arg(long, env = "SCALEDAPP_HOLD_REQUESTS", value_name = "N")]
+    pub(crate) hold_requests: Option<NonZeroU32>,
+    /// Most memory for heads and bodies of requests that wait because of --hold, in bytes or such as 10Mi; requests beyond it get 503 [default: 64Mi]
+    #[arg(long, env = "SCALEDAPP_HOLD_BYTES", value_name = "SIZE")]
+    pub(crate) hold_bytes: Option<BodySize>,
     /// Time for a request's head, from its first byte to its last; a new connection has the same time for its first byte [default: 10s]
     #[arg(long, env = "SCALEDAPP_HEAD_TIME", value_name = "TIME")]
     pub(crate) head_time: Option<Time>,
@@ -410,7 +419,7 @@ impl FromStr for Trusted {
     }
 }
 
-/// `--body-size`.
+/// A number of bytes, such as that of `--body-size`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BodySize(pub(crate) u64);
 
