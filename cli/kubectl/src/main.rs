@@ -6,6 +6,7 @@
 
 mod act;
 mod api;
+mod check;
 mod cli;
 mod model;
 mod outcome;
@@ -72,6 +73,7 @@ async fn run(cli: &Cli) -> Ended {
     let api = || api::Api::connect(&cli.connection);
     match &cli.verb {
         Verb::Status(args) => status::run(&api().await?, args, color).await,
+        Verb::Check(args) => check::run(&api().await?, args, color).await,
         _ => Ok(GOOD),
     }
 }

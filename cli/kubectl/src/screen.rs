@@ -44,7 +44,7 @@ impl Raw {
         if let Some(before) = &before {
             let mut raw = before.clone();
             raw.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
-            drop(termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &raw));
+            let _as_before = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &raw);
         }
         Self(before)
     }
@@ -53,7 +53,7 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         if let Some(before) = &self.0 {
-            drop(termios::tcsetattr(std::io::stdin(), OptionalActions::Now, before));
+            let _gone = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, before);
         }
         write("\x1b[?25h\x1b[?1049l");
     }
@@ -131,7 +131,7 @@ impl Screen {
             text += &format!("\x1b[?7l{}\x1b[?7h\x1b[K\r\n", line.show(self.colours));
         }
         text += "\x1b[J";
-        text += &self.footer(room).show(self.colours).chars().take(width.max(20)).collect::<String>();
+        text += &self.footer(room).show(false).chars().take(width.max(20)).collect::<String>();
         write(&text);
     }
 
