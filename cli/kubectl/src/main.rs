@@ -8,6 +8,10 @@ mod act;
 mod api;
 mod check;
 mod cli;
+mod complete;
+mod events;
+mod explain;
+mod logs;
 mod model;
 mod outcome;
 mod output;
@@ -15,6 +19,7 @@ mod read;
 mod screen;
 mod status;
 mod text;
+mod top;
 mod view;
 
 use std::ffi::OsString;
@@ -74,6 +79,23 @@ async fn run(cli: &Cli) -> Ended {
     match &cli.verb {
         Verb::Status(args) => status::run(&api().await?, args, color).await,
         Verb::Check(args) => check::run(&api().await?, args, color).await,
+        Verb::Logs(args) => logs::run(&api().await?, args, color).await,
+        Verb::Events(args) => events::run(&api().await?, args, color).await,
+        Verb::Reload(args) => act::reload(&api().await?, args).await,
+        Verb::Restart(args) => act::restart(&api().await?, args).await,
+        Verb::Scale(args) => act::scale(&api().await?, args).await,
+        Verb::Pause(args) => act::pause(&api().await?, args, true).await,
+        Verb::Resume(args) => act::pause(&api().await?, args, false).await,
+        Verb::Top(args) => top::run(&api().await?, args, color).await,
+        Verb::Explain { word } => explain::run(word.as_deref()),
+        Verb::Render(args) => {
+            let text = scaledapp_operator::render::file(args)
+                .map_err(|error| Failure::fails(format!("{error:#}")))?;
+            output::write(&text)?;
+            Ok(GOOD)
+        }
+        Verb::Completion { shell } => complete::script(*shell),
+        Verb::Complete { words } => complete::complete(words).await,
         _ => Ok(GOOD),
     }
 }
