@@ -40,14 +40,16 @@ fn one(name: &str) -> Which {
 
 /// Changes the object.
 async fn patch(api: &Api, path: &str, name: &str, body: &Value) -> Result<Value, Failure> {
-    api.send("PATCH", path, body).await.map_err(|trouble| match trouble.why {
-        Why::Missing => Failure::fails(format!(
-            "there is no ScaledApp {name:?} in namespace {:?}",
-            api.namespace
-        )),
-        Why::Refused(_) => Failure::fails(trouble.message),
-        _ => trouble.fatal(&format!("change {name}")),
-    })
+    api.send("PATCH", path, body)
+        .await
+        .map_err(|trouble| match trouble.why {
+            Why::Missing => Failure::fails(format!(
+                "there is no ScaledApp {name:?} in namespace {:?}",
+                api.namespace
+            )),
+            Why::Refused(_) => Failure::fails(trouble.message),
+            _ => trouble.fatal(&format!("change {name}")),
+        })
 }
 
 /// Waits until the progress is the end; the last line goes to stdout.
@@ -68,7 +70,9 @@ async fn until(
         let seen = match read::all(api, &one(name), depth, clock).await {
             Ok(seen) => seen,
             // The cluster may be away for a moment, and the change goes on without us.
-            Err(failure) if clock.elapsed() < waiting.timeout && failure.code == crate::outcome::UNKNOWN => {
+            Err(failure)
+                if clock.elapsed() < waiting.timeout && failure.code == crate::outcome::UNKNOWN =>
+            {
                 scaledapp_runtime::say(&crate::text::clean(&failure.text));
                 tokio::time::sleep(INTERVAL).await;
                 continue;
@@ -83,7 +87,10 @@ async fn until(
         let pods: Vec<Pod> = pods.into_iter().cloned().collect();
         match look(app, &pods, &seen) {
             Progress::Done(text) => {
-                output::write(&format!("scaledapp/{name}: {}\n", crate::text::clean(&text)))?;
+                output::write(&format!(
+                    "scaledapp/{name}: {}\n",
+                    crate::text::clean(&text)
+                ))?;
                 return Ok(GOOD);
             }
             Progress::Failed(why) => return Err(Failure::fails(why)),
@@ -132,7 +139,9 @@ async fn seen_before(api: &Api, args: &ActArgs) -> Result<Seen, Failure> {
 fn uids(api: &Api, name: &str, seen: Seen) -> Vec<String> {
     let pods = seen.pods.unwrap_or_default();
     let pods = labelled(&pods, &api.namespace, name, component::APP);
-    pods.iter().filter_map(|pod| pod.metadata.uid.clone()).collect()
+    pods.iter()
+        .filter_map(|pod| pod.metadata.uid.clone())
+        .collect()
 }
 
 /// `reload`.
@@ -141,13 +150,19 @@ pub(crate) async fn reload(api: &Api, args: &ActArgs) -> Ended {
     let token = token();
     let body = json!({"metadata": {"annotations": {annotation::RELOAD: token}}});
     patch(api, &path(api, &args.name), &args.name, &body).await?;
-    until(api, &args.name, args.waiting, Depth::Status, |app, pods, seen| {
-        let statuses = statuses(&api.namespace, pods, seen);
-        done::reloaded(app, pods, &token, &before, |pod| {
-            let status = statuses.get(pod)?;
-            Some((status.reloaded.clone(), status.reload_failed.clone()))
-        })
-    })
+    until(
+        api,
+        &args.name,
+        args.waiting,
+        Depth::Status,
+        |app, pods, seen| {
+            let statuses = statuses(&api.namespace, pods, seen);
+            done::reloaded(app, pods, &token, &before, |pod| {
+                let status = statuses.get(pod)?;
+                Some((status.reloaded.clone(), status.reload_failed.clone()))
+            })
+        },
+    )
     .await
 }
 
@@ -168,9 +183,13 @@ pub(crate) async fn restart(api: &Api, args: &ActArgs) -> Ended {
     let before = uids(api, &args.name, seen_before(api, args).await?);
     let body = json!({"metadata": {"annotations": {annotation::UPGRADE: token()}}});
     patch(api, &path(api, &args.name), &args.name, &body).await?;
-    until(api, &args.name, args.waiting, Depth::Objects, |app, pods, _| {
-        done::replaced(app, pods, &before)
-    })
+    until(
+        api,
+        &args.name,
+        args.waiting,
+        Depth::Objects,
+        |app, pods, _| done::replaced(app, pods, &before),
+    )
     .await
 }
 
@@ -185,9 +204,13 @@ pub(crate) async fn scale(api: &Api, args: &ScaleArgs) -> Ended {
         let path = format!("{}/scale", path(api, &args.name));
         let body = json!({"spec": {"replicas": pods}});
         patch(api, &path, &args.name, &body).await?;
-        let ended = until(api, &args.name, args.waiting, Depth::Objects, |app, _, _| {
-            done::scaled(app, pods)
-        });
+        let ended = until(
+            api,
+            &args.name,
+            args.waiting,
+            Depth::Objects,
+            |app, _, _| done::scaled(app, pods),
+        );
         let code = ended.await?;
         if args.workers.is_none() {
             return Ok(code);
@@ -196,13 +219,21 @@ pub(crate) async fn scale(api: &Api, args: &ScaleArgs) -> Ended {
     let Some(workers) = args.workers else {
         return Ok(GOOD);
     };
-    until(api, &args.name, args.waiting, Depth::Status, |app, pods, seen| {
-        let statuses = statuses(&api.namespace, pods, seen);
-        let reported: Vec<(u32, u32)> =
-            statuses.values().map(|status| (status.ready, status.desired)).collect();
-        let is_known = !statuses.is_empty();
-        done::workers(app, workers, is_known.then_some(&reported[..]))
-    })
+    until(
+        api,
+        &args.name,
+        args.waiting,
+        Depth::Status,
+        |app, pods, seen| {
+            let statuses = statuses(&api.namespace, pods, seen);
+            let reported: Vec<(u32, u32)> = statuses
+                .values()
+                .map(|status| (status.ready, status.desired))
+                .collect();
+            let is_known = !statuses.is_empty();
+            done::workers(app, workers, is_known.then_some(&reported[..]))
+        },
+    )
     .await
 }
 
@@ -211,8 +242,12 @@ pub(crate) async fn pause(api: &Api, args: &ActArgs, paused: bool) -> Ended {
     let value = if paused { json!(true) } else { Value::Null };
     let body = json!({"spec": {"paused": value}});
     patch(api, &path(api, &args.name), &args.name, &body).await?;
-    until(api, &args.name, args.waiting, Depth::Objects, |app, _, _| {
-        done::paused(app, paused)
-    })
+    until(
+        api,
+        &args.name,
+        args.waiting,
+        Depth::Objects,
+        |app, _, _| done::paused(app, paused),
+    )
     .await
 }

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::AsyncBufRead;
+use http::Request;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -81,7 +81,6 @@ impl fmt::Display for Trouble {
 #[derive(Clone)]
 pub(crate) struct Api {
     client: Client,
-    headers: HeaderMap,
     timeout: Duration,
     /// The namespace of the flags, otherwise of the context.
     pub(crate) namespace: String,
@@ -101,16 +100,18 @@ impl Api {
         config.read_timeout = None;
         // A pod that does not answer is a finding, not a reason to ask again.
         config.default_retry = false;
+        // Several headers of one name are kept, as the API server expects it for groups.
         let headers = impersonation(&config, flags)?;
+        config.headers.extend(headers);
         let namespace = match &flags.namespace {
             Some(namespace) => namespace.clone(),
             None => config.default_namespace.clone(),
         };
-        let client = Client::try_from(config)
-            .map_err(|error| Failure::unknown(format!("the kubeconfig's credentials: {}", chain(&error))))?;
+        let client = Client::try_from(config).map_err(|error| {
+            Failure::unknown(format!("the kubeconfig's credentials: {}", chain(&error)))
+        })?;
         Ok(Self {
             client,
-            headers,
             timeout: flags.request_timeout(),
             namespace,
         })
@@ -121,32 +122,22 @@ impl Api {
         self.client.clone()
     }
 
-    /// A request with the flags' headers.
-    pub(crate) fn request(
-        &self,
+    fn request(
         method: &str,
         path: &str,
         content: &str,
         body: Vec<u8>,
     ) -> Result<Request<Vec<u8>>, Trouble> {
-        let mut request = Request::builder()
+        Request::builder()
             .method(method)
             .uri(path)
             .header(CONTENT_TYPE, content)
             .header(ACCEPT, "application/json, */*")
             .body(body)
-            .map_err(|error| unreachable(error.to_string()))?;
-        for (name, value) in &self.headers {
-            request.headers_mut().append(name, value.clone());
-        }
-        Ok(request)
+            .map_err(|error| unreachable(error.to_string()))
     }
 
-    async fn answer(
-        &self,
-        request: Request<Vec<u8>>,
-        limit: usize,
-    ) -> Result<Answer, Trouble> {
+    async fn answer(&self, request: Request<Vec<u8>>, limit: usize) -> Result<Answer, Trouble> {
         let (parts, body) = request.into_parts();
         let sent = async {
             let response = self
@@ -180,7 +171,7 @@ impl Api {
 
     /// The text of a GET, with the server's time.
     pub(crate) async fn dated(&self, path: &str) -> Result<Answer, Trouble> {
-        let request = self.request("GET", path, "application/json", Vec::new())?;
+        let request = Self::request("GET", path, "application/json", Vec::new())?;
         self.answer(request, MAX_ANSWER_BYTES).await
     }
 
@@ -193,7 +184,7 @@ impl Api {
         page: &str,
     ) -> Result<String, Trouble> {
         let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{page}");
-        let request = self.request("GET", &path, "application/json", Vec::new())?;
+        let request = Self::request("GET", &path, "application/json", Vec::new())?;
         let answer = self.answer(request, MAX_POD_ANSWER_BYTES).await?;
         Ok(answer.text)
     }
@@ -225,14 +216,14 @@ impl Api {
             "PATCH" => "application/merge-patch+json",
             _ => "application/json",
         };
-        let request = self.request(method, path, content, body.to_string().into_bytes())?;
+        let request = Self::request(method, path, content, body.to_string().into_bytes())?;
         let answer = self.answer(request, MAX_ANSWER_BYTES).await?;
         parsed(&answer.text)
     }
 
     /// The bytes of a GET as they come. Only the time until the head comes is bounded.
     pub(crate) async fn stream(&self, path: &str) -> Result<impl AsyncBufRead + use<>, Trouble> {
-        let request = self.request("GET", path, "application/json", Vec::new())?;
+        let request = Self::request("GET", path, "application/json", Vec::new())?;
         match tokio::time::timeout(self.timeout, self.client.request_stream(request)).await {
             Ok(stream) => stream.map_err(|error| of_kube(&error)),
             Err(_) => Err(Trouble {
@@ -258,7 +249,10 @@ async fn config(kubeconfig: Option<&Path>, context: Option<String>) -> Result<Co
     };
     match found {
         Ok(config) => Ok(config),
-        Err(error) if is_chosen => Err(Failure::unknown(format!("the kubeconfig: {}", chain(&error)))),
+        Err(error) if is_chosen => Err(Failure::unknown(format!(
+            "the kubeconfig: {}",
+            chain(&error)
+        ))),
         Err(error) => Config::incluster().map_err(|_| {
             Failure::unknown(format!(
                 "no cluster is configured ({}): set KUBECONFIG, or give --kubeconfig FILE",
@@ -270,8 +264,14 @@ async fn config(kubeconfig: Option<&Path>, context: Option<String>) -> Result<Co
 
 /// The headers by which the API server takes another user's rights (`--as`, `--as-group`), from
 /// the flags, otherwise from the kubeconfig.
-fn impersonation(config: &Config, flags: &Connection) -> Result<HeaderMap, Failure> {
-    let user = flags.as_user.as_ref().or(config.auth_info.impersonate.as_ref());
+fn impersonation(
+    config: &Config,
+    flags: &Connection,
+) -> Result<Vec<(HeaderName, HeaderValue)>, Failure> {
+    let user = flags
+        .as_user
+        .as_ref()
+        .or(config.auth_info.impersonate.as_ref());
     let of_config = config.auth_info.impersonate_groups.as_deref();
     let groups = match &flags.as_group[..] {
         [] => of_config.unwrap_or_default(),
@@ -280,20 +280,24 @@ fn impersonation(config: &Config, flags: &Connection) -> Result<HeaderMap, Failu
     if user.is_none() && !groups.is_empty() {
         return Err(Failure::usage("--as-group needs --as"));
     }
-    let mut headers = HeaderMap::new();
+    let mut headers = Vec::new();
     let user = user.map(|user| ("impersonate-user", user));
     let groups = groups.iter().map(|group| ("impersonate-group", group));
     for (name, value) in user.into_iter().chain(groups) {
-        let value = HeaderValue::from_str(value)
-            .map_err(|_| Failure::usage(format!("{value:?} is not the name of a user or a group")))?;
-        headers.append(HeaderName::from_static(name), value);
+        let value = HeaderValue::from_str(value).map_err(|_| {
+            Failure::usage(format!("{value:?} is not the name of a user or a group"))
+        })?;
+        headers.push((HeaderName::from_static(name), value));
     }
     Ok(headers)
 }
 
 fn parsed<T: DeserializeOwned>(text: &str) -> Result<T, Trouble> {
-    serde_json::from_str(text)
-        .map_err(|error| unreachable(format!("the API server's answer is not understood: {error}")))
+    serde_json::from_str(text).map_err(|error| {
+        unreachable(format!(
+            "the API server's answer is not understood: {error}"
+        ))
+    })
 }
 
 fn unreachable(message: String) -> Trouble {
@@ -311,7 +315,9 @@ fn refused(code: u16, text: &str) -> Trouble {
         _ => {
             let line = text.lines().next().unwrap_or_default();
             let end = line.floor_char_boundary(200);
-            format!("HTTP status {code} {}", &line[..end]).trim_end().to_owned()
+            format!("HTTP status {code} {}", &line[..end])
+                .trim_end()
+                .to_owned()
         }
     };
     let why = match code {

@@ -32,8 +32,7 @@ const OPERATOR: &str = "app.kubernetes.io/component=operator,app.kubernetes.io/p
 
 /// Runs the verb.
 pub(crate) async fn run(api: &Api, args: &CheckArgs, color: Color) -> Ended {
-    let groups = look(api, args).await;
-    let report = Report::new(groups, args.strict);
+    let report = report(api, args).await;
     let text = match args.output {
         Document::Json => output::json(&report)?,
         Document::Yaml => output::yaml(&report)?,
@@ -41,6 +40,11 @@ pub(crate) async fn run(api: &Api, args: &CheckArgs, color: Color) -> Ended {
     };
     output::write(&text)?;
     Ok(report.exit_code)
+}
+
+/// Looks at everything.
+pub(crate) async fn report(api: &Api, args: &CheckArgs) -> Report {
+    Report::new(look(api, args).await, args.strict)
 }
 
 async fn group(name: &'static str, findings: impl Future<Output = Vec<Finding>>) -> Group {
@@ -56,7 +60,11 @@ async fn group(name: &'static str, findings: impl Future<Output = Vec<Finding>>)
 async fn look(api: &Api, args: &CheckArgs) -> Vec<Group> {
     let server = group("api server", server(api)).await;
     // Without a server, everything else would only repeat that.
-    if server.findings.iter().any(|it| it.outcome == finding::Outcome::Failure) {
+    if server
+        .findings
+        .iter()
+        .any(|it| it.outcome == finding::Outcome::Failure)
+    {
         return vec![server];
     }
     let which = Which {
@@ -86,7 +94,10 @@ async fn look(api: &Api, args: &CheckArgs) -> Vec<Group> {
                 groups.push(now("kernel", apps::kernel(&report)));
             }
             let own = env!("CARGO_PKG_VERSION");
-            groups.push(now("versions", apps::versions(&report, version.as_deref(), own)));
+            groups.push(now(
+                "versions",
+                apps::versions(&report, version.as_deref(), own),
+            ));
         }
         Err(failure) => groups.push(now("apps", vec![Finding::unchecked("apps", failure.text)])),
     }
@@ -97,9 +108,16 @@ async fn server(api: &Api) -> Vec<Finding> {
     let begun = Instant::now();
     let answer = api.dated("/version").await;
     let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let date = answer.as_ref().ok().and_then(|answer| answer.date.as_deref());
+    let date = answer
+        .as_ref()
+        .ok()
+        .and_then(|answer| answer.date.as_deref());
     let date = date.and_then(|date| rfc2822::parse(date).ok());
-    let skew = date.map(|date| (date.timestamp() - Timestamp::now()).total(k8s_openapi::jiff::Unit::Second).unwrap_or(0.0));
+    let skew = date.map(|date| {
+        (date.timestamp() - Timestamp::now())
+            .total(k8s_openapi::jiff::Unit::Second)
+            .unwrap_or(0.0)
+    });
     let version = answer.map(|answer| serde_json::from_str(&answer.text).unwrap_or_default());
     judge::api(&version, milliseconds, skew)
 }
@@ -146,7 +164,8 @@ pub(crate) async fn operator_pods(
     let query = format!("?labelSelector={}", read::encoded(OPERATOR));
     let everywhere = given.is_none();
     let pods: Result<Vec<Value>, Trouble> = if everywhere {
-        api.list(&(kind_path("/api/v1", None, "pods") + &query)).await
+        api.list(&(kind_path("/api/v1", None, "pods") + &query))
+            .await
     } else {
         Ok(Vec::new())
     };
@@ -167,17 +186,27 @@ async fn operator(api: &Api, given: Option<&str>) -> (Group, Option<String>) {
     let (namespace, pods) = operator_pods(api, given).await;
     let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{MANAGER}");
     let lease: Result<Value, Trouble> = api.get(&path).await;
-    let renewed = lease.as_ref().ok().map(|lease| model::object::text(lease, "/spec/renewTime"));
+    let renewed = lease
+        .as_ref()
+        .ok()
+        .map(|lease| model::object::text(lease, "/spec/renewTime"));
     let renewed = renewed.and_then(|time| time.parse::<Timestamp>().ok());
     let renewed_seconds = renewed.map(|time| {
         let since = Timestamp::now() - time;
-        since.total(k8s_openapi::jiff::Unit::Second).unwrap_or_default()
+        since
+            .total(k8s_openapi::jiff::Unit::Second)
+            .unwrap_or_default()
     });
     let listed = pods.as_deref().unwrap_or_default();
-    let image = listed.first().map(|pod| model::object::text(pod, "/spec/containers/0/image"));
+    let image = listed
+        .first()
+        .map(|pod| model::object::text(pod, "/spec/containers/0/image"));
     let labelled = listed.first().map(|pod| {
         let labels = &pod["metadata"]["labels"];
-        labels[format!("{}/version", label::NAME.trim_end_matches("/name"))].as_str().unwrap_or_default().to_owned()
+        labels[format!("{}/version", label::NAME.trim_end_matches("/name"))]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     });
     let version = labelled
         .filter(|version| !version.is_empty())

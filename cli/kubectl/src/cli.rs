@@ -124,7 +124,9 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:\n  kubectl scaledapp events shop -w")]
     Events(EventsArgs),
     /// Replace all workers, pod by pod, without losing a request
-    #[command(after_help = "Example:\n  kubectl scaledapp reload shop\n\nThe pods stay. It stops at the first pod that cannot reload, whose old workers keep serving.")]
+    #[command(
+        after_help = "Example:\n  kubectl scaledapp reload shop\n\nThe pods stay. It stops at the first pod that cannot reload, whose old workers keep serving."
+    )]
     Reload(ActArgs),
     /// Replace the pods, in a rolling update; they get the operator's version of the supervisor
     #[command(after_help = "Example:\n  kubectl scaledapp restart shop")]
@@ -142,7 +144,9 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:\n  kubectl scaledapp top shop -w")]
     Top(TopArgs),
     /// Say what a condition or a reason means, and what to do; needs no cluster
-    #[command(after_help = "Examples:\n  kubectl scaledapp explain\n  kubectl scaledapp explain FewerWorkersReady")]
+    #[command(
+        after_help = "Examples:\n  kubectl scaledapp explain\n  kubectl scaledapp explain FewerWorkersReady"
+    )]
     Explain {
         /// A condition or a reason, in any case; all of them if left out
         word: Option<String>,
@@ -163,7 +167,12 @@ pub(crate) enum Verb {
         shell: Shell,
     },
     /// What kubectl and the scripts of `completion` call
-    #[command(name = "__complete", hide = true, disable_help_flag = true, disable_version_flag = true)]
+    #[command(
+        name = "__complete",
+        hide = true,
+        disable_help_flag = true,
+        disable_version_flag = true
+    )]
     Complete {
         /// The words so far, of which the last is to be completed
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -453,7 +462,9 @@ pub(crate) fn command(called: &str) -> clap::Command {
 
 /// Parses a command line, of which the first word is the program's name.
 pub(crate) fn parse(words: &[std::ffi::OsString]) -> Result<Cli, clap::Error> {
-    let called = words.first().map(|word| word.to_string_lossy().into_owned());
+    let called = words
+        .first()
+        .map(|word| word.to_string_lossy().into_owned());
     let mut command = command(&called.unwrap_or_default());
     let matches = command.try_get_matches_from_mut(words)?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
@@ -485,7 +496,10 @@ mod tests {
     #[test]
     fn usage_says_what_people_type() {
         for (called, shown) in [
-            ("/home/me/.krew/bin/kubectl-scaledapp", "Usage: kubectl scaledapp"),
+            (
+                "/home/me/.krew/bin/kubectl-scaledapp",
+                "Usage: kubectl scaledapp",
+            ),
             ("kubectl-scaledapp", "Usage: kubectl scaledapp"),
             ("plugin", "Usage: plugin"),
         ] {
@@ -493,7 +507,10 @@ mod tests {
             assert!(error.to_string().contains(shown), "{error}");
         }
         let error = parse(&words("kubectl-scaledapp scale --help")).unwrap_err();
-        assert!(error.to_string().contains("Usage: kubectl scaledapp scale"), "{error}");
+        assert!(
+            error.to_string().contains("Usage: kubectl scaledapp scale"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -89,9 +89,16 @@ fn values(argument: &clap::Arg) -> Wanted {
         "word" => return Wanted::Words(explain::words()),
         _ => {}
     }
-    let help = |it: &clap::builder::PossibleValue| it.get_help().map(ToString::to_string).unwrap_or_default();
+    let help = |it: &clap::builder::PossibleValue| {
+        it.get_help().map(ToString::to_string).unwrap_or_default()
+    };
     let values = argument.get_possible_values();
-    Wanted::Words(values.iter().map(|it| (it.get_name().to_owned(), help(it))).collect())
+    Wanted::Words(
+        values
+            .iter()
+            .map(|it| (it.get_name().to_owned(), help(it)))
+            .collect(),
+    )
 }
 
 /// Decides what completes the last of these words. Pure.
@@ -121,9 +128,12 @@ fn wanted(command: &Command, words: &[String]) -> Wanted {
     }
     if let Some((name, _)) = last.split_once('=').filter(|_| last.starts_with("--")) {
         return match flag(command, level, name).map(values) {
-            Some(Wanted::Words(words)) => {
-                Wanted::Words(words.into_iter().map(|(word, help)| (format!("{name}={word}"), help)).collect())
-            }
+            Some(Wanted::Words(words)) => Wanted::Words(
+                words
+                    .into_iter()
+                    .map(|(word, help)| (format!("{name}={word}"), help))
+                    .collect(),
+            ),
             _ => Wanted::Words(Vec::new()),
         };
     }
@@ -143,10 +153,16 @@ fn wanted(command: &Command, words: &[String]) -> Wanted {
     if level.has_subcommands() {
         let verbs = level.get_subcommands().filter(|it| !it.is_hide_set());
         let about = |it: &Command| it.get_about().map(ToString::to_string).unwrap_or_default();
-        return Wanted::Words(verbs.map(|it| (it.get_name().to_owned(), about(it))).collect());
+        return Wanted::Words(
+            verbs
+                .map(|it| (it.get_name().to_owned(), about(it)))
+                .collect(),
+        );
     }
     let mut arguments = level.get_positionals();
-    arguments.nth(positionals).map_or(Wanted::Words(Vec::new()), values)
+    arguments
+        .nth(positionals)
+        .map_or(Wanted::Words(Vec::new()), values)
 }
 
 /// The flag with this name, of the verb or of all verbs.
@@ -189,7 +205,8 @@ pub(crate) async fn complete(words: &[String]) -> Ended {
                 as_user: given(words, &["--as"]),
                 ..Connection::default()
             };
-            let names = tokio::time::timeout(PATIENCE, names(&flags, cluster == Wanted::Namespaces));
+            let names =
+                tokio::time::timeout(PATIENCE, names(&flags, cluster == Wanted::Namespaces));
             names.await.unwrap_or_default()
         }
     };
@@ -205,9 +222,13 @@ async fn names(flags: &Connection, namespaces: bool) -> Vec<(String, String)> {
     let found = if namespaces {
         api.list("/api/v1/namespaces").await.unwrap_or_default()
     } else {
-        read::apps(&api, &Which::default()).await.unwrap_or_default()
+        read::apps(&api, &Which::default())
+            .await
+            .unwrap_or_default()
     };
-    let named = found.iter().map(|it| (text(it, "/metadata/name"), text(it, "/status/pods")));
+    let named = found
+        .iter()
+        .map(|it| (text(it, "/metadata/name"), text(it, "/status/pods")));
     named.collect()
 }
 
@@ -246,7 +267,10 @@ mod tests {
         assert!(words("status --").contains(&"--wait".to_owned()));
         assert!(words("status --").contains(&"--namespace".to_owned()));
         assert_eq!(words("status -o "), ["table", "json", "yaml", "name"]);
-        assert_eq!(words("--color="), ["--color=auto", "--color=always", "--color=never"]);
+        assert_eq!(
+            words("--color="),
+            ["--color=auto", "--color=always", "--color=never"]
+        );
         assert_eq!(of("status "), Wanted::Apps);
         assert_eq!(of("-n shop scale "), Wanted::Apps);
         assert_eq!(of("scale hello "), Wanted::Words(Vec::new()));
@@ -257,7 +281,10 @@ mod tests {
 
     #[test]
     fn the_output_is_cobras() {
-        let found = [("status".to_owned(), "Show".to_owned()), ("scale".to_owned(), String::new())];
+        let found = [
+            ("status".to_owned(), "Show".to_owned()),
+            ("scale".to_owned(), String::new()),
+        ];
         assert_eq!(shown(&found, "s"), "status\tShow\nscale\n:4\n");
         assert_eq!(shown(&found, "x"), ":4\n");
         let words = ["-n".to_owned(), "a".to_owned(), "--context=c".to_owned()];

@@ -46,14 +46,23 @@ fn read(event: &Value) -> Event {
         "/eventTime",
         "/metadata/creationTimestamp",
     ];
-    let time = times.iter().map(|at| text(event, at)).find(|time| !time.is_empty());
+    let time = times
+        .iter()
+        .map(|at| text(event, at))
+        .find(|time| !time.is_empty());
     let counts = ["/series/count", "/deprecatedCount"];
-    let count = counts.iter().find_map(|at| event.pointer(at).and_then(Value::as_u64));
+    let count = counts
+        .iter()
+        .find_map(|at| event.pointer(at).and_then(Value::as_u64));
     Event {
         time: time.unwrap_or_default(),
         kind: text(event, "/type"),
         reason: text(event, "/reason"),
-        about: format!("{}/{}", text(event, "/regarding/kind"), text(event, "/regarding/name")),
+        about: format!(
+            "{}/{}",
+            text(event, "/regarding/kind"),
+            text(event, "/regarding/name")
+        ),
         count: count.unwrap_or(1).max(1),
         note: text(event, "/note"),
     }
@@ -65,7 +74,12 @@ fn is_of(event: &Event, app: &str, others: &[String]) -> bool {
     let Some((kind, name)) = event.about.split_once('/') else {
         return false;
     };
-    let belongs = |app: &str| name == app || name.strip_prefix(app).is_some_and(|rest| rest.starts_with('-'));
+    let belongs = |app: &str| {
+        name == app
+            || name
+                .strip_prefix(app)
+                .is_some_and(|rest| rest.starts_with('-'))
+    };
     if kind == "ScaledApp" {
         return name == app;
     }
@@ -74,10 +88,18 @@ fn is_of(event: &Event, app: &str, others: &[String]) -> bool {
 }
 
 fn line(event: &Event, now: Timestamp) -> Line {
-    let style = if event.kind == "Warning" { Style::Warning } else { Style::Plain };
+    let style = if event.kind == "Warning" {
+        Style::Warning
+    } else {
+        Style::Plain
+    };
     let since = event.time.parse::<Timestamp>().ok();
     let since = since.and_then(|time| (now - time).total(k8s_openapi::jiff::Unit::Second).ok());
-    let times = if event.count > 1 { format!(" (x{})", event.count) } else { String::new() };
+    let times = if event.count > 1 {
+        format!(" (x{})", event.count)
+    } else {
+        String::new()
+    };
     Line::default()
         .plain(format!("{:>5}", since.map_or_else(|| "?".to_owned(), age)))
         .cell(style, format!("{:<7}", event.kind))
@@ -88,7 +110,10 @@ fn line(event: &Event, now: Timestamp) -> Line {
 
 async fn all(api: &Api, name: Option<&str>) -> Result<Vec<Event>, crate::outcome::Failure> {
     let path = kind_path("/apis/events.k8s.io/v1", Some(&api.namespace), "events");
-    let events: Vec<Value> = api.list(&path).await.map_err(|trouble| trouble.fatal("list events"))?;
+    let events: Vec<Value> = api
+        .list(&path)
+        .await
+        .map_err(|trouble| trouble.fatal("list events"))?;
     let apps = read::apps(api, &Which::default()).await?;
     let names: Vec<String> = apps.iter().map(|app| text(app, "/metadata/name")).collect();
     let mut events: Vec<Event> = events.iter().map(read).collect();
@@ -113,16 +138,23 @@ pub(crate) async fn run(api: &Api, args: &EventsArgs, color: Color) -> Ended {
     let mut events = all(api, args.name.as_deref()).await?;
     let shown = |events: &[Event]| {
         let now = Timestamp::now();
-        page(&events.iter().map(|event| line(event, now)).collect::<Vec<_>>(), colours)
+        page(
+            &events
+                .iter()
+                .map(|event| line(event, now))
+                .collect::<Vec<_>>(),
+            colours,
+        )
     };
     match args.output {
         Document::Json | Document::Yaml => {
-            let report = Report {
-                version: 1,
-                events,
-            };
+            let report = Report { version: 1, events };
             let is_json = args.output == Document::Json;
-            output::write(&if is_json { output::json(&report)? } else { output::yaml(&report)? })?;
+            output::write(&if is_json {
+                output::json(&report)?
+            } else {
+                output::yaml(&report)?
+            })?;
             return Ok(GOOD);
         }
         Document::Table if events.is_empty() && !args.watch => {
@@ -154,7 +186,10 @@ mod tests {
             "regarding": {"kind": "ScaledApp", "name": "shop"}, "eventTime": "2026-11-30T10:00:00.000000Z",
             "series": {"count": 3, "lastObservedTime": "2026-11-30T10:05:00.000000Z"}});
         let event = read(&new);
-        assert_eq!((event.count, &*event.time), (3, "2026-11-30T10:05:00.000000Z"));
+        assert_eq!(
+            (event.count, &*event.time),
+            (3, "2026-11-30T10:05:00.000000Z")
+        );
         let now = "2026-11-30T10:06:30Z".parse().unwrap();
         assert_eq!(
             line(&event, now).show(false),
@@ -184,7 +219,11 @@ mod tests {
             ("Pod/shop-eu-7c9-x", "shop-eu", true),
             ("Pod/shopping-1", "shop", false),
         ] {
-            assert_eq!(is_of(&about(event), app, &names), expected, "{event} of {app}");
+            assert_eq!(
+                is_of(&about(event), app, &names),
+                expected,
+                "{event} of {app}"
+            );
         }
     }
 }

@@ -65,16 +65,24 @@ pub(crate) fn run(word: Option<&str>) -> Ended {
 fn text(word: Option<&str>) -> Result<String, Failure> {
     let entries = entries();
     let Some(word) = word else {
-        let width = entries.iter().map(|entry| entry.word.len()).max().unwrap_or(0);
+        let width = entries
+            .iter()
+            .map(|entry| entry.word.len())
+            .max()
+            .unwrap_or(0);
         let line = |entry: &Entry| format!("{:<width$}  {}\n", entry.word, entry.meaning);
         return Ok(entries.iter().map(line).collect());
     };
-    let mut known: Vec<&Entry> =
-        entries.iter().filter(|entry| entry.word.eq_ignore_ascii_case(word)).collect();
+    let mut known: Vec<&Entry> = entries
+        .iter()
+        .filter(|entry| entry.word.eq_ignore_ascii_case(word))
+        .collect();
     known.dedup();
     if known.is_empty() {
         return Err(match near(word, &entries) {
-            Some(near) => Failure::usage(format!("{word:?} is neither a condition nor a reason: did you mean {near}?")),
+            Some(near) => Failure::usage(format!(
+                "{word:?} is neither a condition nor a reason: did you mean {near}?"
+            )),
             None => Failure::usage(format!(
                 "{word:?} is neither a condition nor a reason: `kubectl scaledapp explain` lists all"
             )),
@@ -95,14 +103,18 @@ fn near(word: &str, entries: &[Entry]) -> Option<String> {
     let word = word.to_ascii_lowercase();
     let known = |entry: &&Entry| {
         let entry = entry.word.to_ascii_lowercase();
-        entry.contains(&word) || word.len() > 4 && entry.starts_with(&word[..word.floor_char_boundary(4)])
+        entry.contains(&word)
+            || word.len() > 4 && entry.starts_with(&word[..word.floor_char_boundary(4)])
     };
     entries.iter().find(known).map(|entry| entry.word.clone())
 }
 
 /// All words, for completion.
 pub(crate) fn words() -> Vec<(String, String)> {
-    let mut words: Vec<_> = entries().into_iter().map(|entry| (entry.word, entry.meaning)).collect();
+    let mut words: Vec<_> = entries()
+        .into_iter()
+        .map(|entry| (entry.word, entry.meaning))
+        .collect();
     words.sort();
     words.dedup();
     words
@@ -117,13 +129,32 @@ mod tests {
     #[test]
     fn every_reason_that_a_condition_may_have_is_explained() {
         let explained: Vec<String> = entries().into_iter().map(|entry| entry.word).collect();
-        let events = ["SlotTakenOver", "SlotReturned", "WorkersChanged", "Reloading", "Removed"];
+        let events = [
+            "SlotTakenOver",
+            "SlotReturned",
+            "WorkersChanged",
+            "Reloading",
+            "Removed",
+        ];
         for reason in Reason::ALL {
             let known = explained.iter().any(|word| word == reason.as_str());
-            assert!(known || events.contains(&reason.as_str()), "{reason} is not in docs/status.md");
+            assert!(
+                known || events.contains(&reason.as_str()),
+                "{reason} is not in docs/status.md"
+            );
         }
-        for condition in ["Ready", "Updated", "Degraded", "Progressing", "Reconciling", "Stalled"] {
-            assert!(explained.iter().any(|word| word == condition), "{condition}");
+        for condition in [
+            "Ready",
+            "Updated",
+            "Degraded",
+            "Progressing",
+            "Reconciling",
+            "Stalled",
+        ] {
+            assert!(
+                explained.iter().any(|word| word == condition),
+                "{condition}"
+            );
         }
     }
 
@@ -136,8 +167,16 @@ mod tests {
             "FewerWorkersReady: a pod serves with fewer workers than it should\nWhat to do: kubectl logs of the pods\n"
         );
         let linked = text("NodesWithoutRoom").unwrap();
-        assert!(linked.contains("pods and nodes (docs/placement.md)"), "{linked}");
-        assert!(text("FewerWorkers").unwrap_err().text.contains("did you mean FewerWorkersReady?"));
+        assert!(
+            linked.contains("pods and nodes (docs/placement.md)"),
+            "{linked}"
+        );
+        assert!(
+            text("FewerWorkers")
+                .unwrap_err()
+                .text
+                .contains("did you mean FewerWorkersReady?")
+        );
         assert_eq!(text("nonsense").unwrap_err().code, crate::outcome::USAGE);
         assert!(super::text(None).unwrap().lines().count() > 35);
     }

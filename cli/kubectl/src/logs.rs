@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt};
 use futures_util::AsyncBufReadExt;
+use futures_util::stream::{self, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use scaledapp_crds::words::{MANAGER, component, label};
 use tokio::sync::mpsc;
@@ -87,7 +87,11 @@ pub(crate) async fn run(api: &Api, args: &LogsArgs, color: Color) -> Ended {
 
 /// The names of the pods, sorted.
 async fn pods(api: &Api, args: &LogsArgs) -> Result<Vec<String>, Failure> {
-    let component = if args.balancers { component::BALANCER } else { component::APP };
+    let component = if args.balancers {
+        component::BALANCER
+    } else {
+        component::APP
+    };
     let selector = format!(
         "{}={},{}={component},{}={MANAGER}",
         label::INSTANCE,
@@ -97,8 +101,14 @@ async fn pods(api: &Api, args: &LogsArgs) -> Result<Vec<String>, Failure> {
     );
     let path = kind_path("/api/v1", Some(&api.namespace), "pods");
     let path = format!("{path}?labelSelector={}", encoded(&selector));
-    let pods: Vec<Pod> = api.list(&path).await.map_err(|trouble| trouble.fatal("list pods"))?;
-    let mut names: Vec<String> = pods.into_iter().filter_map(|pod| pod.metadata.name).collect();
+    let pods: Vec<Pod> = api
+        .list(&path)
+        .await
+        .map_err(|trouble| trouble.fatal("list pods"))?;
+    let mut names: Vec<String> = pods
+        .into_iter()
+        .filter_map(|pod| pod.metadata.name)
+        .collect();
     names.sort();
     Ok(names)
 }
@@ -153,7 +163,10 @@ async fn whole(api: &Api, args: &LogsArgs, source: Source, printer: &Printer) {
             }
             Err(why) => {
                 if why != told {
-                    scaledapp_runtime::say(&format!("{} is not followed: {why}; trying again", source.pod));
+                    scaledapp_runtime::say(&format!(
+                        "{} is not followed: {why}; trying again",
+                        source.pod
+                    ));
                     told = why;
                 }
             }
@@ -176,11 +189,14 @@ async fn stream_of(
     follow: bool,
 ) -> Result<(), String> {
     let path = path(api, args, source, position, follow);
-    let stream = api.stream(&path).await.map_err(|trouble| match trouble.why {
-        Why::Missing => GONE.to_owned(),
-        Why::Forbidden => trouble.short("get", "pods/log"),
-        _ => trouble.message,
-    })?;
+    let stream = api
+        .stream(&path)
+        .await
+        .map_err(|trouble| match trouble.why {
+            Why::Missing => GONE.to_owned(),
+            Why::Forbidden => trouble.short("get", "pods/log"),
+            _ => trouble.message,
+        })?;
     let mut lines = std::pin::pin!(stream);
     let mut bytes = Vec::new();
     loop {
@@ -259,7 +275,9 @@ impl Printer {
         };
         // Colours of the app itself are kept; a terminal gets no other control characters.
         let text = if self.is_terminal {
-            text.chars().filter(|it| !it.is_control() || matches!(it, '\t' | '\x1b')).collect()
+            text.chars()
+                .filter(|it| !it.is_control() || matches!(it, '\t' | '\x1b'))
+                .collect()
         } else {
             text.to_owned()
         };
@@ -288,8 +306,14 @@ mod tests {
             time: "2026-11-30T10:00:00Z",
             text: "[3] hello",
         };
-        assert_eq!(printer(None).shown(&source, line).unwrap(), "shop-1/3 | hello\n");
-        assert_eq!(printer(Some(3)).shown(&source, line).unwrap(), "shop-1/3 | hello\n");
+        assert_eq!(
+            printer(None).shown(&source, line).unwrap(),
+            "shop-1/3 | hello\n"
+        );
+        assert_eq!(
+            printer(Some(3)).shown(&source, line).unwrap(),
+            "shop-1/3 | hello\n"
+        );
         assert_eq!(printer(Some(2)).shown(&source, line), None);
         let plain = Stamped { text: "x", ..line };
         assert_eq!(printer(None).shown(&source, plain).unwrap(), "shop-1 | x\n");
@@ -297,6 +321,9 @@ mod tests {
             timestamps: true,
             ..printer(None)
         };
-        assert_eq!(timed.shown(&source, plain).unwrap(), "2026-11-30T10:00:00Z shop-1 | x\n");
+        assert_eq!(
+            timed.shown(&source, plain).unwrap(),
+            "2026-11-30T10:00:00Z shop-1 | x\n"
+        );
     }
 }

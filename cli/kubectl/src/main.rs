@@ -6,6 +6,7 @@
 
 mod act;
 mod api;
+mod bundle;
 mod check;
 mod cli;
 mod complete;
@@ -13,6 +14,7 @@ mod events;
 mod explain;
 mod logs;
 mod model;
+mod open;
 mod outcome;
 mod output;
 mod read;
@@ -96,6 +98,7 @@ async fn run(cli: &Cli) -> Ended {
         }
         Verb::Completion { shell } => complete::script(*shell),
         Verb::Complete { words } => complete::complete(words).await,
-        _ => Ok(GOOD),
+        Verb::Open(args) => open::run(&api().await?, args).await,
+        Verb::SupportBundle(args) => bundle::run(&api().await?, args).await,
     }
 }

@@ -18,7 +18,11 @@ use tree::{App, Report, VERSION};
 
 /// The apps of a reading, those with problems first, then by name.
 pub(crate) fn report(seen: &Seen, earlier: Option<&Seen>) -> Report {
-    let mut apps: Vec<App> = seen.apps.iter().map(|app| one(app, seen, earlier)).collect();
+    let mut apps: Vec<App> = seen
+        .apps
+        .iter()
+        .map(|app| one(app, seen, earlier))
+        .collect();
     apps.sort_by(|a, b| {
         let key = |app: &App| (app.health, app.namespace.clone(), app.name.clone());
         key(a).cmp(&key(b))

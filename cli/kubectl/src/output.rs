@@ -30,7 +30,10 @@ pub(crate) fn yaml<T: Serialize>(value: &T) -> Result<String, Failure> {
 /// Writes to stdout. A reader that has gone (`| head`) is no failure.
 pub(crate) fn write(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Failure::unknown(format!("cannot write to stdout: {error}")))
         }
@@ -41,5 +44,8 @@ pub(crate) fn write(text: &str) -> Result<(), Failure> {
 /// Whether the reader of stdout has gone, after writing this text.
 pub(crate) fn is_gone(text: &str) -> bool {
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err()
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .is_err()
 }

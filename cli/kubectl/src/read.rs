@@ -158,19 +158,19 @@ pub(crate) fn admin_port(pod: &Pod) -> u16 {
 }
 
 /// Asks the pods for what they report.
-async fn ask(
-    api: &Api,
-    pods: &[Pod],
-    depth: Depth,
-    clock: Instant,
-) -> BTreeMap<PodKey, Answered> {
+async fn ask(api: &Api, pods: &[Pod], depth: Depth, clock: Instant) -> BTreeMap<PodKey, Answered> {
     let is_balancer = |pod: &Pod| {
         let labels = pod.metadata.labels.as_ref();
-        labels.and_then(|it| it.get(label::COMPONENT)).is_some_and(|it| it == component::BALANCER)
+        labels
+            .and_then(|it| it.get(label::COMPONENT))
+            .is_some_and(|it| it == component::BALANCER)
     };
     let apps = pods.iter().filter(|pod| !is_balancer(pod)).count();
     let running = pods.iter().filter(|pod| {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        let phase = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref());
         phase == Some("Running")
     });
     let asked: Vec<_> = running

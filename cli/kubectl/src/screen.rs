@@ -43,7 +43,8 @@ impl Raw {
         let before = termios::tcgetattr(std::io::stdin()).ok();
         if let Some(before) = &before {
             let mut raw = before.clone();
-            raw.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
+            raw.local_modes
+                .remove(LocalModes::ICANON | LocalModes::ECHO);
             let _as_before = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &raw);
         }
         Self(before)
@@ -62,7 +63,11 @@ impl Drop for Raw {
 fn write(text: &str) {
     let mut stdout = std::io::stdout().lock();
     // A terminal that has gone ends the program by its signal.
-    drop(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
+    drop(
+        stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush()),
+    );
 }
 
 impl Screen {
@@ -131,7 +136,12 @@ impl Screen {
             text += &format!("\x1b[?7l{}\x1b[?7h\x1b[K\r\n", line.show(self.colours));
         }
         text += "\x1b[J";
-        text += &self.footer(room).show(false).chars().take(width.max(20)).collect::<String>();
+        text += &self
+            .footer(room)
+            .show(false)
+            .chars()
+            .take(width.max(20))
+            .collect::<String>();
         write(&text);
     }
 

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use crate::api::Api;
 use crate::cli::{Color, Output, StatusArgs};
+use crate::model;
 use crate::model::object;
 use crate::model::seen::Seen;
 use crate::model::tree::Report;
-use crate::model;
 use crate::outcome::{Ended, FAILS, Failure, GOOD};
 use crate::output;
 use crate::read::{self, Depth};
@@ -76,7 +76,9 @@ fn print(report: &Report, args: &StatusArgs, color: Color) -> Result<(), Failure
             report.apps.iter().map(name).collect()
         }
         Output::Table if report.apps.is_empty() => {
-            scaledapp_runtime::say("no ScaledApp is here: `kubectl scaledapp status -A` looks in all namespaces");
+            scaledapp_runtime::say(
+                "no ScaledApp is here: `kubectl scaledapp status -A` looks in all namespaces",
+            );
             String::new()
         }
         Output::Table => {
@@ -89,7 +91,11 @@ fn print(report: &Report, args: &StatusArgs, color: Color) -> Result<(), Failure
 
 async fn watch(api: &Api, args: &StatusArgs, color: Color, clock: Instant) -> Ended {
     let surroundings = Surroundings::of_stdout();
-    let depth = if args.quick { Depth::Status } else { Depth::Counters };
+    let depth = if args.quick {
+        Depth::Status
+    } else {
+        Depth::Counters
+    };
     let mut screen = Screen::open(surroundings.is_terminal, surroundings.colours(color));
     let mut earlier: Option<Seen> = None;
     loop {
@@ -121,14 +127,30 @@ async fn watch(api: &Api, args: &StatusArgs, color: Color, clock: Instant) -> En
 /// A condition that is waited for: its type, and the status that it shall have.
 fn wanted(text: &str) -> Result<(String, String), Failure> {
     let (kind, status) = text.split_once('=').unwrap_or((text, "True"));
-    let known = ["Ready", "Updated", "Degraded", "Progressing", "Reconciling", "Stalled"];
-    let kind = known.iter().find(|it| it.eq_ignore_ascii_case(kind)).ok_or_else(|| {
-        Failure::usage(format!("--wait: {kind:?} is none of {}", known.join(", ")))
-    })?;
+    let known = [
+        "Ready",
+        "Updated",
+        "Degraded",
+        "Progressing",
+        "Reconciling",
+        "Stalled",
+    ];
+    let kind = known
+        .iter()
+        .find(|it| it.eq_ignore_ascii_case(kind))
+        .ok_or_else(|| {
+            Failure::usage(format!("--wait: {kind:?} is none of {}", known.join(", ")))
+        })?;
     let known = ["True", "False", "Unknown"];
-    let status = known.iter().find(|it| it.eq_ignore_ascii_case(status)).ok_or_else(|| {
-        Failure::usage(format!("--wait: {status:?} is none of {}", known.join(", ")))
-    })?;
+    let status = known
+        .iter()
+        .find(|it| it.eq_ignore_ascii_case(status))
+        .ok_or_else(|| {
+            Failure::usage(format!(
+                "--wait: {status:?} is none of {}",
+                known.join(", ")
+            ))
+        })?;
     Ok(((*kind).to_owned(), (*status).to_owned()))
 }
 
@@ -145,20 +167,16 @@ fn missing(seen: &Seen, kind: &str, status: &str) -> (Vec<String>, bool) {
         if is == status && observed {
             continue;
         }
-        let why = find(kind).map_or(String::new(), |it| format!(" ({}: {})", it.reason, it.message));
+        let why = find(kind).map_or(String::new(), |it| {
+            format!(" ({}: {})", it.reason, it.message)
+        });
         waits.push(format!("{}: {kind} is {is}{why}", object::key(app).1));
         in_vain |= observed && find("Stalled").is_some_and(|it| it.status == "True");
     }
     (waits, in_vain)
 }
 
-async fn wait(
-    api: &Api,
-    args: &StatusArgs,
-    text: &str,
-    color: Color,
-    clock: Instant,
-) -> Ended {
+async fn wait(api: &Api, args: &StatusArgs, text: &str, color: Color, clock: Instant) -> Ended {
     let (kind, status) = wanted(text)?;
     let deadline = clock + args.timeout;
     let mut told = Vec::new();
@@ -178,7 +196,9 @@ async fn wait(
             told = waits;
         }
         if in_vain && kind != "Stalled" {
-            scaledapp_runtime::say("an app is stalled: it cannot make progress before somebody changes something");
+            scaledapp_runtime::say(
+                "an app is stalled: it cannot make progress before somebody changes something",
+            );
             break FAILS;
         }
         if Instant::now() >= deadline {
@@ -203,10 +223,20 @@ mod tests {
 
     #[test]
     fn a_condition_is_waited_for_by_its_name_in_any_case() {
-        assert_eq!(wanted("updated").unwrap(), ("Updated".to_owned(), "True".to_owned()));
-        assert_eq!(wanted("Ready=false").unwrap(), ("Ready".to_owned(), "False".to_owned()));
+        assert_eq!(
+            wanted("updated").unwrap(),
+            ("Updated".to_owned(), "True".to_owned())
+        );
+        assert_eq!(
+            wanted("Ready=false").unwrap(),
+            ("Ready".to_owned(), "False".to_owned())
+        );
         for text in ["Available", "Ready=yes", ""] {
-            assert_eq!(wanted(text).unwrap_err().code, crate::outcome::USAGE, "{text}");
+            assert_eq!(
+                wanted(text).unwrap_err().code,
+                crate::outcome::USAGE,
+                "{text}"
+            );
         }
     }
 
@@ -224,10 +254,20 @@ mod tests {
             slices: Ok(Vec::new()),
             answers: std::collections::BTreeMap::default(),
         };
-        assert_eq!(missing(&seen(2, "False"), "Updated", "True"), (Vec::new(), false));
+        assert_eq!(
+            missing(&seen(2, "False"), "Updated", "True"),
+            (Vec::new(), false)
+        );
         let (waits, in_vain) = missing(&seen(3, "True"), "Updated", "True");
-        assert_eq!((waits.len(), in_vain), (1, false), "the old status says nothing of the new object");
+        assert_eq!(
+            (waits.len(), in_vain),
+            (1, false),
+            "the old status says nothing of the new object"
+        );
         let (waits, in_vain) = missing(&seen(2, "True"), "Ready", "True");
-        assert_eq!((waits, in_vain), (vec!["shop: Ready is not set".to_owned()], true));
+        assert_eq!(
+            (waits, in_vain),
+            (vec!["shop: Ready is not set".to_owned()], true)
+        );
     }
 }

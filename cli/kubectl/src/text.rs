@@ -110,7 +110,9 @@ impl Surroundings {
             clicolor_force: read("CLICOLOR_FORCE"),
             force_color: read("FORCE_COLOR"),
             term: read("TERM"),
-            locale: read("LC_ALL").or_else(|| read("LC_CTYPE")).or_else(|| read("LANG")),
+            locale: read("LC_ALL")
+                .or_else(|| read("LC_CTYPE"))
+                .or_else(|| read("LANG")),
             is_terminal: std::io::stdout().is_terminal(),
         }
     }
@@ -236,7 +238,13 @@ mod tests {
     fn numbers_are_short() {
         let shown = [0.0, 0.02, 1.0, 9.94, 155.4, 1240.0, 1_234_567.0].map(number);
         assert_eq!(shown, ["0", "0.0", "1", "9.9", "155", "1,240", "1,234,567"]);
-        assert_eq!([5.0, 119.0, 125.0, 7300.0, 200_000.0].map(age), ["5s", "119s", "2m", "2h", "2d"]);
-        assert_eq!([1 << 20, 212 << 20, 20 << 30].map(bytes), ["1.0Mi", "212Mi", "20.0Gi"]);
+        assert_eq!(
+            [5.0, 119.0, 125.0, 7300.0, 200_000.0].map(age),
+            ["5s", "119s", "2m", "2h", "2d"]
+        );
+        assert_eq!(
+            [1 << 20, 212 << 20, 20 << 30].map(bytes),
+            ["1.0Mi", "212Mi", "20.0Gi"]
+        );
     }
 }

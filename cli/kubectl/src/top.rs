@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::api::Api;
 use crate::cli::{Color, Document, Sort, TopArgs};
-use crate::model::tree::{App, Health, Pod, Report, Worker};
 use crate::model;
+use crate::model::tree::{App, Health, Pod, Report, Worker};
 use crate::outcome::{Ended, Failure, GOOD};
 use crate::output;
 use crate::read::{self, Depth};
@@ -86,25 +86,50 @@ fn lines(rows: &[Row], unknown: &[String], namespaces: bool) -> Vec<Line> {
         true => format!("{}/{}/{}", row.namespace, row.pod, row.worker),
         false => format!("{}/{}", row.pod, row.worker),
     };
-    let width = rows.iter().map(|row| name(row).len()).max().unwrap_or(0).max("POD/WORKER".len());
+    let width = rows
+        .iter()
+        .map(|row| name(row).len())
+        .max()
+        .unwrap_or(0)
+        .max("POD/WORKER".len());
     let head = format!(
         "{:<width$}  {:<9}  {:>6}  {:>7}  {:>5}  {:>3}  UP",
         "POD/WORKER", "STATE", "CPU%", "RSS", "IN-FL", "RST"
     );
     let mut lines = vec![Line::default().styled(Style::Dim, head)];
     for row in rows {
-        let cores = row.cores.map_or("-".to_owned(), |cores| number(cores * 100.0));
+        let cores = row
+            .cores
+            .map_or("-".to_owned(), |cores| number(cores * 100.0));
         let up = row.up_seconds.map_or("-".to_owned(), age);
-        let rss = if row.rss_bytes == 0 { "-".to_owned() } else { bytes(row.rss_bytes) };
-        let state = if row.health == Health::Good { Style::Plain } else { style(row.health) };
+        let rss = if row.rss_bytes == 0 {
+            "-".to_owned()
+        } else {
+            bytes(row.rss_bytes)
+        };
+        let state = if row.health == Health::Good {
+            Style::Plain
+        } else {
+            style(row.health)
+        };
         lines.push(
             Line::default()
                 .plain(format!("{:<width$}", name(row)))
                 .cell(state, format!("{:<9}", row.state))
-                .cell(Style::Plain, format!("{cores:>6}  {rss:>7}  {:>5}  {:>3}  {up}", row.in_flight, row.restarts)),
+                .cell(
+                    Style::Plain,
+                    format!(
+                        "{cores:>6}  {rss:>7}  {:>5}  {:>3}  {up}",
+                        row.in_flight, row.restarts
+                    ),
+                ),
         );
     }
-    lines.extend(unknown.iter().map(|why| Line::default().styled(Style::Warning, format!("? {why}"))));
+    lines.extend(
+        unknown
+            .iter()
+            .map(|why| Line::default().styled(Style::Warning, format!("? {why}"))),
+    );
     lines
 }
 

@@ -60,7 +60,11 @@ impl View {
     /// The lines of all apps.
     pub(crate) fn lines(self, report: &Report) -> Vec<Line> {
         let mut lines = Vec::new();
-        let width = report.apps.iter().map(|app| self.name(app).chars().count()).max();
+        let width = report
+            .apps
+            .iter()
+            .map(|app| self.name(app).chars().count())
+            .max();
         for (at, app) in report.apps.iter().enumerate() {
             if at > 0 {
                 lines.push(Line::default());
@@ -99,10 +103,16 @@ impl View {
         lines.push(head);
         let branches = self.branches();
         let host = app.hostname.as_deref().unwrap_or_default();
-        let slots = Line::default().styled(Style::Dim, branches.item).plain("slots");
+        let slots = Line::default()
+            .styled(Style::Dim, branches.item)
+            .plain("slots");
         lines.push(slots.cell(Style::Plain, host));
         self.slots(app, lines);
-        lines.push(Line::default().styled(Style::Dim, branches.last).plain("pods"));
+        lines.push(
+            Line::default()
+                .styled(Style::Dim, branches.last)
+                .plain("pods"),
+        );
         self.pods(app, lines);
         for condition in app.conditions.iter().filter(|it| it.is_problem) {
             self.condition(condition, lines);
@@ -114,9 +124,18 @@ impl View {
 
     fn slots(self, app: &App, lines: &mut Vec<Line>) {
         let branches = self.branches();
-        let width = app.slots.iter().map(|slot| slot.address.len()).max().unwrap_or(0);
+        let width = app
+            .slots
+            .iter()
+            .map(|slot| slot.address.len())
+            .max()
+            .unwrap_or(0);
         for (at, slot) in app.slots.iter().enumerate() {
-            let branch = if at + 1 == app.slots.len() { branches.last } else { branches.item };
+            let branch = if at + 1 == app.slots.len() {
+                branches.last
+            } else {
+                branches.item
+            };
             let line = Line::default()
                 .styled(Style::Dim, format!("{}{branch}", branches.beside))
                 .plain(format!("{}  {:<width$}", slot.slot, slot.address))
@@ -127,8 +146,10 @@ impl View {
 
     fn pods(self, app: &App, lines: &mut Vec<Line>) {
         let branches = self.branches();
-        let (shown, folded): (Vec<&Pod>, Vec<&Pod>) =
-            app.pods.iter().partition(|pod| self.all || pod.health != Health::Good);
+        let (shown, folded): (Vec<&Pod>, Vec<&Pod>) = app
+            .pods
+            .iter()
+            .partition(|pod| self.all || pod.health != Health::Good);
         // A single pod takes no more room than the line that would fold it.
         let (shown, folded) = match folded.len() {
             1 => (app.pods.iter().collect(), Vec::new()),
@@ -140,14 +161,22 @@ impl View {
         );
         for (at, pod) in shown.iter().enumerate() {
             let is_last = at + 1 == shown.len() && folded.is_empty();
-            let branch = if is_last { branches.last } else { branches.item };
+            let branch = if is_last {
+                branches.last
+            } else {
+                branches.item
+            };
             let line = Line::default()
                 .styled(Style::Dim, format!("{}{branch}", branches.below))
                 .plain(format!("{:<1$}", pod.name, widths.0))
                 .cell(Style::Plain, format!("{:<1$}", pod.node, widths.1))
                 .cell(style(pod.health), sign(pod.health));
             lines.push(busy(line, pod));
-            let beside = if is_last { branches.below } else { branches.beside };
+            let beside = if is_last {
+                branches.below
+            } else {
+                branches.beside
+            };
             self.workers(pod, &format!("{}{beside}", branches.below), lines);
         }
         if !folded.is_empty() {
@@ -173,10 +202,15 @@ impl View {
     fn workers(self, pod: &Pod, indent: &str, lines: &mut Vec<Line>) {
         let branches = self.branches();
         let shown = pod.workers.iter();
-        let shown: Vec<&Worker> =
-            shown.filter(|worker| self.all || worker.health != Health::Good).collect();
+        let shown: Vec<&Worker> = shown
+            .filter(|worker| self.all || worker.health != Health::Good)
+            .collect();
         for (at, worker) in shown.iter().enumerate() {
-            let branch = if at + 1 == shown.len() { branches.last } else { branches.item };
+            let branch = if at + 1 == shown.len() {
+                branches.last
+            } else {
+                branches.item
+            };
             let line = Line::default()
                 .styled(Style::Dim, format!("{indent}{branch}"))
                 .plain(format!("worker {}", worker.slot))
@@ -201,7 +235,9 @@ impl View {
                 .plain(format!(": {}", condition.message)),
         );
         let explain = format!("  {} explain {}", self.program, condition.reason);
-        let is_repeated = lines.iter().any(|line| line.show(false) == explain.trim_end());
+        let is_repeated = lines
+            .iter()
+            .any(|line| line.show(false) == explain.trim_end());
         if !is_repeated {
             lines.push(Line::default().styled(Style::Dim, explain));
         }
@@ -231,7 +267,11 @@ fn rates(line: Line, rates: Option<&Rates>, whole: bool) -> Line {
         None => line,
     };
     let share = rates.server_errors * 100.0;
-    let style = if share >= 1.0 { Style::Bad } else { Style::Plain };
+    let style = if share >= 1.0 {
+        Style::Bad
+    } else {
+        Style::Plain
+    };
     match rates.requests_per_second > 0.0 {
         true => line.cell(style, format!("{share:.2} % 5xx")),
         false => line,
@@ -244,7 +284,9 @@ fn whose(line: Line, slot: &Slot) -> Line {
         [] => String::new(),
         some => format!("by {}", some.join(", ")),
     };
-    let line = line.cell(Style::Plain, by).cell(style(slot.health), &slot.note);
+    let line = line
+        .cell(Style::Plain, by)
+        .cell(style(slot.health), &slot.note);
     let line = rates(line, slot.rates.as_ref(), false);
     let line = match slot.in_flight {
         Some(some) => line.cell(Style::Plain, format!("{some} in flight")),
@@ -289,7 +331,10 @@ fn busy(line: Line, pod: &Pod) -> Line {
 fn ends(line: Line, worker: &Worker) -> Line {
     let mut line = line;
     if let Some(port) = worker.listens_elsewhere {
-        line = line.cell(Style::Bad, format!("listens on port {port}, which is not the app's"));
+        line = line.cell(
+            Style::Bad,
+            format!("listens on port {port}, which is not the app's"),
+        );
     }
     if let Some(generation) = worker.generation {
         line = line.cell(Style::Plain, format!("gen {generation}"));

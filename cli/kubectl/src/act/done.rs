@@ -83,7 +83,10 @@ pub(crate) fn workers(app: &Value, wanted: u32, reported: Option<&[(u32, u32)]>)
     Waits(match reported {
         Some(pods) => {
             let there = pods.iter().filter(|pod| **pod == (wanted, wanted)).count();
-            format!("{there} of {} have {wanted} workers", crate::text::count(pods.len(), "pod"))
+            format!(
+                "{there} of {} have {wanted} workers",
+                crate::text::count(pods.len(), "pod")
+            )
         }
         None => numbers(app),
     })
@@ -100,7 +103,11 @@ fn with_reason(app: &Value, conditions: &[Condition]) -> String {
 }
 
 fn annotated<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
-    pod.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+    pod.metadata
+        .annotations
+        .as_ref()?
+        .get(name)
+        .map(String::as_str)
 }
 
 /// How far a reload with this token is. `pods` are the app's pods, `before` the uids of those that
@@ -117,7 +124,10 @@ pub(crate) fn reloaded(
     let mut done = 0;
     let mut all = 0;
     let mut at = None;
-    for pod in pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+    for pod in pods
+        .iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+    {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let uid = pod.metadata.uid.as_ref();
         all += 1;
@@ -153,12 +163,17 @@ pub(crate) fn reloaded(
             format!("; {name} is next")
         }
     });
-    Waits(format!("{done} of {} reloaded{at}", crate::text::count(all, "pod")))
+    Waits(format!(
+        "{done} of {} reloaded{at}",
+        crate::text::count(all, "pod")
+    ))
 }
 
 /// Whether the operator has gone on to a pod after this one; it takes them by name.
 fn is_past(pods: &[Pod], name: &str, token: &str) -> bool {
-    let mut later = pods.iter().filter(|pod| pod.metadata.name.as_deref() > Some(name));
+    let mut later = pods
+        .iter()
+        .filter(|pod| pod.metadata.name.as_deref() > Some(name));
     later.any(|pod| annotated(pod, annotation::RELOAD) == Some(token))
 }
 
@@ -171,7 +186,9 @@ pub(crate) fn replaced(app: &Value, pods: &[Pod], before: &[String]) -> Progress
     };
     let left = pods.iter().filter(is_old).count();
     let summary = object::text(app, "/status/pods");
-    let complete = summary.split_once('/').is_some_and(|(ready, wanted)| ready == wanted);
+    let complete = summary
+        .split_once('/')
+        .is_some_and(|(ready, wanted)| ready == wanted);
     if left == 0 && complete && holds(&conditions, "Updated") {
         return Done(numbers(app));
     }
@@ -215,12 +232,28 @@ mod tests {
 
     #[test]
     fn a_scale_is_done_when_the_operator_has_seen_it_and_all_pods_serve() {
-        assert!(matches!(scaled(&app(2, "6/6", &updated("True")), 6), Done(_)));
-        assert!(matches!(scaled(&app(3, "6/6", &updated("True")), 6), Waits(_)));
-        assert!(matches!(scaled(&app(2, "4/6", &updated("False")), 6), Waits(_)));
-        assert!(matches!(scaled(&app(2, "6/6", &updated("True")), 5), Waits(_)));
-        let stalled = json!([{"type": "Stalled", "status": "True", "reason": "InvalidSpec", "message": "m"}]);
-        assert_eq!(scaled(&app(2, "4/6", &stalled), 6), Failed("InvalidSpec: m".to_owned()));
+        assert!(matches!(
+            scaled(&app(2, "6/6", &updated("True")), 6),
+            Done(_)
+        ));
+        assert!(matches!(
+            scaled(&app(3, "6/6", &updated("True")), 6),
+            Waits(_)
+        ));
+        assert!(matches!(
+            scaled(&app(2, "4/6", &updated("False")), 6),
+            Waits(_)
+        ));
+        assert!(matches!(
+            scaled(&app(2, "6/6", &updated("True")), 5),
+            Waits(_)
+        ));
+        let stalled =
+            json!([{"type": "Stalled", "status": "True", "reason": "InvalidSpec", "message": "m"}]);
+        assert_eq!(
+            scaled(&app(2, "4/6", &stalled), 6),
+            Failed("InvalidSpec: m".to_owned())
+        );
     }
 
     #[test]
@@ -235,8 +268,10 @@ mod tests {
     }
 
     fn pod(name: &str, token: Option<&str>) -> Pod {
-        let mut pod: Pod = serde_json::from_value(json!({"metadata": {"name": name, "uid": name}})).unwrap();
-        pod.metadata.annotations = token.map(|token| [(annotation::RELOAD.to_owned(), token.to_owned())].into());
+        let mut pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": name, "uid": name}})).unwrap();
+        pod.metadata.annotations =
+            token.map(|token| [(annotation::RELOAD.to_owned(), token.to_owned())].into());
         pod
     }
 
@@ -253,29 +288,61 @@ mod tests {
         let is = |said: &dyn Fn(&str) -> Option<(Option<String>, Option<String>)>| {
             reloaded(&app, &pods, "t", &before, said)
         };
-        assert_eq!(is(&said(("t", ""), ("t", ""))), Done("3 pods reloaded".to_owned()));
-        assert_eq!(is(&said(("t", ""), ("old", ""))), Waits("2 of 3 pods reloaded; b reloads".to_owned()));
-        assert!(matches!(is(&said(("t", ""), ("old", "t"))), Failed(why) if why.starts_with("b could not")));
+        assert_eq!(
+            is(&said(("t", ""), ("t", ""))),
+            Done("3 pods reloaded".to_owned())
+        );
+        assert_eq!(
+            is(&said(("t", ""), ("old", ""))),
+            Waits("2 of 3 pods reloaded; b reloads".to_owned())
+        );
+        assert!(
+            matches!(is(&said(("t", ""), ("old", "t"))), Failed(why) if why.starts_with("b could not"))
+        );
         // Without pods/proxy, the operator's next step shows what is done.
-        assert_eq!(is(&|_| None), Waits("2 of 3 pods reloaded; b reloads".to_owned()));
+        assert_eq!(
+            is(&|_| None),
+            Waits("2 of 3 pods reloaded; b reloads".to_owned())
+        );
     }
 
     #[test]
     fn a_restart_is_done_when_no_old_pod_is_left() {
         let before = ["a".to_owned(), "b".to_owned()];
         let old = [pod("b", None), pod("c", None)];
-        assert!(matches!(replaced(&app(2, "2/2", &updated("True")), &old, &before), Waits(text) if text.starts_with("1 of 2 pods")));
+        assert!(
+            matches!(replaced(&app(2, "2/2", &updated("True")), &old, &before), Waits(text) if text.starts_with("1 of 2 pods"))
+        );
         let new = [pod("c", None), pod("d", None)];
-        assert!(matches!(replaced(&app(2, "2/2", &updated("True")), &new, &before), Done(_)));
-        assert!(matches!(replaced(&app(2, "1/2", &updated("True")), &new, &before), Waits(_)));
+        assert!(matches!(
+            replaced(&app(2, "2/2", &updated("True")), &new, &before),
+            Done(_)
+        ));
+        assert!(matches!(
+            replaced(&app(2, "1/2", &updated("True")), &new, &before),
+            Waits(_)
+        ));
     }
 
     #[test]
     fn an_app_is_paused_once_the_operator_says_so() {
-        let says = |reason: &str| json!([{"type": "Progressing", "status": "False", "reason": reason}]);
-        assert!(matches!(paused(&app(2, "", &says("Paused")), true), Done(_)));
-        assert!(matches!(paused(&app(2, "", &says("AsWanted")), true), Waits(_)));
-        assert!(matches!(paused(&app(2, "", &says("AsWanted")), false), Done(_)));
-        assert!(matches!(paused(&app(3, "", &says("Paused")), true), Waits(_)));
+        let says =
+            |reason: &str| json!([{"type": "Progressing", "status": "False", "reason": reason}]);
+        assert!(matches!(
+            paused(&app(2, "", &says("Paused")), true),
+            Done(_)
+        ));
+        assert!(matches!(
+            paused(&app(2, "", &says("AsWanted")), true),
+            Waits(_)
+        ));
+        assert!(matches!(
+            paused(&app(2, "", &says("AsWanted")), false),
+            Done(_)
+        ));
+        assert!(matches!(
+            paused(&app(3, "", &says("Paused")), true),
+            Waits(_)
+        ));
     }
 }

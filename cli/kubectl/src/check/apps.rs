@@ -39,19 +39,29 @@ pub(crate) fn conditions(report: &Report) -> Vec<Finding> {
         }
     }
     if findings.is_empty() {
-        findings.push(Finding::ok("apps", format!("{} ready", count(report.apps.len(), "app"))));
+        findings.push(Finding::ok(
+            "apps",
+            format!("{} ready", count(report.apps.len(), "app")),
+        ));
     }
     findings
 }
 
 /// Every slot: whether a balancer answers there, and whether it is its own.
 pub(crate) fn slots(report: &Report) -> Vec<Finding> {
-    let all: Vec<_> = report.apps.iter().flat_map(|app| app.slots.iter().map(move |it| (app, it))).collect();
+    let all: Vec<_> = report
+        .apps
+        .iter()
+        .flat_map(|app| app.slots.iter().map(move |it| (app, it)))
+        .collect();
     let mut findings = Vec::new();
     let mut good = 0;
     for (app, slot) in &all {
         let text = format!("{} slot {}: {}", name(app), slot.slot, slot.note);
-        let pods = format!("cure: kubectl -n {} describe pods -l app.kubernetes.io/instance={},app.kubernetes.io/component=balancer", app.namespace, app.name);
+        let pods = format!(
+            "cure: kubectl -n {} describe pods -l app.kubernetes.io/instance={},app.kubernetes.io/component=balancer",
+            app.namespace, app.name
+        );
         match slot.health {
             Health::Failing => findings.push(Finding::failure("slots", text).cure(pods)),
             Health::Warning => findings.push(Finding::warning("slots", text).cure(pods)),
@@ -59,7 +69,10 @@ pub(crate) fn slots(report: &Report) -> Vec<Finding> {
         }
     }
     if good > 0 || findings.is_empty() {
-        let text = format!("{good} of {} served", count(all.len(), "address").replace("addresss", "addresses"));
+        let text = format!(
+            "{good} of {} served",
+            count(all.len(), "address").replace("addresss", "addresses")
+        );
         findings.insert(0, Finding::ok("slots", text));
     }
     findings
@@ -83,7 +96,13 @@ pub(crate) fn workers(report: &Report) -> Vec<Finding> {
                     (Some(end), None) => format!("the last one ended: {end}"),
                     (None, None) => String::new(),
                 };
-                let text = format!("{} {} worker {} {}: {why}", name(app), pod.name, worker.slot, worker.state);
+                let text = format!(
+                    "{} {} worker {} {}: {why}",
+                    name(app),
+                    pod.name,
+                    worker.slot,
+                    worker.state
+                );
                 findings.push(Finding::warning("workers", text).cure(format!(
                     "cure: kubectl scaledapp -n {} logs {} --tail 50",
                     app.namespace, app.name
@@ -91,17 +110,26 @@ pub(crate) fn workers(report: &Report) -> Vec<Finding> {
             }
             if pod.reload_failed {
                 findings.push(
-                    Finding::warning("workers", format!("{} {}: the last reload failed", name(app), pod.name))
-                        .cure("cure: kubectl scaledapp explain ReloadFailed"),
+                    Finding::warning(
+                        "workers",
+                        format!("{} {}: the last reload failed", name(app), pod.name),
+                    )
+                    .cure("cure: kubectl scaledapp explain ReloadFailed"),
                 );
             }
         }
     }
     for (why, pods) in silent {
-        findings.push(Finding::unchecked("workers", format!("{}: {why}", count(pods, "pod"))));
+        findings.push(Finding::unchecked(
+            "workers",
+            format!("{}: {why}", count(pods, "pod")),
+        ));
     }
     if desired > 0 && findings.is_empty() || ready > 0 {
-        findings.insert(0, Finding::ok("workers", format!("{ready} of {desired} ready")));
+        findings.insert(
+            0,
+            Finding::ok("workers", format!("{ready} of {desired} ready")),
+        );
     }
     if findings.is_empty() {
         findings.push(Finding::ok("workers", "no pod runs yet"));
@@ -113,12 +141,19 @@ pub(crate) fn workers(report: &Report) -> Vec<Finding> {
 pub(crate) fn kernel(report: &Report) -> Vec<Finding> {
     let mut nodes: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for pod in report.apps.iter().flat_map(|app| &app.pods) {
-        if let Some(mechanism) = pod.mechanism.as_deref().filter(|it| *it != "-" && *it != "none") {
+        if let Some(mechanism) = pod
+            .mechanism
+            .as_deref()
+            .filter(|it| *it != "-" && *it != "none")
+        {
             nodes.entry(&pod.node).or_default().insert(mechanism);
         }
     }
     if nodes.is_empty() {
-        return vec![Finding::unchecked("kernel", "no pod has reported how workers get their sockets")];
+        return vec![Finding::unchecked(
+            "kernel",
+            "no pod has reported how workers get their sockets",
+        )];
     }
     let weak: Vec<&str> = nodes
         .iter()
@@ -149,7 +184,9 @@ pub(crate) fn versions(report: &Report, operator: Option<&str>, own: &str) -> Ve
         None => text += ", operator unknown",
     }
     if !supervisors.is_empty() {
-        let shown = supervisors.iter().map(|(version, pods)| format!("{version} in {}", count(*pods, "pod")));
+        let shown = supervisors
+            .iter()
+            .map(|(version, pods)| format!("{version} in {}", count(*pods, "pod")));
         text += &format!(", supervisors {}", shown.collect::<Vec<_>>().join(", "));
     }
     match operator {

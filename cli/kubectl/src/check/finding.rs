@@ -47,7 +47,11 @@ impl Finding {
 
     /// The reason why something could not be found out.
     pub(crate) fn unchecked(id: &'static str, why: impl AsRef<str>) -> Self {
-        Self::new(id, Outcome::Unchecked, format!("not checked: {}", why.as_ref()))
+        Self::new(
+            id,
+            Outcome::Unchecked,
+            format!("not checked: {}", why.as_ref()),
+        )
     }
 
     fn new(id: &'static str, outcome: Outcome, text: impl Into<String>) -> Self {
@@ -140,7 +144,9 @@ impl Report {
     fn sum(&self) -> String {
         let count = |outcome| {
             let findings = self.groups.iter().flat_map(|group| &group.findings);
-            findings.filter(|finding| finding.outcome == outcome).count()
+            findings
+                .filter(|finding| finding.outcome == outcome)
+                .count()
         };
         let mut parts = vec![format!("{} ok", count(Outcome::Ok))];
         for (outcome, one) in [(Outcome::Warning, "warning"), (Outcome::Failure, "failure")] {

@@ -19,7 +19,9 @@ pub(crate) fn api(
     skew: Option<f64>,
 ) -> Vec<Finding> {
     let version = match answer {
-        Ok(version) => version["gitVersion"].as_str().unwrap_or("of unknown version"),
+        Ok(version) => version["gitVersion"]
+            .as_str()
+            .unwrap_or("of unknown version"),
         Err(trouble) => {
             return vec![
                 Finding::failure("api", format!("no answer: {trouble}"))
@@ -39,7 +41,10 @@ pub(crate) fn api(
         findings.push(
             Finding::warning(
                 "clock",
-                format!("this machine's clock is {:.0} s {side} the API server's", skew.abs()),
+                format!(
+                    "this machine's clock is {:.0} s {side} the API server's",
+                    skew.abs()
+                ),
             )
             .cure("cure: synchronise the clocks (NTP); ages and --since are wrong until then"),
         );
@@ -62,8 +67,13 @@ pub(crate) fn definition(stored: &Result<Value, Trouble>, ours: &Value) -> Vec<F
             return vec![Finding::unchecked("crd", why)];
         }
     };
-    let conditions = stored.pointer("/status/conditions").and_then(Value::as_array);
-    let mut established = conditions.into_iter().flatten().filter(|it| it["type"] == "Established");
+    let conditions = stored
+        .pointer("/status/conditions")
+        .and_then(Value::as_array);
+    let mut established = conditions
+        .into_iter()
+        .flatten()
+        .filter(|it| it["type"] == "Established");
     if established.next().is_some_and(|it| it["status"] != "True") {
         return vec![
             Finding::failure("crd", "the API server does not serve the definition")
@@ -73,9 +83,14 @@ pub(crate) fn definition(stored: &Result<Value, Trouble>, ours: &Value) -> Vec<F
     // The API server adds fields of its own elsewhere; these are stored as they were sent.
     let parts = ["/schema", "/subresources", "/additionalPrinterColumns"];
     let version = |definition: &Value| {
-        let versions = definition.pointer("/spec/versions").and_then(Value::as_array);
+        let versions = definition
+            .pointer("/spec/versions")
+            .and_then(Value::as_array);
         let mut versions = versions.into_iter().flatten();
-        versions.find(|it| it["name"] == "v1alpha1").cloned().unwrap_or_default()
+        versions
+            .find(|it| it["name"] == "v1alpha1")
+            .cloned()
+            .unwrap_or_default()
     };
     let (stored, ours) = (version(stored), version(ours));
     let differs = parts.iter().filter(|part| {
@@ -136,48 +151,74 @@ const LEASE_SECONDS: f64 = 20.0;
 /// The operator: whether one leads, and how many replicas are ready.
 pub(crate) fn operator(seen: &Operator) -> Vec<Finding> {
     let namespace = &seen.namespace;
-    let look = format!("cure: kubectl -n {namespace} get pods; kubectl -n {namespace} logs deploy/scaledapp-operator");
+    let look = format!(
+        "cure: kubectl -n {namespace} get pods; kubectl -n {namespace} logs deploy/scaledapp-operator"
+    );
     let mut findings = Vec::new();
     match &seen.lease {
         Ok(lease) => {
-            let holder = lease.pointer("/spec/holderIdentity").and_then(Value::as_str);
+            let holder = lease
+                .pointer("/spec/holderIdentity")
+                .and_then(Value::as_str);
             match (holder.filter(|it| !it.is_empty()), seen.renewed_seconds) {
                 (Some(holder), Some(age)) if age <= LEASE_SECONDS => {
-                    findings.push(Finding::ok("operator", format!("{holder} leads in {namespace}")));
+                    findings.push(Finding::ok(
+                        "operator",
+                        format!("{holder} leads in {namespace}"),
+                    ));
                 }
                 (Some(holder), Some(age)) => findings.push(
                     Finding::failure(
                         "operator",
-                        format!("{holder} has not renewed the Lease for {}", crate::text::age(age)),
+                        format!(
+                            "{holder} has not renewed the Lease for {}",
+                            crate::text::age(age)
+                        ),
                     )
                     .cure(look.clone()),
                 ),
-                _ => findings.push(
-                    Finding::failure("operator", "no replica leads").cure(look.clone()),
-                ),
+                _ => findings
+                    .push(Finding::failure("operator", "no replica leads").cure(look.clone())),
             }
         }
         Err(trouble) if trouble.why == Why::Missing => findings.push(
-            Finding::failure("operator", format!("no operator has ever led in {namespace}"))
-                .cure(format!("{look}\n      or name its namespace: --operator-namespace")),
+            Finding::failure(
+                "operator",
+                format!("no operator has ever led in {namespace}"),
+            )
+            .cure(format!(
+                "{look}\n      or name its namespace: --operator-namespace"
+            )),
         ),
         Err(trouble) => {
             let why = trouble.short("get", "leases");
-            findings.push(Finding::unchecked("operator", format!("who leads: {why} in {namespace}")));
+            findings.push(Finding::unchecked(
+                "operator",
+                format!("who leads: {why} in {namespace}"),
+            ));
         }
     }
     match &seen.replicas {
         Ok((0, 0)) => findings.push(
-            Finding::failure("operator", format!("there are no pods of the operator in {namespace}"))
-                .cure(look),
+            Finding::failure(
+                "operator",
+                format!("there are no pods of the operator in {namespace}"),
+            )
+            .cure(look),
         ),
         Ok((ready, all)) if ready < all => findings.push(
-            Finding::warning("operator", format!("{ready} of {} ready", crate::text::count(*all, "replica")))
-                .cure(look),
+            Finding::warning(
+                "operator",
+                format!("{ready} of {} ready", crate::text::count(*all, "replica")),
+            )
+            .cure(look),
         ),
         Ok((_, 1)) => findings.push(
-            Finding::warning("operator", "one replica: while its node is away, nothing is reconciled")
-                .cure("cure: helm upgrade … --set operator.replicas=2"),
+            Finding::warning(
+                "operator",
+                "one replica: while its node is away, nothing is reconciled",
+            )
+            .cure("cure: helm upgrade … --set operator.replicas=2"),
         ),
         Ok((ready, _)) => findings.push(Finding::ok("operator", format!("{ready} replicas ready"))),
         Err(why) => findings.push(Finding::unchecked("operator", format!("its pods: {why}"))),
@@ -188,7 +229,12 @@ pub(crate) fn operator(seen: &Operator) -> Vec<Finding> {
 /// Whether a namespace admits the pods of an app, from the answer to a trial (dry run).
 pub(crate) fn admission(namespace: &str, answer: &Result<Value, Trouble>) -> Finding {
     let trouble = match answer {
-        Ok(_) => return Finding::ok("admission", format!("{namespace:?} admits pods like an app's (tried, not created)")),
+        Ok(_) => {
+            return Finding::ok(
+                "admission",
+                format!("{namespace:?} admits pods like an app's (tried, not created)"),
+            );
+        }
         Err(trouble) => trouble,
     };
     let words = &trouble.message;
@@ -196,14 +242,21 @@ pub(crate) fn admission(namespace: &str, answer: &Result<Value, Trouble>) -> Fin
         return Finding::failure("admission", format!("Pod Security refuses: {words}"))
             .cure("cure: leave what the message names out of spec.podTemplate, or set another level: kubectl label namespace … pod-security.kubernetes.io/enforce=baseline");
     }
-    if words.contains("exceeded quota") || words.contains("denied the request") || words.contains("is forbidden: ") && !words.contains("cannot create resource") {
+    if words.contains("exceeded quota")
+        || words.contains("denied the request")
+        || words.contains("is forbidden: ") && !words.contains("cannot create resource")
+    {
         return Finding::failure("admission", format!("{namespace:?} refuses pods: {words}"))
             .cure("cure: change what the message names");
     }
     match trouble.why {
-        Why::Forbidden => Finding::unchecked("admission", "may not create pods, which the trial needs"),
-        Why::Missing => Finding::failure("admission", format!("there is no namespace {namespace:?}"))
-            .cure(format!("cure: kubectl create namespace {namespace}")),
+        Why::Forbidden => {
+            Finding::unchecked("admission", "may not create pods, which the trial needs")
+        }
+        Why::Missing => {
+            Finding::failure("admission", format!("there is no namespace {namespace:?}"))
+                .cure(format!("cure: kubectl create namespace {namespace}"))
+        }
         _ => Finding::unchecked("admission", words),
     }
 }
@@ -227,8 +280,12 @@ mod tests {
         let mut stored = ours.clone();
         stored["spec"]["conversion"] = json!({"strategy": "None"});
         stored["status"]["conditions"] = json!([{"type": "Established", "status": "True"}]);
-        assert_eq!(definition(&Ok(stored.clone()), &ours)[0].outcome, Outcome::Ok);
-        let image = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/image/maxLength";
+        assert_eq!(
+            definition(&Ok(stored.clone()), &ours)[0].outcome,
+            Outcome::Ok
+        );
+        let image =
+            "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/image/maxLength";
         *stored.pointer_mut(image).unwrap() = json!(7);
         let found = definition(&Ok(stored.clone()), &ours);
         assert_eq!(found[0].outcome, Outcome::Warning);
@@ -238,7 +295,10 @@ mod tests {
         let missing = definition(&Err(trouble(Why::Missing, "x")), &ours);
         assert!(missing[0].cure.as_ref().unwrap().contains("helm install"));
         let hidden = definition(&Err(trouble(Why::Forbidden, "x")), &ours);
-        assert_eq!(hidden[0].text, "not checked: may not get customresourcedefinitions");
+        assert_eq!(
+            hidden[0].text,
+            "not checked: may not get customresourcedefinitions"
+        );
     }
 
     #[test]
@@ -255,7 +315,10 @@ mod tests {
         };
         use Outcome::{Failure, Ok as Good, Unchecked, Warning};
         assert_eq!(outcomes(&seen("a", Some(2.0), Ok((2, 2)))), [Good, Good]);
-        assert_eq!(outcomes(&seen("a", Some(60.0), Ok((1, 2)))), [Failure, Warning]);
+        assert_eq!(
+            outcomes(&seen("a", Some(60.0), Ok((1, 2)))),
+            [Failure, Warning]
+        );
         assert_eq!(outcomes(&seen("", None, Ok((0, 0)))), [Failure, Failure]);
         let hidden = Operator {
             lease: Err(trouble(Why::Forbidden, "x")),
@@ -268,9 +331,18 @@ mod tests {
     #[test]
     fn a_refused_pod_is_a_failure_and_a_missing_right_is_not() {
         let is = |words: &str| admission("a", &Err(trouble(Why::Forbidden, words))).outcome;
-        assert_eq!(is("pods \"x\" is forbidden: violates PodSecurity \"restricted:latest\": …"), Outcome::Failure);
-        assert_eq!(is("pods \"x\" is forbidden: exceeded quota: q"), Outcome::Failure);
-        assert_eq!(is("pods is forbidden: User \"u\" cannot create resource \"pods\""), Outcome::Unchecked);
+        assert_eq!(
+            is("pods \"x\" is forbidden: violates PodSecurity \"restricted:latest\": …"),
+            Outcome::Failure
+        );
+        assert_eq!(
+            is("pods \"x\" is forbidden: exceeded quota: q"),
+            Outcome::Failure
+        );
+        assert_eq!(
+            is("pods is forbidden: User \"u\" cannot create resource \"pods\""),
+            Outcome::Unchecked
+        );
         assert_eq!(admission("a", &Ok(json!({}))).outcome, Outcome::Ok);
     }
 

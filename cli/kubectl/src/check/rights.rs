@@ -39,14 +39,39 @@ pub(crate) const RIGHTS: [Right; 10] = [
     },
     Right {
         essential: true,
-        ..right("get", "scaledapp.io", "scaledapps", "every verb with the name of an app")
+        ..right(
+            "get",
+            "scaledapp.io",
+            "scaledapps",
+            "every verb with the name of an app",
+        )
     },
-    right("list", "", "pods", "status, top, check, logs, reload, restart, open"),
-    right("get", "", "pods/proxy", "workers and rates in status, top, check"),
-    right("list", "discovery.k8s.io", "endpointslices", "who answers at a slot in status"),
+    right(
+        "list",
+        "",
+        "pods",
+        "status, top, check, logs, reload, restart, open",
+    ),
+    right(
+        "get",
+        "",
+        "pods/proxy",
+        "workers and rates in status, top, check",
+    ),
+    right(
+        "list",
+        "discovery.k8s.io",
+        "endpointslices",
+        "who answers at a slot in status",
+    ),
     right("get", "", "pods/log", "logs, support-bundle --logs"),
     right("list", "events.k8s.io", "events", "events"),
-    right("patch", "scaledapp.io", "scaledapps", "reload, restart, scale --workers, pause, resume"),
+    right(
+        "patch",
+        "scaledapp.io",
+        "scaledapps",
+        "reload, restart, scale --workers, pause, resume",
+    ),
     right("patch", "scaledapp.io", "scaledapps/scale", "scale"),
     right("create", "", "pods/portforward", "open"),
 ];
@@ -54,13 +79,19 @@ pub(crate) const RIGHTS: [Right; 10] = [
 /// What follows from the answers of the API server to "may I?".
 pub(crate) fn judge(answers: &[(Right, Result<bool, String>)], namespace: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let allowed = answers.iter().filter(|(_, answer)| *answer == Ok(true)).count();
+    let allowed = answers
+        .iter()
+        .filter(|(_, answer)| *answer == Ok(true))
+        .count();
     for (right, answer) in answers {
         let what = format!("{} {}", right.verb, right.resource);
         match answer {
             Ok(true) => {}
             Ok(false) => {
-                let text = format!("may not {what} in {namespace:?}; needed for: {}", right.needs);
+                let text = format!(
+                    "may not {what} in {namespace:?}; needed for: {}",
+                    right.needs
+                );
                 let finding = if right.essential {
                     Finding::failure("rights", text)
                 } else {
@@ -72,7 +103,10 @@ pub(crate) fn judge(answers: &[(Right, Result<bool, String>)], namespace: &str) 
         }
     }
     if findings.is_empty() {
-        findings.push(Finding::ok("rights", format!("all {allowed} that this program uses, in {namespace:?}")));
+        findings.push(Finding::ok(
+            "rights",
+            format!("all {allowed} that this program uses, in {namespace:?}"),
+        ));
     }
     findings
 }
@@ -84,7 +118,11 @@ fn cure(right: &Right, namespace: &str) -> String {
         (group, Some((resource, sub))) => format!("{resource}.{group}/{sub}"),
         (group, None) => format!("{}.{group}", right.resource),
     };
-    let name = format!("scaledapp-{}-{}", right.verb, right.resource.replace('/', "-"));
+    let name = format!(
+        "scaledapp-{}-{}",
+        right.verb,
+        right.resource.replace('/', "-")
+    );
     format!(
         "cure: kubectl -n {namespace} create role {name} --verb={} --resource={resource}\n      kubectl -n {namespace} create rolebinding {name} --role={name} --user=YOU",
         right.verb
@@ -111,7 +149,12 @@ mod tests {
             one.text,
             "may not patch scaledapps/scale in \"shop\"; needed for: scale"
         );
-        assert!(one.cure.as_ref().unwrap().contains("--verb=patch --resource=scaledapps.scaledapp.io/scale"));
+        assert!(
+            one.cure
+                .as_ref()
+                .unwrap()
+                .contains("--verb=patch --resource=scaledapps.scaledapp.io/scale")
+        );
         let none: Vec<_> = RIGHTS.into_iter().map(|right| (right, Ok(false))).collect();
         let failures = judge(&none, "shop");
         let failures = failures.iter().filter(|it| it.outcome == Outcome::Failure);

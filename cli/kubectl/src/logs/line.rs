@@ -14,7 +14,8 @@ pub(crate) struct Stamped<'a> {
 impl<'a> Stamped<'a> {
     /// Splits the time from the text.
     pub(crate) fn read(line: &'a str) -> Self {
-        let is_time = |word: &str| word.len() >= 20 && word.as_bytes()[4] == b'-' && word.contains('T');
+        let is_time =
+            |word: &str| word.len() >= 20 && word.as_bytes()[4] == b'-' && word.contains('T');
         match line.split_once(' ') {
             Some((time, text)) if is_time(time) => Self { time, text },
             None if is_time(line) => Self {
@@ -43,7 +44,9 @@ impl<'a> Stamped<'a> {
         if self.text.starts_with("{\"time\":") {
             let json: Value = serde_json::from_str(self.text).unwrap_or_default();
             if json["stream"].is_string() && json["pid"].is_u64() {
-                let slot = json["slot"].as_u64().and_then(|slot| u32::try_from(slot).ok());
+                let slot = json["slot"]
+                    .as_u64()
+                    .and_then(|slot| u32::try_from(slot).ok());
                 return (slot, self.text);
             }
         }

@@ -61,10 +61,14 @@ impl Counters {
                     read.errors += value;
                 }
             } else if let Some(labels) = name.strip_prefix("_request_duration_seconds_bucket{") {
-                let bound = labels.split_once("le=\"").and_then(|(_, rest)| rest.split_once('"'));
+                let bound = labels
+                    .split_once("le=\"")
+                    .and_then(|(_, rest)| rest.split_once('"'));
                 let bound = match bound.map(|(bound, _)| bound) {
                     Some("+Inf") => u64::MAX,
-                    Some(bound) => bound.parse::<f64>().map_or(u64::MAX, |it| (it * 1e6) as u64),
+                    Some(bound) => bound
+                        .parse::<f64>()
+                        .map_or(u64::MAX, |it| (it * 1e6) as u64),
                     None => continue,
                 };
                 *read.buckets.entry(bound).or_default() += value;
@@ -152,13 +156,19 @@ mod tests {
         let (before, after) = (read(&page(10, 0, 10), 1.0), read(&page(208, 2, 20), 3.0));
         let mut sum = after.since(&before).unwrap();
         let rates = sum.rates();
-        assert!((rates.requests_per_second - 100.0).abs() < 1e-9, "{rates:?}");
+        assert!(
+            (rates.requests_per_second - 100.0).abs() < 1e-9,
+            "{rates:?}"
+        );
         assert!((rates.server_errors - 0.01).abs() < 1e-9);
         assert_eq!(rates.p99_milliseconds, Some(50.0));
         sum.add(&after.since(&before).unwrap());
         assert!((sum.rates().requests_per_second - 200.0).abs() < 1e-9);
         assert_eq!(before.since(&after), None, "the process has restarted");
-        assert_eq!(Counters::read("app_requests_total{} 1\n", BALANCER, 0.0), None);
+        assert_eq!(
+            Counters::read("app_requests_total{} 1\n", BALANCER, 0.0),
+            None
+        );
         let idle = read(&page(10, 0, 10), 2.0).since(&before).unwrap().rates();
         assert_eq!(idle.p99_milliseconds, None);
     }

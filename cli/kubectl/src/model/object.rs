@@ -13,19 +13,28 @@ pub(crate) fn text(object: &Value, pointer: &str) -> String {
 
 /// Namespace and name.
 pub(crate) fn key(object: &Value) -> (String, String) {
-    (text(object, "/metadata/namespace"), text(object, "/metadata/name"))
+    (
+        text(object, "/metadata/namespace"),
+        text(object, "/metadata/name"),
+    )
 }
 
 /// Whether the operator has seen the object's last change.
 pub(crate) fn is_observed(object: &Value) -> bool {
-    let generation = object.pointer("/metadata/generation").and_then(Value::as_i64);
-    let observed = object.pointer("/status/observedGeneration").and_then(Value::as_i64);
+    let generation = object
+        .pointer("/metadata/generation")
+        .and_then(Value::as_i64);
+    let observed = object
+        .pointer("/status/observedGeneration")
+        .and_then(Value::as_i64);
     observed.is_some() && observed >= generation
 }
 
 /// The conditions, in the object's order.
 pub(crate) fn conditions(object: &Value) -> Vec<Condition> {
-    let all = object.pointer("/status/conditions").and_then(Value::as_array);
+    let all = object
+        .pointer("/status/conditions")
+        .and_then(Value::as_array);
     let read = |condition: &Value| {
         let kind = text(condition, "/type");
         let status = text(condition, "/status");
@@ -109,15 +118,22 @@ mod tests {
             ]}})
         };
         let is = |object: &Value| health(&conditions(object));
-        assert_eq!(is(&app("True", "False")), (Health::Good, "Ready".to_owned()));
+        assert_eq!(
+            is(&app("True", "False")),
+            (Health::Good, "Ready".to_owned())
+        );
         assert_eq!(is(&app("True", "True")).0, Health::Warning);
-        assert_eq!(is(&app("False", "True")), (Health::Failing, "AppCrashing".to_owned()));
+        assert_eq!(
+            is(&app("False", "True")),
+            (Health::Failing, "AppCrashing".to_owned())
+        );
         assert_eq!(is(&json!({})), (Health::Unknown, "NotObserved".to_owned()));
     }
 
     #[test]
     fn a_change_that_the_operator_has_not_seen_is_told() {
-        let object = |seen| json!({"metadata": {"generation": 3}, "status": {"observedGeneration": seen}});
+        let object =
+            |seen| json!({"metadata": {"generation": 3}, "status": {"observedGeneration": seen}});
         assert!(is_observed(&object(3)));
         assert!(!is_observed(&object(2)));
         assert!(!is_observed(&object(-1)));

@@ -24,7 +24,9 @@ pub(crate) fn labelled<'a>(
     let is_it = |pod: &&core::Pod| {
         let labels = pod.metadata.labels.as_ref();
         let has = |key: &str, value: &str| {
-            labels.and_then(|labels| labels.get(key)).is_some_and(|it| it == value)
+            labels
+                .and_then(|labels| labels.get(key))
+                .is_some_and(|it| it == value)
         };
         pod.metadata.namespace.as_deref() == Some(namespace)
             && has(label::INSTANCE, name)
@@ -77,7 +79,9 @@ fn one(namespace: &str, pod: &core::Pod, seen: &Seen, earlier: Option<&Seen>) ->
         Some((status, answered?.at - then.at))
     });
     let (ready, state, container_restarts) = container(pod);
-    let workers = status.as_ref().map(|status| workers(status, before.as_ref()));
+    let workers = status
+        .as_ref()
+        .map(|status| workers(status, before.as_ref()));
     let workers = workers.unwrap_or_default();
     let worker_restarts: u32 = workers.iter().map(|worker| worker.restarts).sum();
     let health = match (ready, &status) {
@@ -89,7 +93,11 @@ fn one(namespace: &str, pod: &core::Pod, seen: &Seen, earlier: Option<&Seen>) ->
         (true, None) => Health::Good,
     };
     Pod {
-        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
+        node: pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.node_name.clone())
+            .unwrap_or_default(),
         health,
         state,
         ready,
@@ -102,9 +110,15 @@ fn one(namespace: &str, pod: &core::Pod, seen: &Seen, earlier: Option<&Seen>) ->
             .map(|status| status.workers.iter().map(|worker| worker.in_flight).sum()),
         rates: sum_of(namespace, &name, seen, earlier).map(|sum| sum.rates()),
         supervisor: supervisor(pod),
-        mechanism: status.as_ref().map(|status| status.mechanism.as_str().to_owned()),
-        dispatch: status.as_ref().map(|status| status.dispatch.as_str().to_owned()),
-        reload_failed: status.as_ref().is_some_and(|status| status.reload_failed.is_some()),
+        mechanism: status
+            .as_ref()
+            .map(|status| status.mechanism.as_str().to_owned()),
+        dispatch: status
+            .as_ref()
+            .map(|status| status.dispatch.as_str().to_owned()),
+        reload_failed: status
+            .as_ref()
+            .is_some_and(|status| status.reload_failed.is_some()),
         workers,
         unknown,
         name,
@@ -126,7 +140,10 @@ fn container(pod: &core::Pod) -> (bool, String, u32) {
     let mut restarts = 0;
     for container in inits.chain(mains) {
         restarts += u32::try_from(container.restart_count).unwrap_or_default();
-        let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
+        let waiting = container
+            .state
+            .as_ref()
+            .and_then(|state| state.waiting.as_ref());
         let reason = waiting.and_then(|waiting| waiting.reason.clone());
         why = why.or(reason);
     }
@@ -141,7 +158,11 @@ fn container(pod: &core::Pod) -> (bool, String, u32) {
             .into_iter()
             .find(|it| it.type_ == "PodScheduled" && it.status == "False");
         why.or_else(|| unschedulable.and_then(|it| it.reason.clone()))
-            .unwrap_or(if phase == "Running" { "NotReady".to_owned() } else { phase })
+            .unwrap_or(if phase == "Running" {
+                "NotReady".to_owned()
+            } else {
+                phase
+            })
     };
     (is_ready, state, restarts)
 }
@@ -152,7 +173,9 @@ fn supervisor(pod: &core::Pod) -> String {
         return String::new();
     };
     let mut inits = spec.init_containers.iter().flatten();
-    let installed = inits.find(|it| it.name == INSTALL).and_then(|it| it.image.as_deref());
+    let installed = inits
+        .find(|it| it.name == INSTALL)
+        .and_then(|it| it.image.as_deref());
     let volumes = spec.volumes.iter().flatten();
     let mounted = volumes
         .filter(|volume| volume.name.starts_with("scaledapp"))
@@ -172,7 +195,10 @@ fn workers(status: &Status, before: Option<&(Status, f64)>) -> Vec<Worker> {
             let same = then.workers.iter().find(|it| it.pid == worker.pid)?;
             Some((same.cpu_seconds?, *seconds))
         });
-        let cores = worker.cpu_seconds.zip(then).filter(|(_, (_, seconds))| *seconds > 0.0);
+        let cores = worker
+            .cpu_seconds
+            .zip(then)
+            .filter(|(_, (_, seconds))| *seconds > 0.0);
         Worker {
             slot: worker.slot,
             health: match (worker.state, worker.listens_elsewhere) {

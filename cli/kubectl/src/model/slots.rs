@@ -19,7 +19,9 @@ pub(crate) fn slots(
     earlier: Option<&Seen>,
 ) -> (Vec<Slot>, Option<Rates>) {
     let (namespace, name) = object::key(object);
-    let listed = object.pointer("/status/balancers").and_then(Value::as_array);
+    let listed = object
+        .pointer("/status/balancers")
+        .and_then(Value::as_array);
     let pods = seen.pods.as_deref().unwrap_or_default();
     let balancers = labelled(pods, &namespace, &name, component::BALANCER);
     let mut all: Option<Sum> = None;
@@ -103,7 +105,10 @@ pub(crate) fn slot_of(pod: &Pod) -> Option<i64> {
 
 fn is_ready(pod: &Pod) -> bool {
     let status = pod.status.as_ref();
-    let mut conditions = status.and_then(|it| it.conditions.as_ref()).into_iter().flatten();
+    let mut conditions = status
+        .and_then(|it| it.conditions.as_ref())
+        .into_iter()
+        .flatten();
     conditions.any(|it| it.type_ == "Ready" && it.status == "True")
 }
 
@@ -112,13 +117,18 @@ fn behind(slices: &[EndpointSlice], namespace: &str, name: &str, slot: i64) -> V
     let is_it = |slice: &&EndpointSlice| {
         let labels = slice.metadata.labels.as_ref();
         let has = |key: &str, value: &str| {
-            labels.and_then(|labels| labels.get(key)).is_some_and(|it| it == value)
+            labels
+                .and_then(|labels| labels.get(key))
+                .is_some_and(|it| it == value)
         };
         slice.metadata.namespace.as_deref() == Some(namespace)
             && has(label::INSTANCE, name)
             && has(label::SLOT, &slot.to_string())
     };
-    let endpoints = slices.iter().filter(is_it).flat_map(|slice| slice.endpoints.iter().flatten());
+    let endpoints = slices
+        .iter()
+        .filter(is_it)
+        .flat_map(|slice| slice.endpoints.iter().flatten());
     let serving = endpoints.filter(|endpoint| {
         let conditions = endpoint.conditions.as_ref();
         conditions.and_then(|it| it.ready).unwrap_or(true)
