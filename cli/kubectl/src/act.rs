@@ -24,6 +24,8 @@ use done::Progress;
 
 /// How often the cluster is looked at.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// The annotation of pods by which `kubectl rollout restart` replaces them.
+const RESTARTED: &str = "kubectl.kubernetes.io/restartedAt";
 /// A line of progress is repeated after this time, so that silence never means nothing happens.
 const REPEATED: Duration = Duration::from_secs(30);
 
@@ -181,7 +183,9 @@ fn statuses(namespace: &str, pods: &[Pod], seen: &Seen) -> BTreeMap<String, Stat
 /// `restart`.
 pub(crate) async fn restart(api: &Api, args: &ActArgs) -> Ended {
     let before = uids(api, &args.name, seen_before(api, args).await?);
-    let body = json!({"metadata": {"annotations": {annotation::UPGRADE: token()}}});
+    // As `kubectl rollout restart`: any change of the pods' template replaces them.
+    let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let body = json!({"spec": {"podTemplate": {"metadata": {"annotations": {RESTARTED: now}}}}});
     patch(api, &path(api, &args.name), &args.name, &body).await?;
     until(
         api,

@@ -98,15 +98,18 @@ fn text(word: Option<&str>) -> Result<String, Failure> {
     Ok(known.iter().map(show).collect::<Vec<_>>().join("\n"))
 }
 
-/// A word that contains the given one, or begins like it.
+/// A word that contains the given one, otherwise one that begins like it.
 fn near(word: &str, entries: &[Entry]) -> Option<String> {
     let word = word.to_ascii_lowercase();
-    let known = |entry: &&Entry| {
-        let entry = entry.word.to_ascii_lowercase();
-        entry.contains(&word)
-            || word.len() > 4 && entry.starts_with(&word[..word.floor_char_boundary(4)])
+    let begin = &word[..word.floor_char_boundary(4)];
+    let find = |is_it: &dyn Fn(&str) -> bool| {
+        let mut words = entries.iter().map(|entry| &entry.word);
+        words
+            .find(|word| is_it(&word.to_ascii_lowercase()))
+            .cloned()
     };
-    entries.iter().find(known).map(|entry| entry.word.clone())
+    find(&|known| known.contains(&word))
+        .or_else(|| find(&|known| word.len() > 4 && known.starts_with(begin)))
 }
 
 /// All words, for completion.
@@ -160,24 +163,24 @@ mod tests {
 
     #[test]
     fn a_word_is_found_in_any_case_and_a_wrong_one_gets_a_hint() {
-        let text = |word| super::text(Some(word));
-        let found = text("fewerworkersready").unwrap();
+        let explain = |word| text(Some(word));
+        let found = explain("fewerworkersready").unwrap();
         assert_eq!(
             found,
             "FewerWorkersReady: a pod serves with fewer workers than it should\nWhat to do: kubectl logs of the pods\n"
         );
-        let linked = text("NodesWithoutRoom").unwrap();
+        let linked = explain("NodesWithoutRoom").unwrap();
         assert!(
             linked.contains("pods and nodes (docs/placement.md)"),
             "{linked}"
         );
         assert!(
-            text("FewerWorkers")
+            explain("FewerWorkers")
                 .unwrap_err()
                 .text
                 .contains("did you mean FewerWorkersReady?")
         );
-        assert_eq!(text("nonsense").unwrap_err().code, crate::outcome::USAGE);
-        assert!(super::text(None).unwrap().lines().count() > 35);
+        assert_eq!(explain("nonsense").unwrap_err().code, crate::outcome::USAGE);
+        assert!(text(None).unwrap().lines().count() > 35);
     }
 }

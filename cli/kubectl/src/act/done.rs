@@ -189,11 +189,11 @@ pub(crate) fn replaced(app: &Value, pods: &[Pod], before: &[String]) -> Progress
     let complete = summary
         .split_once('/')
         .is_some_and(|(ready, wanted)| ready == wanted);
+    if let Some(obstacle) = obstacle(app, &conditions) {
+        return obstacle;
+    }
     if left == 0 && complete && holds(&conditions, "Updated") {
         return Done(numbers(app));
-    }
-    if let Some(stalled) = find(&conditions, "Stalled").filter(|it| it.status == "True") {
-        return Failed(format!("{}: {}", stalled.reason, stalled.message));
     }
     Waits(format!(
         "{} of {} replaced, {}",
