@@ -164,7 +164,10 @@ impl Api {
             Ok(answer) => answer,
             Err(_) => Err(Trouble {
                 why: Why::Timeout,
-                message: format!("no answer within {:?} (--request-timeout)", self.timeout),
+                message: format!(
+                    "no answer within {} (--request-timeout)",
+                    scaledapp_units::duration::format(self.timeout)
+                ),
             }),
         }
     }
@@ -228,7 +231,10 @@ impl Api {
             Ok(stream) => stream.map_err(|error| of_kube(&error)),
             Err(_) => Err(Trouble {
                 why: Why::Timeout,
-                message: format!("no answer within {:?}", self.timeout),
+                message: format!(
+                    "no answer within {}",
+                    scaledapp_units::duration::format(self.timeout)
+                ),
             }),
         }
     }
