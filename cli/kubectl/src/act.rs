@@ -159,7 +159,7 @@ pub(crate) async fn reload(api: &Api, args: &ActArgs) -> Ended {
         Depth::Status,
         |app, pods, seen| {
             let statuses = statuses(&api.namespace, pods, seen);
-            done::reloaded(app, pods, &token, &before, |pod| {
+            done::reloaded(app, pods, &token, &before, Timestamp::now(), |pod| {
                 let status = statuses.get(pod)?;
                 Some((status.reloaded.clone(), status.reload_failed.clone()))
             })

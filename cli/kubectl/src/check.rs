@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use k8s_openapi::jiff::Timestamp;
 use k8s_openapi::jiff::fmt::rfc2822;
-use scaledapp_crds::words::{MANAGER, label};
+use scaledapp_crds::words::MANAGER;
 use serde_json::{Value, json};
 
 use crate::api::{Api, Trouble};
@@ -202,11 +202,8 @@ async fn operator(api: &Api, given: Option<&str>) -> (Group, Option<String>) {
         .first()
         .map(|pod| model::object::text(pod, "/spec/containers/0/image"));
     let labelled = listed.first().map(|pod| {
-        let labels = &pod["metadata"]["labels"];
-        labels[format!("{}/version", label::NAME.trim_end_matches("/name"))]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
+        let version = &pod["metadata"]["labels"]["app.kubernetes.io/version"];
+        version.as_str().unwrap_or_default().to_owned()
     });
     let version = labelled
         .filter(|version| !version.is_empty())

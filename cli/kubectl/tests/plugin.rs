@@ -2,6 +2,12 @@
 //! end, completion within its time, how fast the program starts, and that nothing but the paths
 //! that it needs is asked for.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "all of this target is test code, helpers included"
+)]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
@@ -11,7 +17,7 @@ use std::time::{Duration, Instant};
 const APP: &str = r#"{"metadata":{"name":"shop","namespace":"web","generation":1},"spec":{"image":"x:1"},"status":{"observedGeneration":1,"pods":"1/1"}}"#;
 const PODS: &str = r#"{"items":[{"metadata":{"name":"shop-1","namespace":"web","labels":{"app.kubernetes.io/instance":"shop","app.kubernetes.io/component":"app"}},"spec":{"containers":[]}}]}"#;
 
-type Answer = Box<dyn Fn(&str, usize) -> (u16, String) + Send + Sync>;
+type Answer = dyn Fn(&str, usize) -> (u16, String) + Send + Sync;
 
 /// A server that answers each GET by a function of the path and of how often the path was asked.
 struct Server {
@@ -25,7 +31,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let (seen, answer): (_, Arc<Answer>) = (asked.clone(), Arc::new(Box::new(answer)));
+        let (seen, answer): (_, Arc<Answer>) = (asked.clone(), Arc::new(answer));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (seen, answer) = (seen.clone(), answer.clone());

@@ -2,6 +2,7 @@
 //! how far it is.
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use scaledapp_crds::words::annotation;
 use serde_json::Value;
 
@@ -20,6 +21,9 @@ pub(crate) enum Progress {
 }
 
 use Progress::{Done, Failed, Waits};
+
+/// How long the operator waits for the outcome of a pod's reload before it goes on, and a moment.
+const RELOAD_TIMEOUT: SignedDuration = SignedDuration::from_secs(20);
 
 fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
     conditions.iter().find(|it| it.kind == kind)
@@ -118,6 +122,7 @@ pub(crate) fn reloaded(
     pods: &[Pod],
     token: &str,
     before: &[String],
+    now: Timestamp,
     reloaded: impl Fn(&str) -> Option<(Option<String>, Option<String>)>,
 ) -> Progress {
     let conditions = object::conditions(app);
@@ -146,15 +151,18 @@ pub(crate) fn reloaded(
             Some((Some(last), _)) if last == token => done += 1,
             // The pod cannot be asked, so the operator's next step shows that it is done.
             None if was_told && is_past(pods, name, token) => done += 1,
+            None if was_told && told_for(pod, now) > Some(RELOAD_TIMEOUT) => {
+                let degraded = find(&conditions, "Degraded");
+                match degraded.filter(|it| it.reason == "ReloadFailed") {
+                    Some(degraded) => return Failed(degraded.message.clone()),
+                    None => done += 1,
+                }
+            }
             _ => at = at.or(Some((name, was_told))),
         }
     }
     if done == all {
         return Done(format!("{} reloaded", crate::text::count(all, "pod")));
-    }
-    let degraded = find(&conditions, "Degraded").filter(|it| it.reason == "ReloadFailed");
-    if let Some(degraded) = degraded.filter(|_| at.is_some_and(|(_, was_told)| was_told)) {
-        return Failed(degraded.message.clone());
     }
     let at = at.map_or(String::new(), |(name, was_told)| {
         if was_told {
@@ -167,6 +175,12 @@ pub(crate) fn reloaded(
         "{done} of {} reloaded{at}",
         crate::text::count(all, "pod")
     ))
+}
+
+/// How long ago the operator told a pod to reload, by its own clock and this machine's.
+fn told_for(pod: &Pod, now: Timestamp) -> Option<SignedDuration> {
+    let since = annotated(pod, annotation::RELOAD_SINCE)?;
+    Some(now.duration_since(since.parse().ok()?))
 }
 
 /// Whether the operator has gone on to a pod after this one; it takes them by name.
@@ -286,7 +300,7 @@ mod tests {
             move |name: &str| Some(if name == "a" { a.clone() } else { b.clone() })
         };
         let is = |said: &dyn Fn(&str) -> Option<(Option<String>, Option<String>)>| {
-            reloaded(&app, &pods, "t", &before, said)
+            reloaded(&app, &pods, "t", &before, Timestamp::UNIX_EPOCH, said)
         };
         assert_eq!(
             is(&said(("t", ""), ("t", ""))),

@@ -69,10 +69,12 @@ pub(crate) fn slots(report: &Report) -> Vec<Finding> {
         }
     }
     if good > 0 || findings.is_empty() {
-        let text = format!(
-            "{good} of {} served",
-            count(all.len(), "address").replace("addresss", "addresses")
-        );
+        let noun = if all.len() == 1 {
+            "address"
+        } else {
+            "addresses"
+        };
+        let text = format!("{good} of {} {noun} served", all.len());
         findings.insert(0, Finding::ok("slots", text));
     }
     findings
