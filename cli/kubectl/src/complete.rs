@@ -52,13 +52,13 @@ _kubectl_scaledapp() {
 compdef _kubectl_scaledapp kubectl-scaledapp
 "#;
 
-const FISH: &str = r#"# kubectl-scaledapp completion fish | source
+const FISH: &str = r"# kubectl-scaledapp completion fish | source
 function __kubectl_scaledapp
   set -l words (commandline -opc) (commandline -ct)
   kubectl-scaledapp __complete $words[2..-1] 2>/dev/null | string match -v ':*'
 end
 complete -c kubectl-scaledapp -f -a '(__kubectl_scaledapp)'
-"#;
+";
 
 /// Prints a script.
 pub(crate) fn script(shell: Shell) -> Ended {
@@ -233,14 +233,12 @@ async fn names(flags: &Connection, namespaces: bool) -> Vec<(String, String)> {
 }
 
 fn shown(found: &[(String, String)], last: &str) -> String {
-    let mut text = String::new();
-    for (word, help) in found.iter().filter(|(word, _)| word.starts_with(last)) {
-        let help = help.lines().next().unwrap_or_default();
-        match help {
-            "" => text += &format!("{word}\n"),
-            help => text += &format!("{word}\t{help}\n"),
-        }
-    }
+    let candidates = found.iter().filter(|(word, _)| word.starts_with(last));
+    let lines = candidates.map(|(word, help)| match help.lines().next() {
+        None | Some("") => format!("{word}\n"),
+        Some(help) => format!("{word}\t{help}\n"),
+    });
+    let text: String = lines.collect();
     text + ":4\n"
 }
 

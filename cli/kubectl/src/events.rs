@@ -162,17 +162,19 @@ pub(crate) async fn run(api: &Api, args: &EventsArgs, color: Color) -> Ended {
         }
         Document::Table => output::write(&shown(&events))?,
     }
+    if !args.watch {
+        return Ok(GOOD);
+    }
     let mut known: BTreeSet<Event> = BTreeSet::new();
-    while args.watch {
+    loop {
         known.extend(events);
         tokio::time::sleep(INTERVAL).await;
         events = all(api, args.name.as_deref()).await.unwrap_or_default();
         events.retain(|event| !known.contains(event));
         if !events.is_empty() && output::is_gone(&shown(&events)) {
-            break;
+            return Ok(GOOD);
         }
     }
-    Ok(GOOD)
 }
 
 #[cfg(test)]

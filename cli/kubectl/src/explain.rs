@@ -73,8 +73,8 @@ fn plain(text: &str) -> String {
         shown += before;
         shown += words;
         let page = target.split('#').next().unwrap_or_default();
-        if page.ends_with(".md") && !page.contains("://") {
-            shown += &format!(" (docs/{page})");
+        if !page.is_empty() && !page.contains("://") {
+            shown = format!("{shown} (docs/{page})");
         }
         rest = after;
     }

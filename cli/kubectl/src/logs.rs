@@ -228,15 +228,15 @@ fn path(api: &Api, args: &LogsArgs, source: &Source, position: &Position, follow
         path += "&previous=true";
     }
     match (position.since(), source.is_new) {
-        (Some(since), _) => path += &format!("&sinceTime={}", encoded(since)),
+        (Some(since), _) => path = format!("{path}&sinceTime={}", encoded(since)),
         // A pod that came later is shown from its first line on.
         (None, true) => {}
         (None, false) => {
             if let Some(tail) = args.tail {
-                path += &format!("&tailLines={tail}");
+                path = format!("{path}&tailLines={tail}");
             }
             if let Some(since) = args.since {
-                path += &format!("&sinceSeconds={}", since.as_secs().max(1));
+                path = format!("{path}&sinceSeconds={}", since.as_secs().max(1));
             }
         }
     }
@@ -269,9 +269,10 @@ impl Printer {
         let slot = slot.map_or(String::new(), |slot| format!("/{slot}"));
         let style = Style::Source(source.number);
         let prefix = Line::default().styled(style, format!("{}{slot}", source.pod));
-        let time = match self.timestamps {
-            true => format!("{} ", line.time),
-            false => String::new(),
+        let time = if self.timestamps {
+            format!("{} ", line.time)
+        } else {
+            String::new()
         };
         // Colours of the app itself are kept; a terminal gets no other control characters.
         let text = if self.is_terminal {

@@ -47,7 +47,8 @@ pub(crate) fn encoded(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             encoded.push(char::from(byte));
         } else {
-            encoded += &format!("%{byte:02X}");
+            let escape = format!("%{byte:02X}");
+            encoded += &escape;
         }
     }
     encoded

@@ -114,7 +114,8 @@ impl Screen {
         if self.terminal.is_none() {
             let mut text = page(&self.lines, self.colours);
             if let Some(note) = &self.note {
-                text += &format!("{}\n", crate::text::clean(note));
+                text += &crate::text::clean(note);
+                text.push('\n');
             }
             if text != self.shown {
                 let gap = if self.shown.is_empty() { "" } else { "\n" };
@@ -133,7 +134,8 @@ impl Screen {
         let shown = self.lines.iter().skip(self.first).take(room);
         for line in shown {
             // Without wrapping, each line takes one row.
-            text += &format!("\x1b[?7l{}\x1b[?7h\x1b[K\r\n", line.show(self.colours));
+            let row = format!("\x1b[?7l{}\x1b[?7h\x1b[K\r\n", line.show(self.colours));
+            text += &row;
         }
         text += "\x1b[J";
         text += &self

@@ -62,7 +62,10 @@ impl Line {
         let mut shown = String::new();
         for (style, text) in &self.0 {
             match style.code().filter(|_| colours && !text.is_empty()) {
-                Some(code) => shown += &format!("\x1b[{code}m{text}\x1b[0m"),
+                Some(code) => {
+                    let coloured = format!("\x1b[{code}m{text}\x1b[0m");
+                    shown += &coloured;
+                }
                 None => shown += text,
             }
         }
@@ -117,7 +120,8 @@ impl Surroundings {
         }
     }
 
-    /// Whether colours are used: the flag decides, then NO_COLOR, CLICOLOR_FORCE, FORCE_COLOR,
+    /// Whether colours are used: the flag decides, then `NO_COLOR`, `CLICOLOR_FORCE`,
+    /// `FORCE_COLOR`,
     /// TERM=dumb, then whether it is a terminal.
     pub(crate) fn colours(&self, flag: Color) -> bool {
         let is_on = |value: &Option<String>| value.as_ref().is_some_and(|value| value != "0");

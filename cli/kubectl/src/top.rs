@@ -82,9 +82,13 @@ fn rows(report: &Report, sort: Sort) -> (Vec<Row>, Vec<String>) {
 }
 
 fn lines(rows: &[Row], unknown: &[String], namespaces: bool) -> Vec<Line> {
-    let name = |row: &Row| match namespaces {
-        true => format!("{}/{}/{}", row.namespace, row.pod, row.worker),
-        false => format!("{}/{}", row.pod, row.worker),
+    let name = |row: &Row| {
+        let worker = format!("{}/{}", row.pod, row.worker);
+        if namespaces {
+            format!("{}/{worker}", row.namespace)
+        } else {
+            worker
+        }
     };
     let width = rows
         .iter()

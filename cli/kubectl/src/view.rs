@@ -138,7 +138,7 @@ impl View {
             };
             let line = Line::default()
                 .styled(Style::Dim, format!("{}{branch}", branches.beside))
-                .plain(format!("{}  {:<width$}", slot.slot, slot.address))
+                .plain(format!("{}  {:<width$}", slot.number, slot.address))
                 .cell(style(slot.health), format!("{:<2}", sign(slot.health)));
             lines.push(whose(line, slot));
         }
@@ -272,9 +272,10 @@ fn rates(line: Line, rates: Option<&Rates>, whole: bool) -> Line {
     } else {
         Style::Plain
     };
-    match rates.requests_per_second > 0.0 {
-        true => line.cell(style, format!("{share:.2} % 5xx")),
-        false => line,
+    if rates.requests_per_second > 0.0 {
+        line.cell(style, format!("{share:.2} % 5xx"))
+    } else {
+        line
     }
 }
 

@@ -114,6 +114,9 @@ fn annotated<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
         .map(String::as_str)
 }
 
+/// The tokens that a pod reports: of the last reload that succeeded, and of a failed one.
+pub(crate) type Tokens = (Option<String>, Option<String>);
+
 /// How far a reload with this token is. `pods` are the app's pods, `before` the uids of those that
 /// were there before the request, and `reloaded` are the tokens that each pod reports: of the last
 /// reload that succeeded, and of a failed one.
@@ -123,7 +126,7 @@ pub(crate) fn reloaded(
     token: &str,
     before: &[String],
     now: Timestamp,
-    reloaded: impl Fn(&str) -> Option<(Option<String>, Option<String>)>,
+    reloaded: impl Fn(&str) -> Option<Tokens>,
 ) -> Progress {
     let conditions = object::conditions(app);
     let mut done = 0;
@@ -299,7 +302,7 @@ mod tests {
             let (a, b) = ((some(a.0), some(a.1)), (some(b.0), some(b.1)));
             move |name: &str| Some(if name == "a" { a.clone() } else { b.clone() })
         };
-        let is = |said: &dyn Fn(&str) -> Option<(Option<String>, Option<String>)>| {
+        let is = |said: &dyn Fn(&str) -> Option<Tokens>| {
             reloaded(&app, &pods, "t", &before, Timestamp::UNIX_EPOCH, said)
         };
         assert_eq!(

@@ -57,7 +57,7 @@ pub(crate) fn slots(report: &Report) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut good = 0;
     for (app, slot) in &all {
-        let text = format!("{} slot {}: {}", name(app), slot.slot, slot.note);
+        let text = format!("{} slot {}: {}", name(app), slot.number, slot.note);
         let pods = format!(
             "cure: kubectl -n {} describe pods -l app.kubernetes.io/instance={},app.kubernetes.io/component=balancer",
             app.namespace, app.name
@@ -180,16 +180,13 @@ pub(crate) fn versions(report: &Report, operator: Option<&str>, own: &str) -> Ve
             *supervisors.entry(&pod.supervisor).or_default() += 1;
         }
     }
-    let mut text = format!("plugin {own}");
-    match operator {
-        Some(operator) => text += &format!(", operator {operator}"),
-        None => text += ", operator unknown",
-    }
+    let mut text = format!("plugin {own}, operator {}", operator.unwrap_or("unknown"));
     if !supervisors.is_empty() {
         let shown = supervisors
             .iter()
             .map(|(version, pods)| format!("{version} in {}", count(*pods, "pod")));
-        text += &format!(", supervisors {}", shown.collect::<Vec<_>>().join(", "));
+        let shown: Vec<String> = shown.collect();
+        text = format!("{text}, supervisors {}", shown.join(", "));
     }
     match operator {
         Some(operator) if operator != own => vec![

@@ -228,14 +228,11 @@ pub(crate) fn operator(seen: &Operator) -> Vec<Finding> {
 
 /// Whether a namespace admits the pods of an app, from the answer to a trial (dry run).
 pub(crate) fn admission(namespace: &str, answer: &Result<Value, Trouble>) -> Finding {
-    let trouble = match answer {
-        Ok(_) => {
-            return Finding::ok(
-                "admission",
-                format!("{namespace:?} admits pods like an app's (tried, not created)"),
-            );
-        }
-        Err(trouble) => trouble,
+    let Err(trouble) = answer else {
+        return Finding::ok(
+            "admission",
+            format!("{namespace:?} admits pods like an app's (tried, not created)"),
+        );
     };
     let words = &trouble.message;
     if words.contains("violates PodSecurity") {
@@ -264,7 +261,7 @@ pub(crate) fn admission(namespace: &str, answer: &Result<Value, Trouble>) -> Fin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::finding::Outcome;
+    use crate::check::finding::Outcome::{self, Failure, Ok as Good, Unchecked, Warning};
     use serde_json::json;
 
     fn trouble(why: Why, message: &str) -> Trouble {
@@ -313,7 +310,6 @@ mod tests {
             let found = operator(seen);
             found.iter().map(|it| it.outcome).collect::<Vec<_>>()
         };
-        use Outcome::{Failure, Ok as Good, Unchecked, Warning};
         assert_eq!(outcomes(&seen("a", Some(2.0), Ok((2, 2)))), [Good, Good]);
         assert_eq!(
             outcomes(&seen("a", Some(60.0), Ok((1, 2)))),

@@ -88,9 +88,8 @@ fn one(namespace: &str, pod: &core::Pod, seen: &Seen, earlier: Option<&Seen>) ->
         (false, _) => Health::Failing,
         (true, Some(status)) if status.ready < status.desired => Health::Warning,
         (true, Some(status)) if status.reload_failed.is_some() => Health::Warning,
-        (true, Some(_)) => Health::Good,
         (true, None) if unknown.is_some() => Health::Unknown,
-        (true, None) => Health::Good,
+        (true, _) => Health::Good,
     };
     Pod {
         node: pod

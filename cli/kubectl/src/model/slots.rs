@@ -75,7 +75,7 @@ fn one(
     let status = own_name.and_then(|pod| status_of(namespace, pod, seen));
     let rates = own_name.and_then(|pod| sum_of(namespace, pod, seen, earlier));
     Slot {
-        slot: number,
+        number,
         address: object::text(slot, "/address"),
         health: match (serving, own) {
             (false, _) => Health::Failing,

@@ -74,7 +74,8 @@ pub(crate) struct Condition {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Slot {
-    pub(crate) slot: i64,
+    #[serde(rename = "slot")]
+    pub(crate) number: i64,
     pub(crate) address: String,
     pub(crate) health: Health,
     /// The balancer pods that answer there.
