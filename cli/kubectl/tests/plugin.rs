@@ -35,7 +35,7 @@ impl Server {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (seen, answer) = (seen.clone(), answer.clone());
-                std::thread::spawn(move || serve(stream, &seen, &answer));
+                std::thread::spawn(move || serve(stream, &seen, &*answer));
             }
         });
         let config = tempfile::tempdir().unwrap();
