@@ -8,7 +8,9 @@ pub mod cli;
 
 mod admin_client;
 mod chunked;
+mod dns_client;
 mod follow;
+mod http_port;
 mod lines;
 mod logging;
 mod output;
@@ -23,7 +25,9 @@ mod table;
 
 pub use admin_client::{AdminAnswer, AdminError, ask_admin};
 pub use chunked::{Chunked, ChunkedDecoder};
+pub use dns_client::ask_dns;
 pub use follow::follow;
+pub use http_port::{Answers, HttpContent, StreamPlace, Streams, serve_http};
 pub use lines::Lines;
 pub use logging::{Logging, colours_wanted, dropped_log_lines, flush_log, init_logging, say};
 pub use output::Stream;
