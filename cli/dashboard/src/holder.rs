@@ -10,6 +10,11 @@ pub(crate) fn holder(port: u16) -> Option<String> {
     let inode = table.lines().find_map(|line| listening(line, port))?;
     let wanted = format!("socket:[{inode}]");
     for entry in fs::read_dir("/proc").ok()?.flatten() {
+        let pid = entry.file_name();
+        // There are other entries, such as `self`.
+        if !pid.as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+            continue;
+        }
         let directory = entry.path();
         let Ok(files) = fs::read_dir(directory.join("fd")) else {
             continue;
@@ -17,7 +22,6 @@ pub(crate) fn holder(port: u16) -> Option<String> {
         let mut targets = files.flatten().filter_map(|file| fs::read_link(file.path()).ok());
         if targets.any(|target| target.as_os_str() == wanted.as_str()) {
             let name = fs::read_to_string(directory.join("comm")).unwrap_or_default();
-            let pid = entry.file_name();
             return Some(format!("{} (pid {})", name.trim(), pid.to_string_lossy()));
         }
     }
@@ -27,9 +31,11 @@ pub(crate) fn holder(port: u16) -> Option<String> {
 /// The inode in a line of `/proc/net/tcp` (proc(5)) if it is of a socket that listens on this port.
 fn listening(line: &str, port: u16) -> Option<&str> {
     let fields: Vec<_> = line.split_whitespace().collect();
-    let (_, local) = fields.get(1)?.rsplit_once(':')?;
+    let (ip, local) = fields.get(1)?.rsplit_once(':')?;
+    // 127.0.0.1 or all addresses, in the byte order of this machine.
+    let is_ours = ip == "00000000" || ip == format!("{:08X}", u32::from_ne_bytes([127, 0, 0, 1]));
     // 0A is TCP_LISTEN.
-    let is_it = local == format!("{port:04X}") && *fields.get(3)? == "0A";
+    let is_it = is_ours && local == format!("{port:04X}") && *fields.get(3)? == "0A";
     is_it.then(|| fields.get(9).copied()).flatten()
 }
 
@@ -52,6 +58,7 @@ mod tests {
         let line = "  1: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0  0 4711 1 x";
         assert_eq!(listening(line, 8080), Some("4711"));
         assert_eq!(listening(line, 8081), None);
+        assert_eq!(listening(&line.replace("0100007F", "014E007F"), 8080), None);
         assert_eq!(listening("  sl  local_address rem_address", 8080), None);
         assert_eq!(listening("", 8080), None);
     }

@@ -112,6 +112,10 @@ mod tests {
         let address = listener.local_addr()?;
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
+            // Closing with unread bytes would reset the connection.
+            stream.read_u8().await.unwrap();
+            let mut head = [0; 1 << 10];
+            let _rest = stream.read(&mut head).await.unwrap();
             for byte in answer.as_bytes() {
                 stream.write_all(&[*byte]).await.unwrap();
             }

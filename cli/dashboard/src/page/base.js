@@ -9,6 +9,7 @@ const STATES = {
   ok: ["ok", "●", "ok", 6],
   Ready: ["ok", "●", "ready", 6], Starting: ["warn", "▲", "starting", 2], Draining: ["calm", "◆", "draining", 4],
   Stopping: ["calm", "◆", "stopping", 4], CrashLoop: ["bad", "✕", "waits after a crash", 0],
+  plain: ["plain", "", "", 6],
   published: ["ok", "●", "published", 6], withheld: ["warn", "▲", "withheld", 2], none: ["grey", "○", "no name", 5],
 };
 const stateOf = (word) => STATES[word] || STATES.unknown;
@@ -70,6 +71,8 @@ function span(seconds) {
   if (seconds < 172800) return Math.floor(seconds / 3600) + " h";
   return Math.floor(seconds / 86400) + " d";
 }
+// Lets a name or an address wrap after its dots and colons instead of anywhere.
+const wrapping = (text) => text.replace(/[.:\/]/g, "$&\u200b");
 const clock = (milliseconds) => new Date(milliseconds).toLocaleTimeString("en-GB");
 const plural = (number, word) => number + " " + word + (number === 1 ? "" : "s");
 // RFC 7396.

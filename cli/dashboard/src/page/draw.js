@@ -103,7 +103,7 @@ function strip(canvas, letters, rates) {
 // The next round number above, so that an axis ends with it.
 function round(value) {
   const power = 10 ** Math.floor(Math.log10(Math.max(value, 1e-9)));
-  for (const step of [1, 2, 5, 10]) if (value <= step * power) return step * power;
+  for (const step of [1, 2, 4, 6, 8, 10]) if (value <= step * power) return step * power;
   return 10 * power;
 }
 // A plot of the last 15 minutes. `lines` are [column of a point, colour, dash]; the first is filled.
@@ -134,7 +134,7 @@ function plot(canvas, points, now, lines, bars, least, at) {
   g.textBaseline = "alphabetic";
   for (const [minutes, align] of [[15, "left"], [10, "center"], [5, "center"], [0, "right"]]) {
     g.textAlign = align;
-    g.fillText(minutes ? "−" + minutes + " min" : "now", x(now - minutes * 60), height - 3);
+    g.fillText(minutes === 15 ? "−15 min" : minutes ? "−" + minutes : "now", x(now - minutes * 60), height - 3);
   }
   g.save();
   g.beginPath();

@@ -43,7 +43,7 @@ function renderApps() {
 }
 
 const TILES = [
-  ["Requests per second", "rps", (app) => [count(app.rps), ""]],
+  ["Requests / s", "rps", (app) => [count(app.rps), ""]],
   ["Median latency", "p50", (app) => latency(app.p50)],
   ["99th percentile", "p99", (app) => latency(app.p99)],
   ["Errors (5xx)", "errors", (app) => [percent(app.errors), isNumber(app.errors) ? "%" : ""]],
@@ -102,10 +102,10 @@ function setNode(item, state, name, first, second) {
   const [colour, sign, word] = stateOf(state);
   kind(item.box, "node is-" + colour);
   kind(item.sign, colour); put(item.sign, sign);
-  put(item.name, name);
-  put(item.lines[0], first);
-  const late = state === "ok" || state === "published" || state === "none" ? second : word + (second ? ", " + second : "");
-  put(item.lines[1], late);
+  put(item.name, wrapping(name));
+  put(item.lines[0], first.includes("/s") ? first : wrapping(first));
+  const late = ["ok", "plain", "published", "none"].includes(state) ? second : word + (second ? ", " + second : "");
+  put(item.lines[1], late.includes("·") ? late : wrapping(late));
 }
 const REST = "\u0000rest";
 const ageText = (it) => it.age > 0 ? " (" + it.age + " s old)" : "";
@@ -121,7 +121,7 @@ function renderChain(app) {
   const [shownPods, morePods] = chosen(pods, (name) => open.pods[name].state);
   const fresh = () => node(make("li"));
   const withRest = (shown, rest) => rest.length ? shown.concat(REST) : shown;
-  sync($("clients"), ["clients"], fresh, (item) => setNode(item, "ok", "Clients", isNumber(app.rps) ? count(app.rps) + "/s" : "", ""));
+  sync($("clients"), ["clients"], fresh, (item) => setNode(item, "plain", "Clients", isNumber(app.rps) ? count(app.rps) + "/s" : "", ""));
   sync($("dns"), ["dns"], fresh, (item) => {
     const of = slots.length ? open.dns.published + " of " + (slots.length === 1 ? "1 address" : slots.length + " addresses") : "";
     setNode(item, open.dns.state, open.hostname || "no name", open.hostname ? of : "", (open.dns.problem || open.dns.address) + ageText(open.dns));

@@ -24,11 +24,12 @@ function renderPlots() {
     return figure;
   }, (figure, title) => {
     const [, lines, bars, least, text] = PLOTS.find((plot) => plot[0] === title);
-    let point = S.points[S.points.length - 1];
+    const app = S.view.apps[S.view.open.app];
+    let point = [now, app.rps, app.p50, app.p99, app.inFlight, app.queued, 0];
     if (S.hover !== null) {
       point = S.points.find((one) => one[0] >= S.hover - 0.5);
       if (point && point[0] > S.hover + 5) point = undefined;
-    } else if (bars && point) point = [0, 0, 0, 0, 0, 0, S.points.reduce((sum, one) => sum + one[6], 0)];
+    } else if (bars) point[6] = S.points.reduce((sum, one) => sum + one[6], 0);
     const when = S.hover !== null ? clock(S.hover * 1000) + "  " : "";
     put(figure.note, when + (point ? text(point).join(", ") : "–") + (bars && S.hover === null && point ? " in 15 min" : ""));
     plot(figure.canvas, S.points, now, lines, bars, least, S.hover);
@@ -171,7 +172,9 @@ function setPaused(now) {
 }
 function setTheme(theme) {
   document.documentElement.style.colorScheme = theme === "system" ? "light dark" : theme;
-  put($("theme"), { system: "Theme: system", light: "Theme: light", dark: "Theme: dark" }[theme]);
+  const word = { system: "Auto", light: "Light", dark: "Dark" }[theme];
+  put($("theme"), word);
+  $("theme").setAttribute("aria-label", "Theme: " + word);
   try { localStorage.setItem("theme", theme); } catch { /* Storage may be forbidden. */ }
   redraw();
 }
