@@ -274,6 +274,10 @@ fn slots(status: &Status) -> BTreeMap<u32, (u32, Option<LastExit>)> {
 fn ending(now: u64, pod: &str, slot: u32, exit: Option<&LastExit>) -> Happened {
     let at = exit.and_then(|exit| milliseconds(&exit.time)).unwrap_or(now);
     let text = match exit {
+        // The text is `exit code 3`, or `ended by SIGKILL`.
+        Some(exit) if exit.text.starts_with("ended") => {
+            format!("worker {slot} of {pod} {}", exit.text)
+        }
         Some(exit) => format!("worker {slot} of {pod} ended: {}", exit.text),
         None => format!("worker {slot} of {pod} ended"),
     };
@@ -317,7 +321,7 @@ mod tests {
             restarts,
             cpu_seconds: Some(f64::from(pid)),
             last_exit: (restarts > 0).then(|| LastExit {
-                text: "killed by SIGKILL".to_owned(),
+                text: "ended by SIGKILL".to_owned(),
                 time: "1970-01-01T00:00:01Z".to_owned(),
                 ..LastExit::default()
             }),
@@ -352,7 +356,7 @@ mod tests {
         let then = status(vec![worker(0, 10, Ready, 0), worker(1, 12, Starting, 1)], 1);
         let (is_news, happened) = pod.looked(2_000, then, None);
         assert!(is_news);
-        let expected = "worker 1 of shop-0 ended: killed by SIGKILL";
+        let expected = "worker 1 of shop-0 ended by SIGKILL";
         assert_eq!(happened, [(1_000, Kind::Warning, expected.to_owned())]);
         assert_eq!((pod.state(), pod.strip().as_str()), ("degraded", "os"));
         assert_eq!((pod.ended, pod.restarts()), (1, 1));

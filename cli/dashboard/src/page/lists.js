@@ -215,7 +215,7 @@ function renderEdges(app, open, slots, lbs, pods, restLbs, restPods) {
 }
 function line(edge, origin) {
   const from = edge.from.getBoundingClientRect(), to = edge.to.getBoundingClientRect();
-  let [x1, y1, x2, y2] = [from.right - origin.left, from.top + from.height / 2 - origin.top, to.left - origin.left, to.top + to.height / 2 - origin.top];
+  let [x1, y1, x2, y2] = [from.right - origin.left, from.top + from.height / 2 - origin.top, to.left - origin.left - (edge.to.tagName === "CANVAS" ? 4 : 0), to.top + to.height / 2 - origin.top];
   if (edge.to.tagName === "CANVAS") y2 = y1;
   if (edge.bus) {
     const middle = ($("balancers").getBoundingClientRect().right + $("pods").getBoundingClientRect().left) / 2 - origin.left;

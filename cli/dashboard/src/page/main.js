@@ -212,7 +212,7 @@ function start() {
     $("tab-" + S.tab).focus();
   });
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input[type=search]")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || (event.target.matches && event.target.matches("input[type=search]"))) return;
     const act = { p: () => setPaused(!paused), t: next, "/": () => $("filter").focus(), "?": () => $("keys").showModal() }[event.key];
     if (act) { event.preventDefault(); act(); }
   });
