@@ -84,7 +84,7 @@ fn the_page_shows_what_runs_and_a_killed_worker_within_a_second() {
     let admin = shop["pods"][1]["admin"].as_str().unwrap().parse().unwrap();
     let victim = sidecar::workers(admin).unwrap().remove(0);
     let start = Instant::now();
-    process::send(victim.pid, Signal::Kill).unwrap();
+    process::send(victim.pid, Signal::KILL).unwrap();
     browser.until(BOOT, "document.getElementById('figure-restarts').textContent === '1'");
     let took = start.elapsed();
     println!("the killed worker was seen after {took:?}");
@@ -109,7 +109,7 @@ fn counts_are_those_of_the_processes(browser: &mut Browser, shop: &Value) {
     }
     pids.sort();
     let shown = "[...document.querySelectorAll('#table tbody tr')].map((row) => row.cells[2].textContent).sort().join()";
-    let expected = pids.join();
+    let expected = pids.join(",");
     browser.until(BOOT, &format!("{shown} === '{expected}'"));
     for (what, expected) in [
         ("document.querySelectorAll('#pods > li').length", 2),
