@@ -159,7 +159,12 @@ pub(crate) enum Command {
         #[arg(long)]
         open: bool,
         /// Port of 127.0.0.1 for the page [default: a free one]
-        #[arg(long, value_name = "PORT", default_value = "0", hide_default_value = true)]
+        #[arg(
+            long,
+            value_name = "PORT",
+            default_value = "0",
+            hide_default_value = true
+        )]
         port: u16,
         #[command(flatten)]
         run: RunArg,

@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
-use scaledapp_dashboard::{
-    AdminPlaces, AdminSource, BalancerPlace, Dashboard, DnsPlace, PodPlace,
-};
+use scaledapp_dashboard::{AdminPlaces, AdminSource, BalancerPlace, Dashboard, DnsPlace, PodPlace};
 use scaledapp_plan::local::{ADMIN_PORT, HOLDER_ADMIN_PORT};
 use scaledapp_runtime::{Signals, say};
 
@@ -26,7 +24,9 @@ pub(crate) fn run(state: Option<&Path>, port: u16, open: bool) -> anyhow::Result
         say(&format!("scaledapp: {note}"));
     }
     if found.living.is_empty() {
-        say("scaledapp: nothing runs here yet: the page shows an app soon after `scaledapp local FILE`");
+        say(
+            "scaledapp: nothing runs here yet: the page shows an app soon after `scaledapp local FILE`",
+        );
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -23,12 +23,8 @@ pub async fn ask_dns(server: SocketAddr, name: &str, within: Duration) -> io::Re
     let length = timeout(within, socket.recv(&mut buffer))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "DNS does not answer in time"))??;
-    read_addresses(&buffer[..length]).ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            "the answer of DNS is malformed",
-        )
-    })
+    read_addresses(&buffer[..length])
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer of DNS is malformed"))
 }
 
 /// Builds a query for the IPv4 addresses of a name. The id is always 1, because the socket is new

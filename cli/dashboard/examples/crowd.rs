@@ -109,7 +109,9 @@ impl Crowd {
             };
             let counters = Counters {
                 requests: second * wave(pod),
-                workers: (0..self.workers).map(|slot| (slot, second * wave(slot) / 8)).collect(),
+                workers: (0..self.workers)
+                    .map(|slot| (slot, second * wave(slot) / 8))
+                    .collect(),
                 ..Counters::default()
             };
             let pod = format!("app-{app}-{pod}");

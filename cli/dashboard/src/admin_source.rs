@@ -168,7 +168,11 @@ async fn look(
                     }
                     stays
                 });
-                for key in wanted.into_iter().filter(|key| !asked.contains_key(key)).collect::<Vec<_>>() {
+                for key in wanted
+                    .into_iter()
+                    .filter(|key| !asked.contains_key(key))
+                    .collect::<Vec<_>>()
+                {
                     let to = Teller {
                         app: key.0.clone(),
                         found: found.clone(),
@@ -261,7 +265,10 @@ async fn ask(asked: Asked, to: Teller) {
     match asked {
         Asked::Pod(name, admin) => {
             let changed = Notify::new();
-            tokio::join!(follow(&name, admin, &to, &changed), read(&name, admin, &to, &changed));
+            tokio::join!(
+                follow(&name, admin, &to, &changed),
+                read(&name, admin, &to, &changed)
+            );
         }
         Asked::Balancer(name, admin, holder) => loop {
             to.tell(balancer(&name, admin, holder).await).await;

@@ -160,7 +160,10 @@ impl AppState {
                 let is_news = self.dns.problem.is_none();
                 let text = format!("DNS does not answer: {reason}");
                 self.dns.problem = Some(reason);
-                is_news.then_some((now, Kind::Warning, text)).into_iter().collect()
+                is_news
+                    .then_some((now, Kind::Warning, text))
+                    .into_iter()
+                    .collect()
             }
         };
         (!happened.is_empty(), happened)
@@ -222,13 +225,20 @@ impl AppState {
         if !self.balancers.is_empty() && serving == 0 {
             return ("down", "no balancer serves".to_owned());
         }
-        let lost = self.pods.values().filter(|pod| pod.state() == "lost").count();
+        let lost = self
+            .pods
+            .values()
+            .filter(|pod| pod.state() == "lost")
+            .count();
         if lost > 0 {
             let of = self.pods.len();
             return ("degraded", format!("{lost} of {of} pods do not answer"));
         }
         if ready < desired {
-            return ("degraded", format!("{ready} of {desired} workers are ready"));
+            return (
+                "degraded",
+                format!("{ready} of {desired} workers are ready"),
+            );
         }
         if serving < self.balancers.len() {
             let of = self.balancers.len();
@@ -238,11 +248,15 @@ impl AppState {
             return ("degraded", "DNS does not answer".to_owned());
         }
         let withdrawn = self.shape.slots.iter();
-        let withdrawn = withdrawn.filter(|slot| self.is_published(slot.address.ip()) == Some(false));
+        let withdrawn =
+            withdrawn.filter(|slot| self.is_published(slot.address.ip()) == Some(false));
         let withdrawn = withdrawn.count();
         if withdrawn > 0 {
             let of = self.shape.slots.len();
-            return ("degraded", format!("DNS withholds {withdrawn} of {of} addresses"));
+            return (
+                "degraded",
+                format!("DNS withholds {withdrawn} of {of} addresses"),
+            );
         }
         if desired == 0 {
             return ("idle", "no workers are wanted".to_owned());
@@ -275,7 +289,9 @@ impl AppState {
     /// The oldest figure, in whole seconds; `None` if nothing has answered yet.
     pub(crate) fn age(&self, now: u64) -> Option<u64> {
         let pods = self.pods.values().filter_map(|pod| pod.seen);
-        let oldest = pods.chain(self.balancers.values().filter_map(|it| it.seen)).min()?;
+        let oldest = pods
+            .chain(self.balancers.values().filter_map(|it| it.seen))
+            .min()?;
         Some(age(now, oldest))
     }
 
@@ -369,7 +385,14 @@ mod tests {
         app.learn(1_000, pod(2, 0));
         app.learn(1_000, balancer(0, true, 0));
         app.learn(1_000, balancer(1, true, 0));
-        app.learn(1_000, Fact::Dns(["127.0.77.1", "127.0.77.2"].map(|ip| ip.parse().unwrap()).into()));
+        app.learn(
+            1_000,
+            Fact::Dns(
+                ["127.0.77.1", "127.0.77.2"]
+                    .map(|ip| ip.parse().unwrap())
+                    .into(),
+            ),
+        );
         assert_eq!(app.state(), ("ok", String::new()));
         app
     }
@@ -379,9 +402,16 @@ mod tests {
         for (facts, state, reason) in [
             (vec![pod(1, 0)], "degraded", "1 of 2 workers are ready"),
             (vec![pod(0, 0)], "down", "none of 2 workers is ready"),
-            (vec![balancer(0, false, 0)], "degraded", "1 of 2 balancers serve"),
             (
-                vec![balancer(0, false, 0), Fact::BalancerLost("shop-lb-1".to_owned(), "x".to_owned())],
+                vec![balancer(0, false, 0)],
+                "degraded",
+                "1 of 2 balancers serve",
+            ),
+            (
+                vec![
+                    balancer(0, false, 0),
+                    Fact::BalancerLost("shop-lb-1".to_owned(), "x".to_owned()),
+                ],
                 "down",
                 "no balancer serves",
             ),
@@ -390,7 +420,11 @@ mod tests {
                 "degraded",
                 "DNS withholds 1 of 2 addresses",
             ),
-            (vec![Fact::DnsLost("x".to_owned())], "degraded", "DNS does not answer"),
+            (
+                vec![Fact::DnsLost("x".to_owned())],
+                "degraded",
+                "DNS does not answer",
+            ),
         ] {
             let mut app = well();
             for fact in facts {
@@ -410,7 +444,11 @@ mod tests {
         app.learn(2_000, pod(2, 1));
         app.tick(2_000);
         app.tick(3_000);
-        let points: Vec<_> = app.ring.last(3).map(|point| (point.rate, point.restarts)).collect();
+        let points: Vec<_> = app
+            .ring
+            .last(3)
+            .map(|point| (point.rate, point.restarts))
+            .collect();
         assert_eq!(points, [(None, 0), (Some(80.0), 1), (Some(80.0), 0)]);
         assert_eq!(app.load(), (None, None), "no pod has said its load");
     }
@@ -432,9 +470,15 @@ mod tests {
     fn addresses_that_dns_withdraws_are_events() {
         let mut app = well();
         let (_, happened) = app.learn(2_000, Fact::Dns(BTreeSet::new()));
-        assert_eq!(happened[1].2, "DNS withdraws 127.0.77.2, the address of slot 1");
+        assert_eq!(
+            happened[1].2,
+            "DNS withdraws 127.0.77.2, the address of slot 1"
+        );
         let (_, happened) = app.learn(3_000, Fact::Dns(["127.0.77.2".parse().unwrap()].into()));
-        assert_eq!(happened[0].2, "DNS publishes 127.0.77.2, the address of slot 1");
+        assert_eq!(
+            happened[0].2,
+            "DNS publishes 127.0.77.2, the address of slot 1"
+        );
     }
 
     #[test]

@@ -73,7 +73,10 @@ impl Events {
 pub(crate) fn milliseconds(time: &str) -> Option<u64> {
     let number = |from: usize, to: usize| -> Option<i64> {
         let digits = time.get(from..to)?;
-        digits.bytes().all(|byte| byte.is_ascii_digit()).then_some(())?;
+        digits
+            .bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then_some(())?;
         digits.parse().ok()
     };
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);

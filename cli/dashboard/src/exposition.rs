@@ -11,7 +11,10 @@ const MAX_SERIES: usize = 1100;
 pub fn counters(text: &str, prefix: &str) -> Counters {
     let mut found = Counters::default();
     for line in text.lines() {
-        let Some(rest) = line.strip_prefix(prefix).and_then(|it| it.strip_prefix('_')) else {
+        let Some(rest) = line
+            .strip_prefix(prefix)
+            .and_then(|it| it.strip_prefix('_'))
+        else {
             continue;
         };
         let Some((series, value)) = rest.rsplit_once(' ') else {

@@ -46,13 +46,17 @@ impl Flow {
         {
             let mut below = (0, 0);
             let is_new = counters.requests < before.requests;
-            let buckets = counters.buckets.iter().enumerate().map(|(place, (bound, up_to))| {
-                let old = before.buckets.get(place).map_or(0, |(_, count)| *count);
-                let old = if is_new { 0 } else { old };
-                let own = (up_to - below.0.min(*up_to), old - below.1.min(old));
-                below = (*up_to, old);
-                (*bound, own.0.saturating_sub(own.1))
-            });
+            let buckets = counters
+                .buckets
+                .iter()
+                .enumerate()
+                .map(|(place, (bound, up_to))| {
+                    let old = before.buckets.get(place).map_or(0, |(_, count)| *count);
+                    let old = if is_new { 0 } else { old };
+                    let own = (up_to - below.0.min(*up_to), old - below.1.min(old));
+                    below = (*up_to, old);
+                    (*bound, own.0.saturating_sub(own.1))
+                });
             let buckets = buckets.collect();
             let workers = counters.workers.iter().map(|(slot, count)| {
                 let old = before.workers.get(slot).copied().unwrap_or(0);
@@ -72,13 +76,19 @@ impl Flow {
     }
 
     fn forget(&mut self, now: u64) {
-        while self.changes.front().is_some_and(|change| change.at + WINDOW_MS <= now) {
+        while self
+            .changes
+            .front()
+            .is_some_and(|change| change.at + WINDOW_MS <= now)
+        {
             self.changes.pop_front();
         }
     }
 
     fn latest(&self, now: u64) -> Option<&Change> {
-        self.changes.back().filter(|change| change.at + STALE_MS > now)
+        self.changes
+            .back()
+            .filter(|change| change.at + STALE_MS > now)
     }
 
     /// Answers per second; `None` without recent readings.
@@ -116,12 +126,18 @@ pub(crate) fn sum<'a>(now: u64, flows: impl Iterator<Item = &'a Flow>) -> Figure
         if let Some(rate) = flow.rate(now) {
             figures.rate = Some(figures.rate.unwrap_or(0.0) + rate);
         }
-        let recent = flow.changes.iter().filter(|change| change.at + WINDOW_MS > now);
+        let recent = flow
+            .changes
+            .iter()
+            .filter(|change| change.at + WINDOW_MS > now);
         for change in recent {
             requests += change.requests;
             errors += change.errors;
             for (bound, count) in &change.buckets {
-                match buckets.iter_mut().find(|(known, _)| known.total_cmp(bound).is_eq()) {
+                match buckets
+                    .iter_mut()
+                    .find(|(known, _)| known.total_cmp(bound).is_eq())
+                {
                     Some((_, sum)) => *sum += count,
                     None => buckets.push((*bound, *count)),
                 }

@@ -211,8 +211,16 @@ mod tests {
             ("sec-fetch-site", "same-site", false),
             ("sec-fetch-site", "cross-site", false),
         ] {
-            let expected = if is_allowed { Ok(Route::Page) } else { Err(403) };
-            assert_eq!(route("/", &[host, (name, value)]), expected, "{name}: {value}");
+            let expected = if is_allowed {
+                Ok(Route::Page)
+            } else {
+                Err(403)
+            };
+            assert_eq!(
+                route("/", &[host, (name, value)]),
+                expected,
+                "{name}: {value}"
+            );
         }
     }
 
@@ -235,7 +243,11 @@ mod tests {
                 Err(401)
             };
             let fields = [host, ("authorization", value)];
-            assert_eq!(route("/api/v1/stream?app=shop", &fields), expected, "{value}");
+            assert_eq!(
+                route("/api/v1/stream?app=shop", &fields),
+                expected,
+                "{value}"
+            );
         }
         assert_eq!(route("/api/v1/snapshot", &[host]), Err(401));
         assert_eq!(route("/none", &[host]), Err(401));

@@ -19,7 +19,9 @@ pub(crate) fn holder(port: u16) -> Option<String> {
         let Ok(files) = fs::read_dir(directory.join("fd")) else {
             continue;
         };
-        let mut targets = files.flatten().filter_map(|file| fs::read_link(file.path()).ok());
+        let mut targets = files
+            .flatten()
+            .filter_map(|file| fs::read_link(file.path()).ok());
         if targets.any(|target| target.as_os_str() == wanted.as_str()) {
             let name = fs::read_to_string(directory.join("comm")).unwrap_or_default();
             return Some(format!("{} (pid {})", name.trim(), pid.to_string_lossy()));
@@ -50,7 +52,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let holder = holder(port).unwrap();
-        assert!(holder.contains(&format!("pid {}", std::process::id())), "{holder}");
+        assert!(
+            holder.contains(&format!("pid {}", std::process::id())),
+            "{holder}"
+        );
     }
 
     #[test]

@@ -76,7 +76,8 @@ impl Model {
         for name in gone {
             if !apps.iter().any(|app| app.name == name) {
                 self.apps.remove(&name);
-                self.events.add(now, Kind::Normal, &name, "the app has ended");
+                self.events
+                    .add(now, Kind::Normal, &name, "the app has ended");
                 is_news = true;
             }
         }
@@ -85,7 +86,8 @@ impl Model {
             if !self.apps.contains_key(&name) {
                 is_news = true;
                 if !is_first {
-                    self.events.add(now, Kind::Normal, &name, "the app has started");
+                    self.events
+                        .add(now, Kind::Normal, &name, "the app has started");
                 }
             }
             self.apps.entry(name).or_default().reshape(app);
@@ -111,7 +113,10 @@ impl Model {
 
     /// What a page shows that asks for this app.
     pub fn view(&self, now: u64, wanted: &str) -> Value {
-        let apps = self.apps.iter().map(|(name, app)| (name.clone(), view::row(app, now)));
+        let apps = self
+            .apps
+            .iter()
+            .map(|(name, app)| (name.clone(), view::row(app, now)));
         let open = self.shown(wanted).and_then(|name| self.apps.get(name));
         json!({
             "version": VERSION,
@@ -133,7 +138,9 @@ impl Model {
         let points: Vec<_> = self.points(&app, 0).collect();
         let sparks = self.apps.iter().map(|(name, app)| {
             let rates = app.ring.last(SPARK).map(|point| {
-                point.rate.map_or(Value::Null, |rate| short(f64::from(rate)))
+                point
+                    .rate
+                    .map_or(Value::Null, |rate| short(f64::from(rate)))
             });
             (name.clone(), rates.collect())
         });

@@ -76,7 +76,12 @@ pub enum Fact {
     PodLost(String, String),
     /// `/status` of a balancer, its counters, and the status of the supervisor that keeps its
     /// listening socket, if there is one.
-    Balancer(String, Box<BalancerStatus>, Option<Counters>, Option<Box<Status>>),
+    Balancer(
+        String,
+        Box<BalancerStatus>,
+        Option<Counters>,
+        Option<Box<Status>>,
+    ),
     /// A balancer does not answer, with the reason.
     BalancerLost(String, String),
     /// The addresses that DNS answers for the app's host name.

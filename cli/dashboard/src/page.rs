@@ -43,7 +43,10 @@ pub(crate) static PAGE: LazyLock<Page> = LazyLock::new(|| {
 
 /// The hash of an inline script or style (CSP3 section 2.3.1).
 fn hash(text: &str) -> String {
-    format!("sha256-{}", STANDARD.encode(Sha256::digest(text.as_bytes())))
+    format!(
+        "sha256-{}",
+        STANDARD.encode(Sha256::digest(text.as_bytes()))
+    )
 }
 
 #[cfg(test)]
@@ -56,18 +59,35 @@ mod tests {
         assert!(html.len() <= 200 << 10, "{} bytes", html.len());
         assert_eq!(html.matches("<script>").count(), 1);
         assert_eq!(html.matches("<style>").count(), 1);
-        for banned in [" src=", "@import", "url(", "<link rel=\"stylesheet", "https://"] {
+        for banned in [
+            " src=",
+            "@import",
+            "url(",
+            "<link rel=\"stylesheet",
+            "https://",
+        ] {
             assert!(!html.contains(banned), "{banned}");
         }
         // Texts of apps are hostile, and styles in attributes are forbidden by the policy.
-        for banned in ["innerHTML", "outerHTML", "insertAdjacentHTML", "eval(", " style=", "'style'", "onclick="] {
+        for banned in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "eval(",
+            " style=",
+            "'style'",
+            "onclick=",
+        ] {
             assert!(!html.contains(banned), "{banned}");
         }
     }
 
     #[test]
     fn the_policy_names_the_script_and_the_style_of_the_page() {
-        assert_eq!(hash(""), "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
+        assert_eq!(
+            hash(""),
+            "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+        );
         let between = |from: &str, to: &str| {
             let (_, rest) = PAGE.html.split_once(from).unwrap();
             rest.split_once(to).unwrap().0.to_owned()

@@ -95,7 +95,9 @@ impl PodState {
         let mut is_news = self.status.is_none();
         if let Some(before) = &self.status {
             for (slot, (restarts, exit)) in slots(&status) {
-                let old = slots(before).get(&slot).map_or(0, |(restarts, _)| *restarts);
+                let old = slots(before)
+                    .get(&slot)
+                    .map_or(0, |(restarts, _)| *restarts);
                 if restarts > old {
                     self.ended += u64::from(restarts - old);
                     happened.push(ending(now, name, slot, exit.as_ref()));
@@ -139,7 +141,14 @@ impl PodState {
             });
             if known.is_none_or(|known| now >= known.at + 200) {
                 let at = now;
-                self.cpu.insert(worker.pid, Cpu { at, seconds, percent });
+                self.cpu.insert(
+                    worker.pid,
+                    Cpu {
+                        at,
+                        seconds,
+                        percent,
+                    },
+                );
             }
         }
     }
@@ -208,7 +217,10 @@ impl PodState {
     /// How often workers have ended, over the life of the present slots.
     pub(crate) fn restarts(&self) -> u64 {
         let slots = self.status.as_ref().map(slots).unwrap_or_default();
-        slots.values().map(|(restarts, _)| u64::from(*restarts)).sum()
+        slots
+            .values()
+            .map(|(restarts, _)| u64::from(*restarts))
+            .sum()
     }
 
     /// One letter for each slot: `o` ready, `s` starting, `d` draining or stopping, `x` waiting after
@@ -232,7 +244,10 @@ impl PodState {
 fn states(status: &Status) -> BTreeMap<u32, char> {
     const BETTER: &str = "?xdso";
     let mut letters = BTreeMap::new();
-    let workers = status.workers.iter().map(|worker| (worker.slot, letter(worker.state)));
+    let workers = status
+        .workers
+        .iter()
+        .map(|worker| (worker.slot, letter(worker.state)));
     let waiting = status.waiting.iter().map(|slot| {
         let is_over = slot.state == SlotState::Stopping;
         (slot.slot, if is_over { 'd' } else { 'x' })
@@ -272,7 +287,9 @@ fn slots(status: &Status) -> BTreeMap<u32, (u32, Option<LastExit>)> {
 }
 
 fn ending(now: u64, pod: &str, slot: u32, exit: Option<&LastExit>) -> Happened {
-    let at = exit.and_then(|exit| milliseconds(&exit.time)).unwrap_or(now);
+    let at = exit
+        .and_then(|exit| milliseconds(&exit.time))
+        .unwrap_or(now);
     let text = match exit {
         // The text is `exit code 3`, or `ended by SIGKILL`.
         Some(exit) if exit.text.starts_with("ended") => {
@@ -292,7 +309,10 @@ fn changes(now: u64, pod: &str, before: &Status, after: &Status) -> Vec<Happened
         happened.push((now, Kind::Normal, text));
     }
     if after.desired != before.desired {
-        let why = after.scaling.as_ref().and_then(|scaling| scaling.last.as_ref());
+        let why = after
+            .scaling
+            .as_ref()
+            .and_then(|scaling| scaling.last.as_ref());
         let why = why.filter(|change| change.to == after.desired);
         let why = why.map_or(String::new(), |change| format!(": {}", change.text));
         let (from, to) = (before.desired, after.desired);
@@ -389,7 +409,11 @@ mod tests {
     #[test]
     fn a_lost_pod_is_told_once_and_so_is_its_return() {
         let mut pod = pod();
-        pod.looked(1_000, status(vec![worker(0, 1, WorkerState::Ready, 0)], 2), None);
+        pod.looked(
+            1_000,
+            status(vec![worker(0, 1, WorkerState::Ready, 0)], 2),
+            None,
+        );
         let (_, kind, text) = pod.lost(2_000, "no connection".to_owned()).unwrap();
         assert_eq!(text, "shop-0 does not answer: no connection");
         assert_eq!(kind, Kind::Warning);

@@ -103,7 +103,12 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        for (number, text) in [(1234.56, "1235"), (12.345, "12.3"), (0.5, "0.5"), (0.001, "0")] {
+        for (number, text) in [
+            (1234.56, "1235"),
+            (12.345, "12.3"),
+            (0.5, "0.5"),
+            (0.001, "0"),
+        ] {
             assert_eq!(short(number).to_string(), text);
         }
         let point = Point {

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
-    REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName,
+    HeaderValue, REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Request, Response, StatusCode};
 use scaledapp_runtime::{Answers, HttpContent, StreamPlace, Streams, secret, serve_http};
@@ -58,7 +58,9 @@ pub enum StartError {
         holder: Option<String>,
     },
     /// The port cannot be opened for another reason.
-    #[error("cannot listen on port {port} of 127.0.0.1: ports below 1024 need a right that this user may lack")]
+    #[error(
+        "cannot listen on port {port} of 127.0.0.1: ports below 1024 need a right that this user may lack"
+    )]
     Bind {
         /// The port.
         port: u16,
@@ -218,7 +220,9 @@ impl Answers for Site {
             StatusCode::UNAUTHORIZED => (WWW_AUTHENTICATE, "Bearer"),
             _ => return response,
         };
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
         response
     }
 }
@@ -243,8 +247,14 @@ fn protect(headers: &mut HeaderMap) {
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (REFERRER_POLICY, "no-referrer"),
         (CACHE_CONTROL, "no-store"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (
+            HeaderName::from_static("cross-origin-opener-policy"),
+            "same-origin",
+        ),
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "same-origin",
+        ),
         (CONTENT_SECURITY_POLICY, PAGE.policy.as_str()),
     ] {
         if let Ok(value) = HeaderValue::from_str(value) {

@@ -39,7 +39,12 @@ pub(crate) fn row(app: &AppState, now: u64) -> Value {
     let (in_flight, queued) = app.load();
     let well = app.pods.values().filter(|pod| pod.state() == "ok").count();
     let restarts: u64 = app.pods.values().map(PodState::restarts).sum();
-    let strips: Vec<_> = app.shape.pods.iter().filter_map(|pod| Some(app.pods.get(&pod.name)?.strip())).collect();
+    let strips: Vec<_> = app
+        .shape
+        .pods
+        .iter()
+        .filter_map(|pod| Some(app.pods.get(&pod.name)?.strip()))
+        .collect();
     let row = json!({
         "state": state,
         "reason": reason,
@@ -218,7 +223,6 @@ fn rows(into: &mut Map<String, Value>, pod: &PodState, status: &Status, now: u64
         into.insert(key, row);
     }
 }
-
 
 fn row_of(pod: &PodState, worker: &Worker, now: u64) -> Value {
     let number = |number: Option<f64>| number.map(short);

@@ -48,7 +48,9 @@ impl WatchStream {
 
     /// The next line.
     pub(crate) async fn next(&mut self) -> Next {
-        timeout(SILENCE_TIMEOUT, self.read()).await.unwrap_or(Next::End)
+        timeout(SILENCE_TIMEOUT, self.read())
+            .await
+            .unwrap_or(Next::End)
     }
 
     async fn read(&mut self) -> Next {
@@ -62,7 +64,9 @@ impl WatchStream {
                         self.bytes.drain(..=place);
                         return line.map_or(Next::End, Next::Line);
                     }
-                    Ok(Chunked::Content) if self.line.len() < MAX_LINE_BYTES => self.line.push(byte),
+                    Ok(Chunked::Content) if self.line.len() < MAX_LINE_BYTES => {
+                        self.line.push(byte)
+                    }
                     _ => return Next::End,
                 }
             }
@@ -130,7 +134,10 @@ mod tests {
         let mut stream = opened(answer).await.unwrap();
         for ready in [true, false] {
             let next = stream.next().await;
-            assert!(matches!(next, Next::Line(line) if line.ready == ready), "{next:?}");
+            assert!(
+                matches!(next, Next::Line(line) if line.ready == ready),
+                "{next:?}"
+            );
         }
         assert_eq!(stream.next().await, Next::End);
     }

@@ -50,7 +50,11 @@ struct Served {
 async fn serve() -> Served {
     let dashboard = Dashboard::bind(0).await.unwrap();
     let url = dashboard.url();
-    let (address, token) = url.strip_prefix("http://").unwrap().split_once("/#t=").unwrap();
+    let (address, token) = url
+        .strip_prefix("http://")
+        .unwrap()
+        .split_once("/#t=")
+        .unwrap();
     let (tell, told) = mpsc::channel(10_000);
     let served = Served {
         address: address.parse().unwrap(),
@@ -69,7 +73,10 @@ impl Served {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        timeout(LONG, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+        timeout(LONG, stream.read_to_end(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
         String::from_utf8(answer).unwrap()
     }
 
@@ -100,7 +107,10 @@ impl Served {
 async fn frame(stream: &mut BufReader<TcpStream>) -> Value {
     loop {
         let mut line = String::new();
-        let read = timeout(LONG, stream.read_line(&mut line)).await.unwrap().unwrap();
+        let read = timeout(LONG, stream.read_line(&mut line))
+            .await
+            .unwrap()
+            .unwrap();
         assert!(read > 0, "the stream has ended");
         if line.starts_with('{') {
             return serde_json::from_str(&line).unwrap();
@@ -143,7 +153,9 @@ fn status(workers: u32, second: u32) -> Box<Status> {
 #[tokio::test]
 async fn the_page_has_every_protecting_header_and_no_other_site_may_read_it() {
     let served = serve().await;
-    let answer = served.ask("GET / HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n\r\n").await;
+    let answer = served
+        .ask("GET / HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n\r\n")
+        .await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let head = head.to_lowercase();
     for field in [
@@ -162,13 +174,21 @@ async fn the_page_has_every_protecting_header_and_no_other_site_may_read_it() {
     }
     assert!(!head.contains("access-control"), "{head}");
     assert!(!head.contains("set-cookie"), "{head}");
-    assert!(!body.contains(&served.token), "the page does not tell the token");
+    assert!(
+        !body.contains(&served.token),
+        "the page does not tell the token"
+    );
     assert!(body.len() <= 200 << 10, "{} bytes", body.len());
     for path in ["/api/v1/snapshot", "/none"] {
         let answer = served
-            .ask(&format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n\r\n"))
+            .ask(&format!(
+                "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n\r\n"
+            ))
             .await;
-        assert!(answer.contains("x-content-type-options: nosniff"), "{answer}");
+        assert!(
+            answer.contains("x-content-type-options: nosniff"),
+            "{answer}"
+        );
         assert!(answer.contains("www-authenticate: Bearer"), "{answer}");
     }
 }
@@ -179,23 +199,59 @@ async fn each_condition_of_a_request_is_checked() {
     let host = "Host: 127.0.0.1:PORT\r\n";
     let token = "Authorization: Bearer TOKEN\r\n";
     for (expected, head) in [
-        (200, format!("GET /api/v1/snapshot HTTP/1.1\r\n{host}{token}\r\n")),
-        (200, format!("HEAD /api/v1/snapshot HTTP/1.1\r\n{host}{token}\r\n")),
-        (200, format!("HEAD /api/v1/stream HTTP/1.1\r\n{host}{token}\r\n")),
-        (200, "GET / HTTP/1.1\r\nHost: localhost:PORT\r\n\r\n".to_owned()),
-        (421, "GET / HTTP/1.1\r\nHost: evil.example:PORT\r\n\r\n".to_owned()),
+        (
+            200,
+            format!("GET /api/v1/snapshot HTTP/1.1\r\n{host}{token}\r\n"),
+        ),
+        (
+            200,
+            format!("HEAD /api/v1/snapshot HTTP/1.1\r\n{host}{token}\r\n"),
+        ),
+        (
+            200,
+            format!("HEAD /api/v1/stream HTTP/1.1\r\n{host}{token}\r\n"),
+        ),
+        (
+            200,
+            "GET / HTTP/1.1\r\nHost: localhost:PORT\r\n\r\n".to_owned(),
+        ),
+        (
+            421,
+            "GET / HTTP/1.1\r\nHost: evil.example:PORT\r\n\r\n".to_owned(),
+        ),
         (421, "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".to_owned()),
         (421, "GET / HTTP/1.0\r\n\r\n".to_owned()),
-        (421, format!("GET /api/v1/snapshot HTTP/1.1\r\nHost: evil.example\r\n{token}\r\n")),
+        (
+            421,
+            format!("GET /api/v1/snapshot HTTP/1.1\r\nHost: evil.example\r\n{token}\r\n"),
+        ),
         (401, format!("GET /api/v1/snapshot HTTP/1.1\r\n{host}\r\n")),
-        (401, format!("GET /api/v1/snapshot?t=TOKEN HTTP/1.1\r\n{host}\r\n")),
-        (401, format!("GET /api/v1/snapshot HTTP/1.1\r\n{host}Cookie: t=TOKEN\r\n\r\n")),
+        (
+            401,
+            format!("GET /api/v1/snapshot?t=TOKEN HTTP/1.1\r\n{host}\r\n"),
+        ),
+        (
+            401,
+            format!("GET /api/v1/snapshot HTTP/1.1\r\n{host}Cookie: t=TOKEN\r\n\r\n"),
+        ),
         (401, format!("GET /favicon.ico HTTP/1.1\r\n{host}\r\n")),
-        (403, format!("GET / HTTP/1.1\r\n{host}Origin: https://evil.example\r\n\r\n")),
-        (403, format!("GET / HTTP/1.1\r\n{host}Sec-Fetch-Site: cross-site\r\n\r\n")),
+        (
+            403,
+            format!("GET / HTTP/1.1\r\n{host}Origin: https://evil.example\r\n\r\n"),
+        ),
+        (
+            403,
+            format!("GET / HTTP/1.1\r\n{host}Sec-Fetch-Site: cross-site\r\n\r\n"),
+        ),
         (404, format!("GET /none HTTP/1.1\r\n{host}{token}\r\n")),
-        (405, format!("POST /api/v1/snapshot HTTP/1.1\r\n{host}{token}Content-Length: 2\r\n\r\nxx")),
-        (405, format!("OPTIONS / HTTP/1.1\r\n{host}Origin: http://127.0.0.1:PORT\r\n\r\n")),
+        (
+            405,
+            format!("POST /api/v1/snapshot HTTP/1.1\r\n{host}{token}Content-Length: 2\r\n\r\nxx"),
+        ),
+        (
+            405,
+            format!("OPTIONS / HTTP/1.1\r\n{host}Origin: http://127.0.0.1:PORT\r\n\r\n"),
+        ),
         (405, format!("DELETE / HTTP/1.1\r\n{host}\r\n")),
     ] {
         assert_eq!(served.status(&head).await, expected, "{head}");
@@ -233,7 +289,12 @@ async fn silent_and_half_sent_connections_are_closed_in_time() {
         let mut rest = Vec::new();
         let ended = timeout(LONG, stream.read_to_end(&mut rest)).await.unwrap();
         let is_reset = |error: &std::io::Error| error.kind() == ErrorKind::ConnectionReset;
-        assert!(ended.as_ref().is_ok_and(|_| !rest.starts_with(b"HTTP/1.1 200")) || ended.as_ref().is_err_and(is_reset));
+        assert!(
+            ended
+                .as_ref()
+                .is_ok_and(|_| !rest.starts_with(b"HTTP/1.1 200"))
+                || ended.as_ref().is_err_and(is_reset)
+        );
         assert!(start.elapsed() >= Duration::from_secs(4), "{begun:?}");
     }
 }
@@ -271,7 +332,10 @@ async fn pages_beyond_a_number_are_refused_and_a_closed_one_makes_room() {
     loop {
         let mut page = served.stream("").await;
         let mut line = String::new();
-        timeout(LONG, page.read_line(&mut line)).await.unwrap().unwrap();
+        timeout(LONG, page.read_line(&mut line))
+            .await
+            .unwrap()
+            .unwrap();
         if line.starts_with("HTTP/1.1 200") {
             break;
         }
@@ -283,8 +347,14 @@ async fn pages_beyond_a_number_are_refused_and_a_closed_one_makes_room() {
 #[tokio::test]
 async fn a_change_is_sent_at_once_and_other_figures_each_second() {
     let served = serve().await;
-    served.tell.send(Observation::Apps(vec![app("shop", 1)])).await.unwrap();
-    served.tell("shop", Fact::Pod("shop-0".to_owned(), status(4, 0), None)).await;
+    served
+        .tell
+        .send(Observation::Apps(vec![app("shop", 1)]))
+        .await
+        .unwrap();
+    served
+        .tell("shop", Fact::Pod("shop-0".to_owned(), status(4, 0), None))
+        .await;
     let mut page = served.stream("shop").await;
     let first = frame(&mut page).await;
     assert_eq!(first["snapshot"]["open"]["app"], "shop");
@@ -294,7 +364,9 @@ async fn a_change_is_sent_at_once_and_other_figures_each_second() {
     killed.workers[2].restarts = 1;
     sleep(Duration::from_millis(300)).await;
     let start = Instant::now();
-    served.tell("shop", Fact::Pod("shop-0".to_owned(), killed, None)).await;
+    served
+        .tell("shop", Fact::Pod("shop-0".to_owned(), killed, None))
+        .await;
     loop {
         let next = frame(&mut page).await;
         if next["patch"]["apps"]["shop"]["strip"] == "ooso" {
@@ -305,7 +377,11 @@ async fn a_change_is_sent_at_once_and_other_figures_each_second() {
             break;
         }
     }
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        start.elapsed()
+    );
     let mut points = 0;
     for _ in 0..4 {
         points += frame(&mut page).await["points"].as_array().unwrap().len();
@@ -334,7 +410,13 @@ async fn frames_are_small_for_fifty_apps_of_two_hundred_workers() {
     let apps = first["snapshot"]["apps"].as_object().unwrap();
     assert_eq!(apps.len(), 50);
     assert_eq!(apps["app-7"]["ready"], 200);
-    assert_eq!(first["snapshot"]["open"]["workers"].as_object().unwrap().len(), 200);
+    assert_eq!(
+        first["snapshot"]["open"]["workers"]
+            .as_object()
+            .unwrap()
+            .len(),
+        200
+    );
     let size = first.to_string().len();
     assert!(size <= 200 << 10, "the first frame has {size} bytes");
     for second in 1..4 {

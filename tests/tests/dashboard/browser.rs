@@ -34,9 +34,23 @@ impl Browser {
         // The browser reads from descriptor 3 and writes to 4. As root it has no sandbox, which is
         // no risk here because it opens only our page.
         let mut command = Command::new("sh");
-        command.args(["-c", "exec \"$@\" 3<&0 4>&1 </dev/null >/dev/null 2>&1", "sh", "chromium"]);
-        command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]);
-        command.args(["--no-first-run", "--disable-background-networking", "--remote-debugging-pipe"]);
+        command.args([
+            "-c",
+            "exec \"$@\" 3<&0 4>&1 </dev/null >/dev/null 2>&1",
+            "sh",
+            "chromium",
+        ]);
+        command.args([
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+        ]);
+        command.args([
+            "--no-first-run",
+            "--disable-background-networking",
+            "--remote-debugging-pipe",
+        ]);
         command.arg(format!("--user-data-dir={}", profile.path().display()));
         command.arg("about:blank").process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -46,7 +60,10 @@ impl Browser {
         let (sender, output) = channel();
         std::thread::spawn(move || {
             let mut message = Vec::new();
-            while reader.read_until(0, &mut message).is_ok_and(|read| read > 0) {
+            while reader
+                .read_until(0, &mut message)
+                .is_ok_and(|read| read > 0)
+            {
                 message.pop();
                 let Ok(value) = serde_json::from_slice(&message) else {
                     return;
@@ -76,7 +93,10 @@ impl Browser {
         let target = self.call("Target.createTarget", json!({"url": "about:blank"}));
         let to = json!({"targetId": target["targetId"], "flatten": true});
         let attached = self.call("Target.attachToTarget", to);
-        attached["sessionId"].as_str().unwrap().clone_into(&mut self.session);
+        attached["sessionId"]
+            .as_str()
+            .unwrap()
+            .clone_into(&mut self.session);
         for domain in ["Page", "Runtime", "Log"] {
             self.call(&format!("{domain}.enable"), json!({}));
         }
@@ -94,7 +114,10 @@ impl Browser {
         let end = Instant::now() + ANSWER;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let answer = self.output.recv_timeout(left).unwrap_or_else(|_| panic!("{method}: no answer"));
+            let answer = self
+                .output
+                .recv_timeout(left)
+                .unwrap_or_else(|_| panic!("{method}: no answer"));
             if answer["id"] == self.next {
                 assert!(answer["error"].is_null(), "{method}: {answer}");
                 return answer["result"].clone();
@@ -112,7 +135,10 @@ impl Browser {
     pub(crate) fn value(&mut self, expression: &str) -> Value {
         let how = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
         let result = self.call("Runtime.evaluate", how);
-        assert!(result["exceptionDetails"].is_null(), "{expression}: {result}");
+        assert!(
+            result["exceptionDetails"].is_null(),
+            "{expression}: {result}"
+        );
         result["result"]["value"].clone()
     }
 
@@ -121,7 +147,10 @@ impl Browser {
         let start = Instant::now();
         wait::until(deadline, expression, || match self.value(expression) {
             Value::Bool(true) => Ok(()),
-            other => Err(format!("{other}; the page: {}", self.value("document.body.innerText"))),
+            other => Err(format!(
+                "{other}; the page: {}",
+                self.value("document.body.innerText")
+            )),
         })
         .unwrap();
         start.elapsed()
@@ -137,7 +166,10 @@ impl Browser {
             Some("Runtime.consoleAPICalled") => event["params"]["type"] != "log",
             _ => false,
         };
-        events.filter(is_complaint).map(|event| event.to_string()).collect()
+        events
+            .filter(is_complaint)
+            .map(|event| event.to_string())
+            .collect()
     }
 
     /// Sets the size of the window and the colours that the system prefers.
@@ -179,7 +211,9 @@ impl Drop for Browser {
 /// Decodes base64 (RFC 4648 section 4).
 fn base64(text: &str) -> Vec<u8> {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digits = text.bytes().filter_map(|byte| DIGITS.iter().position(|digit| *digit == byte));
+    let digits = text
+        .bytes()
+        .filter_map(|byte| DIGITS.iter().position(|digit| *digit == byte));
     let (mut bytes, mut held, mut bits) = (Vec::new(), 0_usize, 0);
     for digit in digits {
         held = (held << 6 | digit) & 0xffff;

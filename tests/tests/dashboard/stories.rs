@@ -38,7 +38,9 @@ fn start(home: &Path, words: &[&str], text: &str) -> Process {
     wait::until(BOOT, text, || {
         let out = started.stdout();
         let is_there = out.contains(text);
-        is_there.then_some(()).ok_or_else(|| format!("{out}\n{}", started.stderr()))
+        is_there
+            .then_some(())
+            .ok_or_else(|| format!("{out}\n{}", started.stderr()))
     })
     .unwrap();
     started
@@ -52,25 +54,54 @@ fn the_page_shows_what_runs_and_a_killed_worker_within_a_second() {
     let directory = tempfile::tempdir().unwrap();
     let home = directory.path();
     let file = home.join("apps.yaml");
-    fs::write(&file, format!("{}---\n{}", app("shop", 3000, 2), app("cart", 3001, 1))).unwrap();
+    fs::write(
+        &file,
+        format!("{}---\n{}", app("shop", 3000, 2), app("cart", 3001, 1)),
+    )
+    .unwrap();
     let state_file = home.join("state.json");
-    let words = ["local", file.to_str().unwrap(), "--nodes", "1", "--state-file", state_file.to_str().unwrap()];
+    let words = [
+        "local",
+        file.to_str().unwrap(),
+        "--nodes",
+        "1",
+        "--state-file",
+        state_file.to_str().unwrap(),
+    ];
     let _local = start(home, &words, "cart is ready after");
     wait::until_true(BOOT, "the state file exists", || state_file.exists()).unwrap();
     let state: Value = serde_json::from_slice(&fs::read(&state_file).unwrap()).unwrap();
     let dashboard = start(home, &["dashboard"], "/#t=");
     let url = dashboard.stdout().trim().to_owned();
-    let shop = state["apps"].as_array().unwrap().iter().find(|app| app["name"] == "shop").unwrap();
+    let shop = state["apps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|app| app["name"] == "shop")
+        .unwrap();
 
     let mut browser = Browser::start();
     browser.show(1600, "light");
     browser.open(&url);
     // The first app is `cart`; the other one is chosen as a person would.
-    browser.until(BOOT, "document.querySelectorAll('#apps button').length === 2");
+    browser.until(
+        BOOT,
+        "document.querySelectorAll('#apps button').length === 2",
+    );
     browser.value("[...document.querySelectorAll('#apps button')].find((it) => it.title.startsWith('shop')).click()");
-    browser.until(BOOT, "document.getElementById('name').textContent === 'shop'");
-    browser.until(BOOT, "document.getElementById('figure-workers').textContent === '4 of 4'");
-    assert_eq!(browser.value("location.hash + document.cookie"), "", "the token is wiped");
+    browser.until(
+        BOOT,
+        "document.getElementById('name').textContent === 'shop'",
+    );
+    browser.until(
+        BOOT,
+        "document.getElementById('figure-workers').textContent === '4 of 4'",
+    );
+    assert_eq!(
+        browser.value("location.hash + document.cookie"),
+        "",
+        "the token is wiped"
+    );
     counts_are_those_of_the_processes(&mut browser, shop);
 
     let slot: std::net::SocketAddr = shop["balancers"][0].as_str().unwrap().parse().unwrap();
@@ -78,19 +109,28 @@ fn the_page_shows_what_runs_and_a_killed_worker_within_a_second() {
         assert_eq!(http::get(slot, "/").unwrap().status, 200);
     }
     browser.until(BOOT, "S.points.some((point) => point[1] > 0)");
-    browser.until(BOOT, "document.querySelectorAll('#edges .flow').length === 0 || S.view.apps.shop.rps > 0");
+    browser.until(
+        BOOT,
+        "document.querySelectorAll('#edges .flow').length === 0 || S.view.apps.shop.rps > 0",
+    );
 
     // Frames come at once and every second, so a kill between two of them is seen soon.
     let admin = shop["pods"][1]["admin"].as_str().unwrap().parse().unwrap();
     let victim = sidecar::workers(admin).unwrap().remove(0);
     let start = Instant::now();
     process::send(victim.pid, Signal::KILL).unwrap();
-    browser.until(BOOT, "document.getElementById('figure-restarts').textContent === '1'");
+    browser.until(
+        BOOT,
+        "document.getElementById('figure-restarts').textContent === '1'",
+    );
     let took = start.elapsed();
     println!("the killed worker was seen after {took:?}");
     assert!(took < Duration::from_secs(1), "{took:?}");
     browser.until(BOOT, "document.getElementById('events').textContent.includes('worker 0 of shop-1 ended by SIGKILL')");
-    browser.until(BOOT, "document.getElementById('figure-workers').textContent === '4 of 4'");
+    browser.until(
+        BOOT,
+        "document.getElementById('figure-workers').textContent === '4 of 4'",
+    );
     counts_are_those_of_the_processes(&mut browser, shop);
 
     paused_figures_stay(&mut browser);
@@ -115,8 +155,14 @@ fn counts_are_those_of_the_processes(browser: &mut Browser, shop: &Value) {
         ("document.querySelectorAll('#pods > li').length", 2),
         ("document.querySelectorAll('#balancers > li').length", 2),
         ("document.querySelectorAll('#slots > li').length", 2),
-        ("Number(document.getElementById('podsCount').textContent)", 2),
-        ("Number(document.getElementById('appsCount').textContent)", 2),
+        (
+            "Number(document.getElementById('podsCount').textContent)",
+            2,
+        ),
+        (
+            "Number(document.getElementById('appsCount').textContent)",
+            2,
+        ),
         ("S.view.open.dns.published", 2),
     ] {
         assert_eq!(browser.value(what), expected, "{what}");
@@ -125,12 +171,21 @@ fn counts_are_those_of_the_processes(browser: &mut Browser, shop: &Value) {
 
 fn paused_figures_stay(browser: &mut Browser) {
     browser.press("p");
-    browser.until(BOOT, "document.getElementById('pause').getAttribute('aria-pressed') === 'true'");
+    browser.until(
+        BOOT,
+        "document.getElementById('pause').getAttribute('aria-pressed') === 'true'",
+    );
     let before = browser.value("[S.view.now, document.getElementById('app').textContent]");
     browser.until(BOOT, &format!("S.view.now > {} + 2500", before[0]));
-    assert_eq!(browser.value("document.getElementById('app').textContent"), before[1]);
+    assert_eq!(
+        browser.value("document.getElementById('app').textContent"),
+        before[1]
+    );
     browser.press("p");
-    browser.until(BOOT, "document.getElementById('liveText').textContent === 'live'");
+    browser.until(
+        BOOT,
+        "document.getElementById('liveText').textContent === 'live'",
+    );
 }
 
 fn pictures(browser: &mut Browser) {
@@ -161,9 +216,17 @@ fn pictures(browser: &mut Browser) {
 fn refusals(browser: &mut Browser, url: &str) {
     browser.value("document.body.setAttribute('style', 'color: red')");
     let complaints = browser.complaints();
-    assert!(complaints.iter().any(|it| it.contains("Content Security Policy")), "{complaints:?}");
+    assert!(
+        complaints
+            .iter()
+            .any(|it| it.contains("Content Security Policy")),
+        "{complaints:?}"
+    );
     browser.tab();
     let (page, _token) = url.split_once('#').unwrap();
     browser.open(&format!("{page}#t=0123456789abcdef0123456789abcdef"));
-    browser.until(BOOT, "document.getElementById('banner').textContent.startsWith('The token is missing')");
+    browser.until(
+        BOOT,
+        "document.getElementById('banner').textContent.startsWith('The token is missing')",
+    );
 }
