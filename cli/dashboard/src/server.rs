@@ -35,7 +35,7 @@ const MAX_STREAMS: usize = 16;
 /// How often each page gets a frame.
 const FRAME_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest time between two frames, however much happens.
-const NEWS_PAUSE: Duration = Duration::from_millis(200);
+const NEWS_PAUSE: Duration = Duration::from_millis(300);
 /// A page that reads nothing for this long counts as closed.
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many observations may wait to be added.

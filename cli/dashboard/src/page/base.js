@@ -1,6 +1,9 @@
 // Small things that all parts of the page use. Texts of apps are hostile: they become text nodes only.
 const $ = (id) => document.getElementById(id);
 const COLLATOR = new Intl.Collator("en", { numeric: true });
+// Formatters are costly to make, so each is made once.
+const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const TIME = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const SVG = "http://www.w3.org/2000/svg";
 // For each state: the class of its colour, its sign, its word, and its rank: the worst comes first.
 const STATES = {
@@ -25,11 +28,10 @@ function add(parent, tag, kind, text) {
 }
 // Writes only what differs, so that nothing is laid out again for the same text.
 function put(node, text) {
-  text = String(text);
-  if (node.textContent !== text) node.textContent = text;
+  if (node.shown !== text) { node.textContent = text; node.shown = text; }
 }
 function kind(node, name) {
-  if (node.className !== name) node.className = name;
+  if (node.kind !== name) { node.className = name; node.kind = name; }
 }
 // Gives a list one child for each key, in this order. A child stays the same node while its key
 // stays, so that an update takes away neither the focus nor a selection.
@@ -53,7 +55,7 @@ function count(value) {
   if (!isNumber(value)) return "–";
   if (value >= 1e6) return (value / 1e6).toFixed(1) + "M";
   if (value >= 1e5) return Math.round(value / 1e3) + "k";
-  if (value >= 100) return Math.round(value).toLocaleString("en");
+  if (value >= 100) return WHOLE.format(value);
   return value >= 10 ? value.toFixed(value % 1 ? 1 : 0) : String(Math.round(value * 100) / 100);
 }
 // A latency in milliseconds, with its unit.
@@ -73,7 +75,7 @@ function span(seconds) {
 }
 // Lets a name or an address wrap after its dots and colons instead of anywhere.
 const wrapping = (text) => text.replace(/[.:\/]/g, "$&\u200b");
-const clock = (milliseconds) => new Date(milliseconds).toLocaleTimeString("en-GB");
+const clock = (milliseconds) => TIME.format(milliseconds);
 const plural = (number, word) => number + " " + word + (number === 1 ? "" : "s");
 // RFC 7396.
 function merge(target, patch) {

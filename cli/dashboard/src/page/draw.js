@@ -17,6 +17,13 @@ function begin(canvas, width, height) {
   g.clearRect(0, 0, width, height);
   return g;
 }
+// The width of a canvas. It is measured only after a change of the layout, because measuring between
+// changes of texts would lay out the page again each time.
+let LAYOUT = 0;
+function widthOf(canvas) {
+  if (canvas.layout !== LAYOUT || !canvas.wide) { canvas.wide = canvas.clientWidth; canvas.layout = LAYOUT; }
+  return canvas.wide;
+}
 // One worker: a square with an edge. Each state has a shape of its own, so that colour is not needed.
 function cell(g, letter, x, y, size, load) {
   const inner = size - 1;
@@ -60,7 +67,7 @@ function cell(g, letter, x, y, size, load) {
 }
 // The cells of a pod, in as many rows as fit its width.
 function cells(canvas, strip, loads) {
-  const width = canvas.clientWidth;
+  const width = widthOf(canvas);
   if (!width) return;
   const size = strip.length > 128 ? 8 : strip.length > 48 ? 12 : strip.length > 16 ? 17 : 24;
   const gap = size > 12 ? 4 : 2;
@@ -74,7 +81,7 @@ function cells(canvas, strip, loads) {
 }
 // All workers of an app in one line, with the rate of the last minute behind them.
 function strip(canvas, letters, rates) {
-  const [width, height] = [canvas.clientWidth, 14];
+  const [width, height] = [widthOf(canvas), 14];
   if (!width) return;
   const g = begin(canvas, width, height);
   const most = Math.max(1, ...rates.filter(isNumber));
@@ -95,9 +102,13 @@ function strip(canvas, letters, rates) {
   for (let at = 0; at < letters.length; at++) {
     const letter = letters[at];
     if (letter === "|") continue;
+    // Where single workers cannot be told apart, a run of equal ones is one line.
+    let end = at + 1;
+    while (step <= 3 && letters[end] === letter) end++;
     g.fillStyle = { o: COLOURS.green, s: COLOURS.amber, d: COLOURS.blue, x: COLOURS.red }[letter] || COLOURS.edge;
     const tall = letter === "o" ? 3 : 6;
-    g.fillRect(at * step, height - tall, Math.max(0.8, step - (step > 3 ? 1.5 : 0.4)), tall);
+    g.fillRect(at * step, height - tall, Math.max(0.8, (end - at) * step - (step > 3 ? 1.5 : 0.4)), tall);
+    at = end - 1;
   }
 }
 // The next round number above, so that an axis ends with it.
@@ -108,7 +119,7 @@ function round(value) {
 }
 // A plot of the last 15 minutes. `lines` are [column of a point, colour, dash]; the first is filled.
 function plot(canvas, points, now, lines, bars, least, at) {
-  const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+  const [width, height] = [widthOf(canvas), 132];
   if (!width) return;
   const g = begin(canvas, width, height);
   const [left, bottom, top] = [38, height - 18, 6];

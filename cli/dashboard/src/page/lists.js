@@ -30,7 +30,7 @@ function renderApps() {
     return item;
   }, (item, name) => {
     const app = apps[name], [colour, sign, word] = stateOf(app.state);
-    const [mark, , of, canvas, rate] = item.parts;
+    const [mark, , of, , rate] = item.parts;
     kind(mark, colour); put(mark, sign);
     put(of, app.ready + "/" + app.desired);
     put(rate, isNumber(app.rps) ? count(app.rps) + "/s" : "–");
@@ -38,8 +38,9 @@ function renderApps() {
     if (item.button.title !== label) { item.button.title = label; item.button.setAttribute("aria-label", label); }
     const current = String(name === S.view.open.app);
     if (item.button.getAttribute("aria-current") !== current) item.button.setAttribute("aria-current", current);
-    strip(canvas, app.strip, S.sparks[name] || []);
   });
+  // All texts are written before the first canvas is measured.
+  for (const name of shown) strip(list.known.get(name).parts[3], apps[name].strip, S.sparks[name] || []);
 }
 
 const TILES = [
@@ -146,13 +147,15 @@ function renderChain(app) {
     if (name === REST) {
       const ready = morePods.reduce((sum, pod) => sum + open.pods[pod].ready, 0), desired = morePods.reduce((sum, pod) => sum + open.pods[pod].desired, 0);
       setNode(item, ready < desired ? "degraded" : "ok", "+ " + plural(morePods.length, "pod"), ready + " of " + desired + " ready", "");
-      cells(item.strip, morePods.map((pod) => open.pods[pod].strip).join(""));
       return;
     }
     const it = open.pods[name];
     setNode(item, it.state, name, it.ready + " of " + it.desired + " ready", (it.problem || (it.dispatch === "request" ? rateText(it.rps) + " · " : "") + count(it.inFlight) + " in flight" + (it.queued > 0 ? ", " + it.queued + " wait" : "")) + ageText(it));
-    cells(item.strip, it.strip, loadsOf(name, it.strip.length));
   });
+  for (const [name, item] of $("pods").known) {
+    if (name === REST) cells(item.strip, morePods.map((pod) => open.pods[pod].strip).join(""));
+    else cells(item.strip, open.pods[name].strip, loadsOf(name, open.pods[name].strip.length));
+  }
   const heads = document.querySelectorAll("#chain h3 span");
   put(heads[0], slots.length); put(heads[1], balancers.length);
   put($("podsCount"), pods.length); put($("workersCount"), app.ready + " of " + app.desired + " ready");
@@ -198,6 +201,8 @@ function renderEdges(app, open, slots, lbs, pods, restLbs, restPods) {
   const origin = moved ? chain.getBoundingClientRect() : null;
   const most = Math.max(1, app.rps || 0);
   const svg = $("edges");
+  // Many moving points cost too much to draw.
+  svg.classList.toggle("many", edges.filter((edge) => edge.rate > 0.05).length > 16);
   sync(svg, edges.flatMap((edge) => edge.rate > 0.05 ? [edge.id, edge.id + "\u0000flow"] : [edge.id]), (key) => {
     const path = document.createElementNS(SVG, "path");
     path.fresh = true;

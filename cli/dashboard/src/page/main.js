@@ -181,6 +181,7 @@ function setTheme(theme) {
 function redraw() {
   readColours();
   S.layout = "";
+  LAYOUT++;
   renderLegend();
   if (!paused) render();
 }
@@ -218,7 +219,7 @@ function start() {
   });
   document.addEventListener("visibilitychange", () => { if (document.hidden) { if (reading) reading.abort(); } else connect(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  new ResizeObserver(() => { S.layout = ""; if (!paused) render(); }).observe($("main"));
+  new ResizeObserver(() => { S.layout = ""; LAYOUT++; if (!paused) render(); }).observe($("main"));
   setInterval(renderState, 1000);
   connect();
 }
