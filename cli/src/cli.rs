@@ -84,6 +84,14 @@ Examples:
   scaledapp status             every app that runs here
   scaledapp status hello -o json";
 
+const DASHBOARD_EXAMPLES: &str = "\
+Examples:
+  scaledapp dashboard             prints the address of the page
+  scaledapp dashboard --open
+
+The page is served on 127.0.0.1 only, to those who have the printed address: it
+ends with a token that is valid until Ctrl-C. It shows, and changes nothing.";
+
 const IMPORT_EXAMPLES: &str = "\
 Examples:
   scaledapp import ecosystem.config.js > scaledapp.yaml
@@ -141,6 +149,23 @@ pub(crate) enum Command {
     Logs {
         /// The app
         name: String,
+        #[command(flatten)]
+        run: RunArg,
+    },
+    /// Show the apps that run here in a browser, live, until Ctrl-C
+    #[command(after_help = DASHBOARD_EXAMPLES)]
+    Dashboard {
+        /// Open the page in the browser of this machine
+        #[arg(long)]
+        open: bool,
+        /// Port of 127.0.0.1 for the page [default: a free one]
+        #[arg(
+            long,
+            value_name = "PORT",
+            default_value = "0",
+            hide_default_value = true
+        )]
+        port: u16,
         #[command(flatten)]
         run: RunArg,
     },

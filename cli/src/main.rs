@@ -9,6 +9,7 @@ mod binaries;
 mod certificate;
 mod cli;
 mod control;
+mod dashboard;
 mod directory;
 mod failure;
 mod import;
@@ -58,6 +59,9 @@ fn main() -> ExitCode {
             control::scale(&name, run.state_file.as_deref(), &workers)
         }
         Command::Reload { name, run } => control::reload(&name, run.state_file.as_deref()),
+        Command::Dashboard { open, port, run } => {
+            dashboard::run(run.state_file.as_deref(), port, open)
+        }
         Command::Import(args) => import::run(&args),
         Command::Logs { name, run } => {
             let logs = control::logs(&name, run.state_file.as_deref());
