@@ -325,10 +325,15 @@ spec:
 
 {{/* Our labels, and those by which a Prometheus selects: scaledapp.monitorLabels (list $ "apps") */}}
 {{- define "scaledapp.monitorLabels" -}}
-{{- $ours := include "scaledapp.labels" . -}}
+{{- include "scaledapp.selectedLabels" (list (index . 0) (index . 1) (index . 0).Values.metrics.podMonitor.labels) -}}
+{{- end }}
+
+{{/* Our labels, and others by which something selects: scaledapp.selectedLabels (list $ "alerts" LABELS) */}}
+{{- define "scaledapp.selectedLabels" -}}
+{{- $ours := include "scaledapp.labels" (list (index . 0) (index . 1)) -}}
 {{ $ours }}
 {{- $own := $ours | fromYaml }}
-{{- range $name, $value := (index . 0).Values.metrics.podMonitor.labels }}
+{{- range $name, $value := index . 2 }}
 {{- if not (hasKey $own $name) }}
 {{ $name }}: {{ $value | quote }}
 {{- end }}

@@ -11,9 +11,13 @@
     reason = "all of this target is test code, helpers included"
 )]
 
+mod alert_cases;
+mod alerts;
 mod common;
+mod dashboards;
 mod delegation;
 mod images;
+mod prometheus;
 mod rights;
 mod zones;
 
