@@ -339,3 +339,10 @@ spec:
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* Refuses values of an older release, which lack the defaults: scaledapp.newValues (list "dashboards" VALUE) */}}
+{{- define "scaledapp.newValues" -}}
+{{- if not (index . 1) -}}
+{{- fail (printf "metrics.%s lacks its default values, because --reuse-values takes those of the older release: use --reset-then-reuse-values" (index . 0)) -}}
+{{- end -}}
+{{- end }}

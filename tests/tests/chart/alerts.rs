@@ -147,12 +147,13 @@ fn thresholds_severities_and_pages_can_be_changed() {
         format!("{latency}.severity=page"),
         format!("{latency}.for=3m"),
         format!("{alerts}.ScaledAppStalled.enabled=false"),
+        format!("{alerts}.ScaledAppQueueing=null"),
         "metrics.prometheusRule.runbookUrl=https://docs.example/{name}.html".to_owned(),
         "metrics.prometheusRule.labels.release=stack".to_owned(),
     ];
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
     let Some(rules) = rules(&values) else { return };
-    assert_eq!(rules.len(), 13);
+    assert_eq!(rules.len(), 12);
     let rule = rules
         .iter()
         .find(|rule| rule["alert"] == "ScaledAppLatencyHigh");
@@ -174,6 +175,10 @@ fn thresholds_severities_and_pages_can_be_changed() {
     ] {
         refused(&[crate::REGISTRY, ENABLED, &wrong]).unwrap();
     }
+    // As if the values were those of a release that did not have these.
+    let old = "metrics.prometheusRule.runbookUrl=null";
+    let message = refused(&[crate::REGISTRY, ENABLED, old]).unwrap();
+    assert!(message.contains("--reset-then-reuse-values"), "{message}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod alerts;
 mod common;
 mod dashboards;
 mod delegation;
+mod faults;
 mod images;
 mod prometheus;
 mod rights;

@@ -22,11 +22,11 @@ use serde_json::{Value, json};
 use crate::alerts::rules;
 use crate::dashboards::{BOARDS, board, panels, queries};
 
-const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What is scraped: the address, and the labels that the `PodMonitor`s would set.
-type Targets = Vec<(SocketAddr, Value)>;
+pub(crate) type Targets = Vec<(SocketAddr, Value)>;
 
 struct Lab {
     prometheus: SocketAddr,
@@ -46,7 +46,7 @@ fn lab(rules: &[Value]) -> Option<Lab> {
     let (name_server, admin, dns_process) = name_server(&local);
     let mut targets: Targets = vec![
         (
-            operator(),
+            serve(grown),
             json!({"namespace": "scaledapp-system", "pod": "op-0", "component": "operator"}),
         ),
         (
@@ -123,7 +123,7 @@ fn recorded() -> String {
 
 /// The recorded metrics, with counters that have grown in proportion to `times`: a rate of nothing
 /// has no quantile.
-fn grown(times: u32) -> String {
+pub(crate) fn grown(times: u32) -> String {
     let mut text = String::new();
     for line in recorded().lines() {
         let (series, value) = line.rsplit_once(' ').unwrap();
@@ -142,8 +142,8 @@ fn grown(times: u32) -> String {
     text
 }
 
-/// Serves the recorded metrics of an operator until the tests end.
-fn operator() -> SocketAddr {
+/// Serves metrics until the tests end. `page` gets the number of the scrape.
+pub(crate) fn serve(page: fn(u32) -> String) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -156,7 +156,7 @@ fn operator() -> SocketAddr {
                     break;
                 }
             }
-            let body = grown(times);
+            let body = page(times);
             let head = format!(
                 "HTTP/1.1 200 OK\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
                 body.len()
@@ -168,7 +168,11 @@ fn operator() -> SocketAddr {
     address
 }
 
-fn prometheus(directory: &Path, rules: &[Value], targets: &Targets) -> (SocketAddr, Process) {
+pub(crate) fn prometheus(
+    directory: &Path,
+    rules: &[Value],
+    targets: &Targets,
+) -> (SocketAddr, Process) {
     let targets: Vec<Value> = targets
         .iter()
         .map(|(address, labels)| json!({"targets": [address.to_string()], "labels": labels}))
