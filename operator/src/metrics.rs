@@ -206,13 +206,12 @@ mod tests {
         // The order of series is that of a hash map.
         let mut parts: Vec<String> = Vec::new();
         for line in text.lines() {
-            match line.starts_with("# HELP") || parts.is_empty() {
-                true => parts.push(line.to_owned()),
-                false => {
-                    let part = parts.last_mut().unwrap();
+            match parts.last_mut() {
+                Some(part) if !line.starts_with("# HELP") => {
                     part.push('\n');
                     part.push_str(line);
                 }
+                _ => parts.push(line.to_owned()),
             }
         }
         let sorted = |part: &String| {

@@ -136,6 +136,25 @@ fn overflow() {
     assert!(connections.iter().any(Result::is_err), "{connections:?}");
 }
 
+/// What is scraped, with the labels that the `PodMonitor`s would set.
+fn targets(local: &Local, blind: SocketAddr, dns_admin: SocketAddr) -> Targets {
+    let own = SocketAddr::new(local.state.balancers[0].ip(), 9377);
+    let app = |component: &str, pod: &str| json!({"namespace": "shop", "app": "shop", "component": component, "pod": pod});
+    vec![
+        (
+            serve(operator),
+            json!({"namespace": "scaledapp-system", "pod": "op-0"}),
+        ),
+        (
+            dns_admin,
+            json!({"namespace": "scaledapp-system", "pod": "dns-0"}),
+        ),
+        (own, app("balancer", "shop-lb-0")),
+        (blind, app("balancer", "shop-lb-1")),
+        (local.state.pods[0].admin, app("app", "shop-0")),
+    ]
+}
+
 /// The names of the alerts that fire.
 fn firing(prometheus: SocketAddr) -> Result<BTreeSet<String>, String> {
     let answer = http::get(prometheus, "/api/v1/alerts").map_err(|error| error.to_string())?;
@@ -175,21 +194,7 @@ fn each_alert_fires_by_its_fault() {
     let local = faulty(directory.path(), &broken);
     let (blind, _balancer) = blind(directory.path());
     let (name_server, dns_admin, _dns) = stale(directory.path());
-    let own = SocketAddr::new(local.state.balancers[0].ip(), 9377);
-    let app = |component: &str, pod: &str| json!({"namespace": "shop", "app": "shop", "component": component, "pod": pod});
-    let targets: Targets = vec![
-        (
-            serve(operator),
-            json!({"namespace": "scaledapp-system", "pod": "op-0"}),
-        ),
-        (
-            dns_admin,
-            json!({"namespace": "scaledapp-system", "pod": "dns-0"}),
-        ),
-        (own, app("balancer", "shop-lb-0")),
-        (blind, app("balancer", "shop-lb-1")),
-        (local.state.pods[0].admin, app("app", "shop-0")),
-    ];
+    let targets = targets(&local, blind, dns_admin);
     let (address, _prometheus) = prometheus(directory.path(), &rules, &targets);
     // Increases are seen only of counters that were scraped before.
     wait::until(SOON, "all targets were scraped", || {

@@ -124,22 +124,17 @@ fn recorded() -> String {
 /// The recorded metrics, with counters that have grown in proportion to `times`: a rate of nothing
 /// has no quantile.
 pub(crate) fn grown(times: u32) -> String {
-    let mut text = String::new();
-    for line in recorded().lines() {
+    let grow = |line: &str| -> String {
         let (series, value) = line.rsplit_once(' ').unwrap();
         let name = series.split('{').next().unwrap();
-        let is_counter = ["_total", "_bucket", "_count", "_sum"]
-            .iter()
-            .any(|suffix| name.ends_with(suffix));
+        let mut suffixes = ["_total", "_bucket", "_count", "_sum"].iter();
+        let is_counter = suffixes.any(|suffix| name.ends_with(suffix)) && !line.starts_with('#');
         match value.parse::<f64>() {
-            Ok(value) if is_counter && !line.starts_with('#') => {
-                let value = value * f64::from(times);
-                text += &format!("{series} {value}\n");
-            }
-            _ => text += &format!("{line}\n"),
+            Ok(value) if is_counter => format!("{series} {}\n", value * f64::from(times)),
+            _ => format!("{line}\n"),
         }
-    }
-    text
+    };
+    recorded().lines().map(grow).collect()
 }
 
 /// Serves metrics until the tests end. `page` gets the number of the scrape.
