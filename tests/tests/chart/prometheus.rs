@@ -31,7 +31,7 @@ pub(crate) type Targets = Vec<(SocketAddr, Value)>;
 struct Lab {
     prometheus: SocketAddr,
     targets: Targets,
-    _local: Local,
+    local: Local,
     _processes: Vec<Process>,
     _directory: tempfile::TempDir,
 }
@@ -74,7 +74,7 @@ fn lab(rules: &[Value]) -> Option<Lab> {
     Some(Lab {
         prometheus: address,
         targets,
-        _local: local,
+        local,
         _processes: vec![prometheus, dns_process],
         _directory: directory,
     })
@@ -200,7 +200,8 @@ pub(crate) fn prometheus(
 impl Lab {
     /// The values of a query, or Prometheus' message.
     fn values(&self, query: &str) -> Result<Vec<f64>, String> {
-        let escaped: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let escape = |byte: u8| ['%', digit(byte >> 4), digit(byte & 15)];
+        let escaped: String = query.bytes().flat_map(escape).collect();
         let answer = http::get(self.prometheus, &format!("/api/v1/query?query={escaped}"));
         let answer = answer.map_err(|error| error.to_string())?.json();
         if answer["status"] != "success" {
@@ -210,6 +211,11 @@ impl Lab {
         let values = series.filter_map(|it| it["value"][1].as_str()?.parse().ok());
         Ok(values.collect())
     }
+}
+
+/// A hexadecimal digit.
+fn digit(value: u8) -> char {
+    char::from_digit(u32::from(value), 16).unwrap()
 }
 
 /// A query with the variables of a dashboard filled in.
@@ -238,7 +244,7 @@ fn every_query_returns_data_and_every_metric_is_documented() {
     let load = Load {
         rate: Some(100),
         clients: 4,
-        ..Load::on(&lab._local.state.balancers)
+        ..Load::on(&lab.local.state.balancers)
     };
     let running = load.start().unwrap();
     let mut all: Vec<(String, String)> = Vec::new();
