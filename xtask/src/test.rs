@@ -65,12 +65,18 @@ const PROGRAMS: [(&str, &str, Option<&str>); 4] = [
 
 /// Servers that tests run, in the form of [`PROGRAMS`]. With systemd, installing their packages
 /// would start them as services of the machine, which tests must not do.
-const SERVERS: [(&str, &str, Option<&str>); 2] = [
+const SERVERS: [(&str, &str, Option<&str>); 3] = [
     ("named", RECURSORS, Some("bind9")),
     ("unbound", RECURSORS, Some("unbound")),
+    // The package also has promtool.
+    (
+        "prometheus",
+        "the chart's alerts and dashboards",
+        Some("prometheus"),
+    ),
 ];
 
-/// Purpose of [`SERVERS`], for the test target `recursors`.
+/// Purpose of the name servers of [`SERVERS`], for the test target `recursors`.
 const RECURSORS: &str = "real recursors that ask our DNS server";
 
 /// How long the output may take to end after the runner has ended. A process that a test has not
