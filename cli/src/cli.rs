@@ -86,12 +86,20 @@ Examples:
 
 const IMPORT_EXAMPLES: &str = "\
 Examples:
-  scaledapp import ecosystem.config.js > scaledapp.yaml
-  scaledapp import ecosystem.config.js --env production -o flags
-  scaledapp import ecosystem.config.json --app api
+  scaledapp import ecosystem.config.js --env production > scaledapp.yaml
+  scaledapp import docker-compose.yml --env-file .env > scaledapp.yaml
+  scaledapp import deployment.yaml service.yaml hpa.yaml > scaledapp.yaml
+  helm template shop ./chart | scaledapp import /dev/stdin --app shop
+  scaledapp import Procfile -o json
 
-A JavaScript file is read by your own node, in a separate process.
-Fields without a counterpart are named in comments, with the reason.";
+A file is recognised by its content: an ecosystem file of PM2, a Procfile, a
+Compose file, or manifests of Kubernetes, of which several files are read
+together. The objects go to stdout. The report goes to stderr and names every
+field: kept, changed, without a counterpart, or needing your decision. No value
+of a secret is printed; it is read from a Secret that the report names. A
+JavaScript file is read by your own node, in a separate process.
+Exit codes: 0 done, 1 failure, or with --strict a field that is not carried
+over, 64 usage.";
 
 /// Runs an app on every core behind several balancers, and restarts what fails.
 #[derive(Debug, Parser)]
@@ -144,7 +152,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         run: RunArg,
     },
-    /// Turn a PM2 ecosystem file into a ScaledApp or a command line
+    /// Turn files of PM2, Procfile, Compose or Kubernetes into ScaledApps
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(ImportArgs),
 }
@@ -152,14 +160,33 @@ pub(crate) enum Command {
 /// The arguments of `import`.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
-    /// ecosystem.config.js, .cjs, .mjs, .json, .yaml or .yml
-    pub(crate) file: PathBuf,
-    /// Only the app of this name
+    /// The files to import; several only if all are manifests of Kubernetes
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Only the app, service, process or workload of this name, whatever it is
     #[arg(long, value_name = "NAME")]
     pub(crate) app: Option<String>,
-    /// Merge env_NAME over env, as `pm2 start --env NAME` does
+    /// The name of the result [default: that of the source]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// PM2: merge env_NAME over env, as `pm2 start --env NAME` does
     #[arg(long, value_name = "NAME")]
     pub(crate) env: Option<String>,
+    /// Compose, Procfile: values of variables, NAME=VALUE in each line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Option<PathBuf>,
+    /// Kubernetes: the container that is the app [default: the one that a Service leads to]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) container: Option<String>,
+    /// What one worker runs, if the file leaves it to the image
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) command: Option<String>,
+    /// One worker in each pod, as before, in place of one per core
+    #[arg(long)]
+    pub(crate) keep_processes: bool,
+    /// Fail if a field has no counterpart or needs a decision
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Format of the result
     #[arg(short, long, default_value = "scaledapp")]
     pub(crate) output: ImportOutput,
@@ -168,10 +195,12 @@ pub(crate) struct ImportArgs {
 /// Format of `import`'s output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ImportOutput {
-    /// A ScaledApp object (YAML) for `kubectl apply` and `scaledapp local`
+    /// ScaledApp objects (YAML) for `kubectl apply` and `scaledapp local`
     Scaledapp,
-    /// A `scaledapp-sidecar run` command line for a shell
+    /// PM2: a `scaledapp-sidecar run` command line for a shell
     Flags,
+    /// The report and the objects as one JSON object
+    Json,
 }
 
 /// The arguments of `local`.

@@ -58,7 +58,7 @@ fn main() -> ExitCode {
             control::scale(&name, run.state_file.as_deref(), &workers)
         }
         Command::Reload { name, run } => control::reload(&name, run.state_file.as_deref()),
-        Command::Import(args) => import::run(&args),
+        Command::Import(args) => return imported(&args),
         Command::Logs { name, run } => {
             let logs = control::logs(&name, run.state_file.as_deref());
             logs.map(|logs| {
@@ -71,6 +71,20 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(text) => print(&text),
+        Err(error) => fail(PROGRAM, &error, FAILURE),
+    }
+}
+
+fn imported(args: &cli::ImportArgs) -> ExitCode {
+    match import::run(args) {
+        Ok(imported) => {
+            say(imported.report.trim_end());
+            let printed = print(&imported.text);
+            if args.strict && imported.has_losses {
+                return ExitCode::from(FAILURE);
+            }
+            printed
+        }
         Err(error) => fail(PROGRAM, &error, FAILURE),
     }
 }
