@@ -101,6 +101,16 @@ JavaScript file is read by your own node, in a separate process.
 Exit codes: 0 done, 1 failure, or with --strict a field that is not carried
 over, 64 usage.";
 
+const INIT_EXAMPLES: &str = "\
+Examples:
+  scaledapp init && scaledapp local scaledapp.yaml
+  scaledapp init services/api
+
+Reads Dockerfile, Procfile, package.json, pyproject.toml, requirements.txt,
+go.mod, Cargo.toml, Gemfile and the usual names of source files. Each guess is
+printed with its reason, and stands as a comment in the file. An existing
+scaledapp.yaml is never changed.";
+
 /// Runs an app on every core behind several balancers, and restarts what fails.
 #[derive(Debug, Parser)]
 #[command(name = "scaledapp", version, propagate_version = true, after_help = EXAMPLES)]
@@ -155,6 +165,9 @@ pub(crate) enum Command {
     /// Turn files of PM2, Procfile, Compose or Kubernetes into ScaledApps
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(ImportArgs),
+    /// Write a ScaledApp for the project in a directory, and say what is assumed
+    #[command(after_help = INIT_EXAMPLES)]
+    Init(InitArgs),
 }
 
 /// The arguments of `import`.
@@ -201,6 +214,14 @@ pub(crate) enum ImportOutput {
     Flags,
     /// The report and the objects as one JSON object
     Json,
+}
+
+/// The arguments of `init`.
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The project's directory
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub(crate) directory: PathBuf,
 }
 
 /// The arguments of `local`.

@@ -1,7 +1,7 @@
 //! `import`: files of other systems become `ScaledApp`s, or a command line.
 //!
 //! `read` recognises a file by its content. `pm2`, `procfile`, `compose` and `kubernetes` decide
-//! what its fields mean, `draft` makes the object, `write` and `emit` write it, and `report` says
+//! what its fields mean; `project` guesses what a directory without such a file runs; `draft` makes the object, `write` and `emit` write it, and `report` says
 //! what became of each field.
 
 mod compose;
@@ -10,6 +10,7 @@ mod emit;
 mod kubernetes;
 mod pm2;
 mod procfile;
+mod project;
 mod read;
 mod report;
 mod secrets;
@@ -23,7 +24,7 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cli::{ImportArgs, ImportOutput};
+use crate::cli::{ImportArgs, ImportOutput, InitArgs};
 use draft::Document;
 use read::{File, Source};
 use report::Report;
@@ -63,6 +64,74 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<Imported> {
         None => Vec::new(),
     };
     convert(files, &variables, args)
+}
+
+/// The file that `init` writes.
+const WRITTEN: &str = "scaledapp.yaml";
+
+/// Writes a `ScaledApp` for the project in a directory, and returns what was assumed, a line each.
+/// An existing file is never changed.
+///
+/// # Errors
+/// The directory cannot be read or written, there is a `scaledapp.yaml` already, or nothing says
+/// what the project runs.
+pub(crate) fn init(args: &InitArgs) -> anyhow::Result<String> {
+    let directory = std::path::absolute(&args.directory)?;
+    if !directory.is_dir() {
+        bail!(
+            "{} is not a directory: give the project's",
+            directory.display()
+        );
+    }
+    let path = directory.join(WRITTEN);
+    let name = directory.file_name().unwrap_or(std::ffi::OsStr::new("app"));
+    let files = project::FILES.iter().filter_map(|name| {
+        let text = std::fs::read_to_string(directory.join(name)).ok()?;
+        Some(((*name).to_owned(), text))
+    });
+    let project = project::Project {
+        directory: name.to_string_lossy().into_owned(),
+        files: files.collect(),
+        programs: programs(&directory),
+    };
+    let (document, assumed) = project::guess(&project).map_err(anyhow::Error::msg)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .with_context(|| match path.exists() {
+            true => format!(
+                "{} is there already, and is not changed: remove it first, or edit it",
+                path.display()
+            ),
+            false => format!(
+                "cannot write {}: make the directory writable",
+                path.display()
+            ),
+        })?;
+    std::io::Write::write_all(&mut file, document.text().as_bytes())?;
+    let lines: Vec<String> = assumed
+        .iter()
+        .map(|one| format!("assumed {one}\n"))
+        .collect();
+    let shown = args.directory.join(WRITTEN);
+    Ok(format!(
+        "{}wrote {1}; try it: scaledapp local {1}\n",
+        lines.concat(),
+        shown.display()
+    ))
+}
+
+/// Programs in the places in which build tools put them, as paths from the directory.
+fn programs(directory: &std::path::Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for place in ["", "node_modules/.bin/", "target/release/", "target/debug/"] {
+        let entries = std::fs::read_dir(directory.join(place));
+        for entry in entries.into_iter().flatten().flatten() {
+            found.push(format!("{place}{}", entry.file_name().to_string_lossy()));
+        }
+    }
+    found
 }
 
 fn convert(

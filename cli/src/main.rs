@@ -59,6 +59,7 @@ fn main() -> ExitCode {
         }
         Command::Reload { name, run } => control::reload(&name, run.state_file.as_deref()),
         Command::Import(args) => return imported(&args),
+        Command::Init(args) => import::init(&args),
         Command::Logs { name, run } => {
             let logs = control::logs(&name, run.state_file.as_deref());
             logs.map(|logs| {
