@@ -23,6 +23,7 @@ Exit codes: 0 done, 1 failure, 2 nothing could start, 64 usage.";
 const LOCAL_EXAMPLES: &str = "\
 Examples:
   scaledapp local examples/hello-node/scaledapp.yaml
+  scaledapp local app.yaml --watch --open
   scaledapp local app.yaml --nodes 3
   scaledapp local app.yaml --state-file /tmp/state.json --workdir /tmp/work
 
@@ -41,6 +42,12 @@ Each line that the app writes is printed after its pod and slot:
   hello-0/1 | listening
 with colours on a terminal, unless NO_COLOR is set. Balancers and DNS log only
 problems; SCALEDAPP_LOG=info shows everything. Python gets PYTHONUNBUFFERED=1.
+
+--watch looks at the files below the directory in which the command starts, but
+not at those that git ignores, in node_modules, target and the like, or that apps
+write (.log, .db, …). 200 ms after the last change, the workers are replaced, pod
+by pod. If the change does not start, its last lines are printed, and the old
+workers go on serving.
 
 Signals: after INT, TERM or HUP (a closed terminal), the DNS record is withdrawn,
 the balancers drain, then the pods, and nothing is left behind. A second signal
@@ -238,6 +245,12 @@ pub(crate) struct LocalArgs {
     /// Nodes to simulate, for replicas.perNode
     #[arg(long, env = "SCALEDAPP_NODES", value_name = "N", default_value = "2")]
     pub(crate) nodes: NonZeroU32,
+    /// Reload the workers when files of the app change; a change that does not start changes nothing
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Open the app in a browser when it is ready
+    #[arg(long)]
+    pub(crate) open: bool,
 }
 
 /// Selects a run.

@@ -99,15 +99,9 @@ pub(crate) fn init(args: &InitArgs) -> anyhow::Result<String> {
         .write(true)
         .create_new(true)
         .open(&path)
-        .with_context(|| match path.exists() {
-            true => format!(
-                "{} is there already, and is not changed: remove it first, or edit it",
-                path.display()
-            ),
-            false => format!(
-                "cannot write {}: make the directory writable",
-                path.display()
-            ),
+        .with_context(|| {
+            let path = path.display();
+            format!("cannot make {path}: an existing file is not changed, so remove it first, or edit it")
         })?;
     std::io::Write::write_all(&mut file, document.text().as_bytes())?;
     let lines: Vec<String> = assumed

@@ -6,9 +6,11 @@
 mod addresses;
 mod ask;
 mod binaries;
+mod browser;
 mod certificate;
 mod cli;
 mod control;
+mod develop;
 mod directory;
 mod failure;
 mod import;
@@ -21,6 +23,8 @@ mod rundir;
 mod runs;
 mod state;
 mod status;
+mod summary;
+mod waiting;
 
 use std::io::Write;
 use std::process::ExitCode;

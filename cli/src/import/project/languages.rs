@@ -151,42 +151,47 @@ fn python(project: &Project) -> Option<Guess<Vec<String>>> {
         ]);
         return Some(Guess::new(command, why));
     }
-    if let Some(manage) = project.text("manage.py") {
-        let settings = manage.split("DJANGO_SETTINGS_MODULE").nth(1)?;
-        let settings = settings.split(['"', '\'']).nth(2)?;
-        let package = settings.split('.').next()?;
-        if needs("gunicorn") {
-            let target = format!("{package}.wsgi:application");
-            let command = words(&[
-                "gunicorn",
-                &target,
-                "--bind",
-                "0.0.0.0:8000",
-                "--threads",
-                "4",
-            ]);
-            return Some(Guess::new(
-                command,
-                "manage.py is Django's, and gunicorn is a dependency",
-            ));
-        }
-        let command = words(&[
-            "python3",
-            "manage.py",
-            "runserver",
-            "--noreload",
-            "0.0.0.0:8000",
-        ]);
-        return Some(Guess::new(
-            command,
-            "manage.py is Django's; gunicorn would be better than its development server",
-        ));
+    if let Some(found) = django(project, needs("gunicorn")) {
+        return Some(found);
     }
     let found = ["server.py", "main.py", "app.py"];
     let found = found.iter().find(|file| project.text(file).is_some())?;
     Some(Guess::new(
         words(&["python3", found]),
         format!("there is {found}"),
+    ))
+}
+
+fn django(project: &Project, has_gunicorn: bool) -> Option<Guess<Vec<String>>> {
+    let manage = project.text("manage.py")?;
+    let settings = manage.split("DJANGO_SETTINGS_MODULE").nth(1)?;
+    let settings = settings.split(['"', '\'']).nth(2)?;
+    let package = settings.split('.').next()?;
+    if has_gunicorn {
+        let target = format!("{package}.wsgi:application");
+        let command = words(&[
+            "gunicorn",
+            &target,
+            "--bind",
+            "0.0.0.0:8000",
+            "--threads",
+            "4",
+        ]);
+        return Some(Guess::new(
+            command,
+            "manage.py is Django's, and gunicorn is a dependency",
+        ));
+    }
+    let command = words(&[
+        "python3",
+        "manage.py",
+        "runserver",
+        "--noreload",
+        "0.0.0.0:8000",
+    ]);
+    Some(Guess::new(
+        command,
+        "manage.py is Django's; gunicorn would be better than its development server",
     ))
 }
 

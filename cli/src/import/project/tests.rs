@@ -14,11 +14,31 @@ fn made(files: &[(&str, &str)], programs: &[&str]) -> Result<(String, Vec<String
     guess(&project).map(|(document, assumed)| (document.text(), assumed))
 }
 
+/// Files, programs, the expected command, and the expected port.
+type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str], &'a str, i64);
+
+fn check(cases: &[Case<'_>]) {
+    for (files, programs, command, port) in cases {
+        let (text, assumed) = made(files, programs).unwrap();
+        let words: Vec<String> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("  - "))
+            .map(|word| word.trim_matches('"').to_owned())
+            .collect();
+        assert_eq!(words.join(" "), *command, "{text}");
+        assert!(text.contains(&format!("\n  port: {port}\n")), "{text}");
+        assert!(
+            assumed.iter().all(|one| one.contains(" because ")),
+            "{assumed:?}"
+        );
+    }
+}
+
 #[test]
-fn every_kind_of_project_gets_its_command_and_port() {
+fn scripts_get_their_command_and_port() {
     let package = r#"{"name": "@acme/web", "scripts": {"start": "next start -p 4000"}}"#;
     let django = "os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'shop.settings')\n";
-    for (files, programs, command, port) in [
+    check(&[
         (
             &[(
                 "package.json",
@@ -74,6 +94,12 @@ fn every_kind_of_project_gets_its_command_and_port() {
             "python3 server.py",
             5001,
         ),
+    ]);
+}
+
+#[test]
+fn programs_and_images_get_their_command_and_port() {
+    check(&[
         (
             &[
                 ("go.mod", "module example.com/acme/api/v2\n"),
@@ -113,20 +139,7 @@ fn every_kind_of_project_gets_its_command_and_port() {
             "/srv",
             9000,
         ),
-    ] {
-        let (text, assumed) = made(files, programs).unwrap();
-        let words: Vec<String> = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("  - "))
-            .map(|word| word.trim_matches('"').to_owned())
-            .collect();
-        assert_eq!(words.join(" "), command, "{text}");
-        assert!(text.contains(&format!("\n  port: {port}\n")), "{text}");
-        assert!(
-            assumed.iter().all(|one| one.contains(" because ")),
-            "{assumed:?}"
-        );
-    }
+    ]);
 }
 
 #[test]
