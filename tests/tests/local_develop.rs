@@ -115,8 +115,14 @@ fn samples_without_an_object_are_served_after_init() {
         assert!(answer(&local).contains("version"), "{}", answer(&local));
         stop(local);
         let again = process::run(project.command(&["init", sample]), BOOT).unwrap();
-        assert_eq!(again.code, 1, "an existing object is not changed: {again:?}");
-        assert!(again.stderr.contains("an existing file is not changed"), "{again:?}");
+        assert_eq!(
+            again.code, 1,
+            "an existing object is not changed: {again:?}"
+        );
+        assert!(
+            again.stderr.contains("an existing file is not changed"),
+            "{again:?}"
+        );
     }
 }
 
@@ -146,7 +152,10 @@ fn a_change_is_served_and_one_that_does_not_start_changes_nothing() {
     said(&local, "hello-python: still serving generation 2");
     let out = local.stdout();
     let message = out.split("the change does not start").nth(1).unwrap();
-    assert!(message.contains("undefined_name"), "the app's own last lines: {out}");
+    assert!(
+        message.contains("undefined_name"),
+        "the app's own last lines: {out}"
+    );
     assert!(answer(&local).contains("2.0.0"));
     replace(&source, "VERSION = undefined_name", "VERSION = \"3.0.0\"");
     wait::until(BOOT, "the cure is served", || {

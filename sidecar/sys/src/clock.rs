@@ -1,6 +1,6 @@
 //! The monotonic clock as a number, which another process can compare with its own reading.
 
-/// Microseconds of `CLOCK_MONOTONIC` (clock_gettime(2)).
+/// Microseconds of `CLOCK_MONOTONIC`, as `clock_gettime(2)` reads it.
 pub fn monotonic_micros() -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
