@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use scaledapp_proxy::{Network, NetworkError, Sticky, StickyError};
-use scaledapp_runtime::cli::AdminArg;
+use scaledapp_runtime::cli::{AdminArg, listen_address};
 use scaledapp_tls::Pair;
 use scaledapp_units::{Size, SizeError, duration};
 use serde::Deserialize;
@@ -81,7 +81,7 @@ pub(crate) struct RunArgs {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Options {
     /// Address and port to serve on; the wildcard of IPv6 also accepts IPv4 clients
-    #[arg(long, env = "SCALEDAPP_LISTEN", value_name = "ADDR")]
+    #[arg(long, env = "SCALEDAPP_LISTEN", value_name = "ADDR", value_parser = listen_address)]
     pub(crate) listen: Option<SocketAddr>,
     /// Certificate and key for https, PEM files; repeat for more names (comma-separated in the variable). They are read again when they change
     #[arg(
@@ -92,7 +92,7 @@ pub(crate) struct Options {
     )]
     pub(crate) tls: Vec<CertificateFiles>,
     /// Address and port to serve https on; http stays on --listen [default: https on --listen, and no http]
-    #[arg(long, env = "SCALEDAPP_TLS_LISTEN", value_name = "ADDR")]
+    #[arg(long, env = "SCALEDAPP_TLS_LISTEN", value_name = "ADDR", value_parser = listen_address)]
     pub(crate) tls_listen: Option<SocketAddr>,
     /// Redirect requests on --listen to https at this port, as clients know it (308); not those for /.well-known/acme-challenge/
     #[arg(
@@ -100,7 +100,8 @@ pub(crate) struct Options {
         env = "SCALEDAPP_TLS_REDIRECT",
         value_name = "PORT",
         num_args = 0..=1,
-        default_missing_value = "443"
+        default_missing_value = "443",
+        value_parser = public_port
     )]
     pub(crate) tls_redirect: Option<NonZeroU16>,
     /// Oldest version of TLS: 1.2 or 1.3 [default: 1.2]
@@ -386,6 +387,13 @@ pub(crate) enum ClientMode {
     Require,
     /// None, or one of the authorities
     Optional,
+}
+
+/// Parses the port at which clients reach https.
+fn public_port(text: &str) -> Result<NonZeroU16, String> {
+    text.parse().map_err(|_| {
+        format!("{text:?} is not a port: give the one at which clients reach https, 1 to 65535")
+    })
 }
 
 /// `--upstream`: where a server listens.

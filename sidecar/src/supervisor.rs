@@ -138,7 +138,12 @@ impl Supervisor {
             }
             Input::Step(by) => {
                 let workers = self.engine.desired().saturating_add_signed(by);
-                self.fix(workers)
+                if workers == 0 {
+                    tracing::warn!("the last worker stays: `ctl scale 0` stops it");
+                    None
+                } else {
+                    self.fix(workers)
+                }
             }
             Input::PassOn(signal) => {
                 let groups: Vec<u32> = workers.processes().map(|one| one.pid).collect();
@@ -197,13 +202,15 @@ impl Supervisor {
                 answer(reply, done);
             }
             Request::Scale { workers } => {
-                match within_bounds(workers.from(self.engine.desired())) {
+                let number = workers.from(self.engine.desired());
+                let bounded = |number| within_bounds(number).map_err(|error| error.to_string());
+                match number.and_then(bounded) {
                     Ok(workers) => {
                         self.count.fix(workers);
                         let operation = Some(self.operations.add(reply));
                         return Some(Event::Scale { workers, operation });
                     }
-                    Err(error) => answer(reply, Reply::Error(error.to_string())),
+                    Err(error) => answer(reply, Reply::Error(error)),
                 }
             }
             Request::Workers { spec } => return self.follow(spec.as_deref(), reply),
