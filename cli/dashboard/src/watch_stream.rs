@@ -65,7 +65,7 @@ impl WatchStream {
                         return line.map_or(Next::End, Next::Line);
                     }
                     Ok(Chunked::Content) if self.line.len() < MAX_LINE_BYTES => {
-                        self.line.push(byte)
+                        self.line.push(byte);
                     }
                     _ => return Next::End,
                 }

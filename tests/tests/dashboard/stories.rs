@@ -227,6 +227,6 @@ fn refusals(browser: &mut Browser, url: &str) {
     browser.open(&format!("{page}#t=0123456789abcdef0123456789abcdef"));
     browser.until(
         BOOT,
-        "document.getElementById('banner').textContent.startsWith('The token is missing')",
+        "document.getElementById('banner')?.textContent.startsWith('The token is missing') === true",
     );
 }
