@@ -5,6 +5,7 @@
 //! [`controller`] decides when a pass runs, and [`lease`] decides whether this replica writes.
 //! [`heartbeat`] finds out which balancers serve.
 
+mod admin_target;
 pub mod admissions;
 pub mod api;
 pub mod apply;
@@ -31,6 +32,7 @@ pub mod render;
 pub mod report;
 pub mod request;
 pub mod run;
+pub mod scaling;
 pub mod status;
 pub mod stores;
 pub mod tokens;

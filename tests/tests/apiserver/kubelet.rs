@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
 use crate::api::Api;
+use crate::load::{Resize, World};
 
 /// How often all pods are checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
@@ -74,6 +75,8 @@ struct Taken {
     admin: Option<(&'static str, bool, AbortHandle)>,
     /// The last reported status.
     reported: Value,
+    /// The resources that the main container has.
+    granted: Value,
 }
 
 /// All kubelets.
@@ -82,6 +85,8 @@ pub(crate) struct Kubelets {
     api: Api,
     /// The rules by namespace. In a namespace without a rule, every pod is ready immediately.
     rules: Arc<Mutex<HashMap<String, Rule>>>,
+    /// The loads by namespace. In a namespace without one, admin ports have no `/load`.
+    worlds: Arc<Mutex<HashMap<String, World>>>,
 }
 
 impl Kubelets {
@@ -89,6 +94,7 @@ impl Kubelets {
         Self {
             api,
             rules: Arc::default(),
+            worlds: Arc::default(),
         }
     }
 
@@ -103,6 +109,38 @@ impl Kubelets {
         rule: impl Fn(&Value) -> Behaviour + Send + Sync + 'static,
     ) {
         self.rules().insert(namespace.to_owned(), Arc::new(rule));
+    }
+
+    fn worlds(&self) -> MutexGuard<'_, HashMap<String, World>> {
+        self.worlds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The load of the app of a namespace, whose pods answer `/load` from now on.
+    pub(crate) fn world(&self, namespace: &str) -> World {
+        self.worlds()
+            .entry(namespace.to_owned())
+            .or_default()
+            .clone()
+    }
+
+    /// Tells the loads how many pods are ready.
+    fn count(&self, pods: &[Value], taken: &HashMap<String, Taken>) {
+        for (namespace, world) in self.worlds().iter() {
+            let ready = |component: &str| {
+                let ours = pods.iter().filter(|pod| {
+                    let meta = &pod["metadata"];
+                    meta["namespace"] == **namespace
+                        && meta["deletionTimestamp"].is_null()
+                        && meta["labels"]["app.kubernetes.io/component"] == *component
+                        && meta["uid"]
+                            .as_str()
+                            .and_then(|uid| taken.get(uid))
+                            .is_some_and(|taken| taken.admin.is_some())
+                });
+                ours.count() as u32
+            };
+            world.set_pods(ready("app"), ready("balancer"));
+        }
     }
 
     /// Adds a Ready node.
@@ -152,6 +190,7 @@ impl Kubelets {
                     for pod in &pods {
                         kubelets.look(pod, &mut taken);
                     }
+                    kubelets.count(&pods, &taken);
                 }
                 std::thread::sleep(CHECK_INTERVAL);
             }
@@ -182,6 +221,7 @@ impl Kubelets {
             behaviour: behaviour.clone(),
             admin: None,
             reported: Value::Null,
+            granted: pod["spec"]["containers"][0]["resources"].clone(),
         });
         if known.behaviour != behaviour {
             known.behaviour = behaviour;
@@ -196,7 +236,10 @@ impl Kubelets {
             }
             let at = SocketAddr::from((known.address, ADMIN_PORT));
             known.admin = says.map(|(says, ready)| {
-                let answering = self.api.runtime.spawn(answer(at, says, ready));
+                let is_balancer = meta["labels"]["app.kubernetes.io/component"] == "balancer";
+                let world = self.worlds().get(&namespace).cloned();
+                let load = world.map(|world| (world, is_balancer));
+                let answering = self.api.runtime.spawn(answer(at, says, ready, load));
                 (says, ready, answering.abort_handle())
             });
         }
@@ -205,7 +248,10 @@ impl Kubelets {
         {
             self.unmounted(&namespace, meta, note);
         }
-        let status = status(pod, known);
+        let mut status = status(pod, known);
+        if let Some(world) = self.worlds().get(&namespace) {
+            resize(&mut status, pod, known, world.resize());
+        }
         if known.reported != status
             && self
                 .api
@@ -242,8 +288,25 @@ fn address() -> Ipv4Addr {
     Ipv4Addr::new(198, 19, (number / 250) as u8, 1 + (number % 250) as u8)
 }
 
+/// Grants a resize of the main container, or refuses it.
+fn resize(status: &mut Value, pod: &Value, known: &mut Taken, becomes: Resize) {
+    let asked = &pod["spec"]["containers"][0]["resources"];
+    if known.granted != *asked && becomes == Resize::Granted {
+        known.granted = asked.clone();
+    }
+    if known.granted != *asked
+        && let Some(conditions) = status["conditions"].as_array_mut()
+    {
+        conditions.push(json!({
+            "type": "PodResizePending", "status": "True", "reason": "Infeasible",
+            "message": "Node didn't have enough capacity: cpu",
+        }));
+    }
+    status["containerStatuses"][0]["resources"] = known.granted.clone();
+}
+
 /// Answers as the admin port of a supervisor or balancer would.
-async fn answer(at: SocketAddr, says: &'static str, ready: bool) {
+async fn answer(at: SocketAddr, says: &'static str, ready: bool, load: Option<(World, bool)>) {
     // The previous server at this address may still be ending.
     let listener = loop {
         if let Ok(listener) = TcpListener::bind(at).await {
@@ -251,11 +314,18 @@ async fn answer(at: SocketAddr, says: &'static str, ready: bool) {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
+    let mut streams = tokio::task::JoinSet::new();
     while let Ok((mut stream, _)) = listener.accept().await {
         let mut request = [0; 2048];
         let Ok(_) = stream.read(&mut request).await else {
             continue;
         };
+        if request.starts_with(b"GET /load")
+            && let Some((world, is_balancer)) = load.clone()
+        {
+            streams.spawn(world.answer(stream, is_balancer));
+            continue;
+        }
         let (code, body) = if request.starts_with(b"GET /status") {
             ("200 OK", says)
         } else if ready {
