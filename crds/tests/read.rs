@@ -172,8 +172,8 @@ fn an_error_names_line_column_field_and_cure() {
 #[test]
 fn a_planned_field_is_refused_with_what_to_do_now() {
     assert_eq!(
-        error("autoscaling: {}"),
-        "8:3: spec.autoscaling: not supported yet: leave it out and use `scaledapp scale`"
+        error("processes: []"),
+        "8:3: spec.processes: not supported yet: leave it out"
     );
 }
 
