@@ -27,7 +27,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use scaledapp_crds::kubernetes::ScaledApp;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use self::app::{Known, Scaling, Surroundings};
 pub use self::decisions::Decisions;
@@ -44,8 +44,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub async fn run(context: Arc<Context>, triggers: Triggers) {
     let mut autoscaler = Autoscaler::new(context, triggers);
     let demand = Arc::clone(&autoscaler.demand);
-    let mut ticks = interval(INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Lines come shortly before the full seconds of this clock.
+    let mut ticks = interval_at(autoscaler.clock, INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tokio::select! {
             _ = ticks.tick() => autoscaler.tick(),

@@ -218,11 +218,13 @@ impl Scaling {
 
     /// Whether the first decision can be made: every balancer has reported, or has had time to.
     fn may_begin(&self, balancers: &[Arc<Pod>], streams: &Streams, now: Duration) -> bool {
-        let mut uids = balancers
+        let mut running = balancers
             .iter()
             .filter(|pod| observation::is_balancer(pod, false))
-            .map(|pod| pod.metadata.uid.as_deref().unwrap_or_default());
-        now.saturating_sub(self.begun) >= FIRST_LINES || uids.all(|uid| streams.has_heard(uid))
+            .map(|pod| pod.metadata.uid.as_deref().unwrap_or_default())
+            .peekable();
+        let are_heard = running.peek().is_some() && running.all(|uid| streams.has_heard(uid));
+        are_heard || now.saturating_sub(self.begun) >= FIRST_LINES
     }
 }
 

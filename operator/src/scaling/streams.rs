@@ -36,6 +36,11 @@ const ASK_AGAIN_INTERVAL: Duration = Duration::from_secs(10);
 /// each other at once.
 const READS_PER_SECOND: u32 = 10;
 const BURST: u32 = 20;
+/// How long before a decision the lines of a stream come: at least and at most this. So a decision
+/// is about the present, and a second has one wave of lines instead of a wake-up for each of them.
+const LEAD: (Duration, Duration) = (Duration::from_millis(60), Duration::from_millis(200));
+/// How often decisions are made and lines come.
+const PERIOD: Duration = Duration::from_secs(1);
 /// The size of a read, in bytes.
 const READ_BYTES: usize = 1 << 10;
 
@@ -202,6 +207,20 @@ enum End {
     Over,
 }
 
+/// How long to wait before a stream is opened, so that its lines, which come each second from then
+/// on, come shortly before decisions. These are made each full second of the clock that shows
+/// `elapsed`. `random` spreads the streams; it is from 0 to 1.
+fn until_slot(elapsed: Duration, random: f64) -> Duration {
+    let lead = LEAD.0 + (LEAD.1 - LEAD.0).mul_f64(random);
+    let slot = PERIOD - lead;
+    let now = Duration::from_nanos(elapsed.subsec_nanos().into());
+    if now <= slot {
+        slot - now
+    } else {
+        PERIOD + slot - now
+    }
+}
+
 /// How many reads a stream may make now.
 #[derive(Debug)]
 struct Budget {
@@ -258,6 +277,7 @@ impl Reader {
 
     /// Handles one connection from its opening to its end.
     async fn stream(&mut self) -> Result<std::convert::Infallible, End> {
+        sleep(until_slot(self.clock.elapsed(), fastrand::f64())).await;
         let mut stream = timeout(CONNECT_TIMEOUT, self.open())
             .await
             .map_err(|_elapsed| End::NoConnection)??;
@@ -383,6 +403,15 @@ mod tests {
         let mut budget = Budget::new(begun);
         for second in 0..1000 {
             assert_eq!(budget.take(begun + Duration::from_secs(second)), None);
+        }
+    }
+
+    #[test]
+    fn streams_are_opened_shortly_before_a_decision() {
+        for (elapsed, random, expected) in [(5_000, 0.0, 940), (7_900, 1.0, 900), (7_800, 1.0, 0)] {
+            let elapsed = Duration::from_millis(elapsed);
+            let expected = Duration::from_millis(expected);
+            assert_eq!(until_slot(elapsed, random), expected, "{elapsed:?}");
         }
     }
 

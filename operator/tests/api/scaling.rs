@@ -96,31 +96,37 @@ fn app(name: &str, autoscaling: &Value) -> Value {
 }
 
 fn pod(app: &str, component: &str, number: usize, port: u16) -> Value {
-    let slot = (component == "balancer").then(|| number.to_string());
-    let owner = match &slot {
-        Some(slot) => format!("{app}-lb-{slot}-5d8f"),
-        None => format!("{app}-5d8f"),
+    let is_balancer = component == "balancer";
+    let owner = if is_balancer {
+        format!("{app}-lb-{number}-5d8f")
+    } else {
+        format!("{app}-5d8f")
     };
     let name = format!("{owner}-{number}");
-    json!({
+    let mut pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
             "name": name, "namespace": "default", "uid": name, "creationTimestamp": "2026-11-24T00:00:00Z",
             "labels": {
                 "app.kubernetes.io/instance": app, "app.kubernetes.io/component": component,
-                "app.kubernetes.io/managed-by": "scaledapp-operator", "scaledapp.io/slot": slot,
+                "app.kubernetes.io/managed-by": "scaledapp-operator", "scaledapp.io/slot": number.to_string(),
             },
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner, "uid": "r", "controller": true}],
         },
         "spec": {"nodeName": "n", "containers": [{
-            "name": if component == "app" { "app" } else { "balancer" },
+            "name": component,
             "resources": {"requests": {"cpu": "1"}},
             "ports": [{"name": "admin", "containerPort": port}],
         }]},
         "status": {"phase": "Running", "podIP": "127.0.0.1", "conditions": [
             {"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"},
         ]},
-    })
+    });
+    if !is_balancer {
+        let labels = pod["metadata"]["labels"].as_object_mut().unwrap();
+        labels.remove("scaledapp.io/slot");
+    }
+    pod
 }
 
 fn deployment(app: &str, replicas: usize) -> Value {

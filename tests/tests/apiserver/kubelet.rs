@@ -238,7 +238,8 @@ impl Kubelets {
             known.admin = says.map(|(says, ready)| {
                 let is_balancer = meta["labels"]["app.kubernetes.io/component"] == "balancer";
                 let world = self.worlds().get(&namespace).cloned();
-                let load = world.map(|world| (world, is_balancer));
+                let name = text(&meta["name"]);
+                let load = world.map(|world| (world, name, is_balancer));
                 let answering = self.api.runtime.spawn(answer(at, says, ready, load));
                 (says, ready, answering.abort_handle())
             });
@@ -306,7 +307,12 @@ fn resize(status: &mut Value, pod: &Value, known: &mut Taken, becomes: Resize) {
 }
 
 /// Answers as the admin port of a supervisor or balancer would.
-async fn answer(at: SocketAddr, says: &'static str, ready: bool, load: Option<(World, bool)>) {
+async fn answer(
+    at: SocketAddr,
+    says: &'static str,
+    ready: bool,
+    load: Option<(World, String, bool)>,
+) {
     // The previous server at this address may still be ending.
     let listener = loop {
         if let Ok(listener) = TcpListener::bind(at).await {
@@ -321,9 +327,9 @@ async fn answer(at: SocketAddr, says: &'static str, ready: bool, load: Option<(W
             continue;
         };
         if request.starts_with(b"GET /load")
-            && let Some((world, is_balancer)) = load.clone()
+            && let Some((world, pod, is_balancer)) = load.clone()
         {
-            streams.spawn(world.answer(stream, is_balancer));
+            streams.spawn(world.answer(stream, pod, is_balancer));
             continue;
         }
         let (code, body) = if request.starts_with(b"GET /status") {

@@ -54,6 +54,8 @@ struct State {
     /// Ready pods of the app, and balancers.
     pods: u32,
     balancers: u32,
+    /// The pods that have requests; none: all have.
+    busy: Vec<String>,
     /// Since when requests wait without a pod.
     waiting_since: Option<Instant>,
 }
@@ -83,12 +85,17 @@ impl World {
         state.waiting_since = waits.then(|| state.waiting_since.unwrap_or_else(Instant::now));
     }
 
+    /// From now on, only these pods have requests.
+    pub(crate) fn set_busy(&self, pods: Vec<String>) {
+        self.state().busy = pods;
+    }
+
     pub(crate) fn resize(&self) -> Resize {
         self.state().load.resize
     }
 
     /// Answers `GET /load` until the connection ends.
-    pub(crate) async fn answer(self, mut stream: TcpStream, is_balancer: bool) {
+    pub(crate) async fn answer(self, mut stream: TcpStream, pod: String, is_balancer: bool) {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n";
         if stream.write_all(head.as_bytes()).await.is_err() {
             return;
@@ -97,14 +104,18 @@ impl World {
         let mut next = Instant::now();
         let mut told = None;
         loop {
-            let (line, waiting_since) = counted.line(&self.state(), is_balancer);
+            let (line, waiting_since) = counted.line(&self.state(), &pod, is_balancer);
             let is_news = is_balancer && waiting_since.is_some() && told != waiting_since;
             if is_news || Instant::now() >= next {
                 if !is_news {
                     next += LINE_INTERVAL;
                 }
                 told = waiting_since;
-                if stream.write_all(format!("{line}\n").as_bytes()).await.is_err() {
+                if stream
+                    .write_all(format!("{line}\n").as_bytes())
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -138,7 +149,7 @@ impl Counted {
         }
     }
 
-    fn line(&mut self, state: &State, is_balancer: bool) -> (Value, Option<Instant>) {
+    fn line(&mut self, state: &State, pod: &str, is_balancer: bool) -> (Value, Option<Instant>) {
         let now = Instant::now();
         let passed = (now - self.at).as_secs_f64();
         self.at = now;
@@ -149,7 +160,11 @@ impl Counted {
             self.arrivals += share(offered, state.balancers);
         }
         self.waited = waits;
-        let rate = if waits { 0.0 } else { offered / state.load.service };
+        let rate = if waits {
+            0.0
+        } else {
+            offered / state.load.service
+        };
         self.arrivals += share(rate, state.balancers) * passed;
         let answers = share(rate, state.pods) * passed;
         self.answers += answers;
@@ -164,7 +179,12 @@ impl Counted {
                 "run": self.run,
             })
         } else {
-            let here = share(in_flight, state.pods);
+            let is_idle = !state.busy.is_empty() && !state.busy.iter().any(|busy| busy == pod);
+            let here = if is_idle {
+                0.0
+            } else {
+                share(in_flight, state.pods)
+            };
             json!({
                 "answerSeconds": self.seconds, "answers": self.answers as u64,
                 "bootSeconds": 0.5, "busy": u32::from(here > 0.0), "cpuSeconds": self.cpu,
