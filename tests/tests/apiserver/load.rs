@@ -15,6 +15,8 @@ use tokio::net::TcpStream;
 
 /// How often a stream looks at the load.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// How many requests one pod works on at the same time; the others wait in it.
+const CONCURRENCY: f64 = 10.0;
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What clients ask of an app.
@@ -160,11 +162,9 @@ impl Counted {
             self.arrivals += share(offered, state.balancers);
         }
         self.waited = waits;
-        let rate = if waits {
-            0.0
-        } else {
-            offered / state.load.service
-        };
+        // Clients that wait for an answer send nothing meanwhile.
+        let served = offered.min(CONCURRENCY * f64::from(state.pods));
+        let rate = served / state.load.service;
         self.arrivals += share(rate, state.balancers) * passed;
         let answers = share(rate, state.pods) * passed;
         self.answers += answers;
@@ -188,7 +188,8 @@ impl Counted {
             json!({
                 "answerSeconds": self.seconds, "answers": self.answers as u64,
                 "bootSeconds": 0.5, "busy": u32::from(here > 0.0), "cpuSeconds": self.cpu,
-                "failures": 0, "inFlight": here.round() as u32, "queued": 0, "workers": 1,
+                "failures": 0, "inFlight": here.min(CONCURRENCY).round() as u32,
+                "queued": (here - CONCURRENCY).max(0.0).round() as u32, "workers": 1,
                 "run": self.run,
             })
         };
