@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
 use crate::api::Api;
-use crate::load::{Resize, World};
+use crate::load::World;
 
 /// How often all pods are checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
@@ -75,8 +75,6 @@ struct Taken {
     admin: Option<(&'static str, bool, AbortHandle)>,
     /// The last reported status.
     reported: Value,
-    /// The resources that the main container has.
-    granted: Value,
 }
 
 /// All kubelets.
@@ -221,7 +219,6 @@ impl Kubelets {
             behaviour: behaviour.clone(),
             admin: None,
             reported: Value::Null,
-            granted: pod["spec"]["containers"][0]["resources"].clone(),
         });
         if known.behaviour != behaviour {
             known.behaviour = behaviour;
@@ -250,8 +247,10 @@ impl Kubelets {
             self.unmounted(&namespace, meta, note);
         }
         let mut status = status(pod, known);
-        if let Some(world) = self.worlds().get(&namespace) {
-            resize(&mut status, pod, known, world.resize());
+        if self.worlds().contains_key(&namespace) {
+            // Every resize of the main container is granted at once.
+            status["containerStatuses"][0]["resources"] =
+                pod["spec"]["containers"][0]["resources"].clone();
         }
         if known.reported != status
             && self
@@ -287,23 +286,6 @@ fn address() -> Ipv4Addr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     Ipv4Addr::new(198, 19, (number / 250) as u8, 1 + (number % 250) as u8)
-}
-
-/// Grants a resize of the main container, or refuses it.
-fn resize(status: &mut Value, pod: &Value, known: &mut Taken, becomes: Resize) {
-    let asked = &pod["spec"]["containers"][0]["resources"];
-    if known.granted != *asked && becomes == Resize::Granted {
-        known.granted = asked.clone();
-    }
-    if known.granted != *asked
-        && let Some(conditions) = status["conditions"].as_array_mut()
-    {
-        conditions.push(json!({
-            "type": "PodResizePending", "status": "True", "reason": "Infeasible",
-            "message": "Node didn't have enough capacity: cpu",
-        }));
-    }
-    status["containerStatuses"][0]["resources"] = known.granted.clone();
 }
 
 /// Answers as the admin port of a supervisor or balancer would.

@@ -1,5 +1,4 @@
-//! The load of apps whose pods are simulated: what balancers and supervisors answer to `/load`, and
-//! what kubelets make of a resize in place.
+//! The load of apps whose pods are simulated: what balancers and supervisors answer to `/load`.
 //!
 //! A story sets how many requests clients have at a time and how long one takes. While no pod is
 //! ready, all of them wait in the balancers; otherwise all are at the pods, in equal parts. A line
@@ -28,15 +27,6 @@ pub(crate) struct Load {
     pub(crate) service: f64,
     /// Connections that need a pod to live on.
     pub(crate) connected: u32,
-    /// What a kubelet makes of a resize.
-    pub(crate) resize: Resize,
-}
-
-/// What a kubelet makes of a resize.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Resize {
-    Granted,
-    Infeasible,
 }
 
 impl Default for Load {
@@ -45,7 +35,6 @@ impl Default for Load {
             offered: 0,
             service: 0.1,
             connected: 0,
-            resize: Resize::Granted,
         }
     }
 }
@@ -90,10 +79,6 @@ impl World {
     /// From now on, only these pods have requests.
     pub(crate) fn set_busy(&self, pods: Vec<String>) {
         self.state().busy = pods;
-    }
-
-    pub(crate) fn resize(&self) -> Resize {
-        self.state().load.resize
     }
 
     /// Answers `GET /load` until the connection ends.
