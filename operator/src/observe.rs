@@ -68,7 +68,6 @@ pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
         autoscalers,
         scaling: context.decisions.of(uid),
         asked_from: context.namespace.clone(),
-        scaling: None,
     }
 }
 

@@ -104,7 +104,6 @@ fn empty_cluster(nodes: u16) -> Observed {
         autoscalers: Vec::new(),
         scaling: None,
         asked_from: String::new(),
-        scaling: None,
         used: std::collections::BTreeMap::new(),
         admitted: std::collections::BTreeMap::new(),
     }

@@ -140,6 +140,23 @@ enum Heard {
     Malformed(Reason),
 }
 
+/// Serves a request in a task of its own.
+fn spawn(
+    thread: &Rc<Thread>,
+    about: &Rc<About>,
+    streams: &Rc<Streams>,
+    asked: Box<(Request<RecvStream>, SendResponse<Bytes>)>,
+) {
+    thread.activity.begins();
+    let counting = Counting::new(streams);
+    let (thread, about) = (Rc::clone(thread), Rc::clone(about));
+    tokio::task::spawn_local(async move {
+        let (request, respond) = *asked;
+        serve_request(&thread, about, request, respond).await;
+        drop(counting);
+    });
+}
+
 async fn run(
     thread: &Rc<Thread>,
     mut connection: Connection<Io<&mut Transport>, Bytes>,
@@ -173,14 +190,7 @@ async fn run(
         });
         match heard.await {
             Heard::Request(asked) => {
-                thread.activity.begins();
-                let counting = Counting::new(&streams);
-                let (thread, about) = (Rc::clone(thread), Rc::clone(about));
-                tokio::task::spawn_local(async move {
-                    let (request, respond) = *asked;
-                    serve_request(&thread, about, request, respond).await;
-                    drop(counting);
-                });
+                spawn(thread, about, &streams, asked);
             }
             Heard::Changed => {
                 let count = streams.count.get();
@@ -227,17 +237,22 @@ async fn run(
                 deadline.set_idle(GOAWAY_TIMEOUT);
             }
             Heard::Malformed(reason) => {
-                thread.counts.failed(Failure::Refused);
-                thread
-                    .complaints
-                    .http2_is_malformed(about.peer, reason.description());
-                if let Some(access) = &thread.access {
-                    access.refused(about.peer, about.tls_version, 400, "http2");
-                }
+                refused(thread, about, reason);
                 return;
             }
             Heard::Ended => return,
         }
+    }
+}
+
+/// Records a connection that was ended because it is not HTTP/2.
+fn refused(thread: &Thread, about: &About, reason: Reason) {
+    thread.counts.failed(Failure::Refused);
+    thread
+        .complaints
+        .http2_is_malformed(about.peer, reason.description());
+    if let Some(access) = &thread.access {
+        access.refused(about.peer, about.tls_version, 400, "http2");
     }
 }
 

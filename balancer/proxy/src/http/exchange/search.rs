@@ -161,6 +161,20 @@ impl Search {
     }
 }
 
+/// Returns an endpoint that takes the request without waiting, if nobody waits already.
+fn at_once<'a>(thread: &'a Thread, source: IpAddr, search: &Search) -> Option<InFlight<'a>> {
+    let upstreams = &thread.upstreams;
+    if upstreams.queue.is_contended() {
+        return None;
+    }
+    let apart = search
+        .is_suspect
+        .then(|| upstreams.choose(source, &upstreams.apart(&search.tried), &search.preferences));
+    apart
+        .flatten()
+        .or_else(|| upstreams.choose(source, &search.tried, &search.preferences))
+}
+
 /// Waits, within limits, for an endpoint and returns it.
 pub(super) async fn choose<'a>(
     thread: &'a Thread,
@@ -168,28 +182,13 @@ pub(super) async fn choose<'a>(
     request: &mut Flow,
     search: &mut Search,
 ) -> Result<InFlight<'a>, NoEndpoint> {
-    let queue = &thread.upstreams.queue;
-    if search.is_suspect
-        && !queue.is_contended()
-        && let Some(entered) = thread.upstreams.choose(
-            client.source,
-            &thread.upstreams.apart(&search.tried),
-            &search.preferences,
-        )
-    {
-        return Ok(entered);
-    }
-    if !queue.is_contended()
-        && let Some(entered) =
-            thread
-                .upstreams
-                .choose(client.source, &search.tried, &search.preferences)
-    {
+    if let Some(entered) = at_once(thread, client.source, search) {
         return Ok(entered);
     }
     if search.elsewhere {
         return Err(NoEndpoint::Elsewhere);
     }
+    let queue = &thread.upstreams.queue;
     let Some(mut ticket) = queue.join(search.visit()) else {
         if queue.is_holding() {
             count(&thread.counts.held_refused);
