@@ -185,7 +185,7 @@ impl Scaling {
                 resize_refused,
                 report,
             };
-            observation::pod(pod, wall, beside)
+            observation::pod(pod, wall, &beside)
         });
         let observed: Vec<scaledapp_scale::Pod> = observed.collect();
         let existing = pods.iter().filter(|pod| !observation::is_leaving(pod));

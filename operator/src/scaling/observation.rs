@@ -17,7 +17,7 @@ use scaledapp_scale::{PodReport, PodState, Resize};
 
 /// The container that runs the app.
 pub(crate) const CONTAINER: &str = "app";
-/// A refusal counts after this time. A ReplicaSet creates pods in growing batches; the first batch
+/// A refusal counts after this time. A `ReplicaSet` creates pods in growing batches; the first batch
 /// that is refused as a whole is tried again in smaller ones.
 const REFUSAL_AGE: Duration = Duration::from_secs(2);
 
@@ -37,7 +37,7 @@ pub(crate) struct Beside {
 }
 
 /// What is observed of one pod of the app.
-pub(crate) fn pod(pod: &Pod, now: Timestamp, beside: Beside) -> scaledapp_scale::Pod {
+pub(crate) fn pod(pod: &Pod, now: Timestamp, beside: &Beside) -> scaledapp_scale::Pod {
     let status = pod.status.as_ref();
     let resize = if beside.resize_refused {
         Resize::Infeasible
@@ -46,7 +46,7 @@ pub(crate) fn pod(pod: &Pod, now: Timestamp, beside: Beside) -> scaledapp_scale:
     };
     scaledapp_scale::Pod {
         name: pod.metadata.uid.clone().unwrap_or_default(),
-        state: state(pod, &beside),
+        state: state(pod, beside),
         age: age(pod, now),
         resize,
         cpu_limit: cpu(pod, beside.resizes),
@@ -235,7 +235,7 @@ mod tests {
     }
 
     fn is(status: &Value, beside: &Beside) -> PodState {
-        pod(&read(status), now(), beside.clone()).state
+        pod(&read(status), now(), beside).state
     }
 
     fn conditions(list: &[(&str, &str, &str)]) -> Value {
@@ -310,7 +310,7 @@ mod tests {
                 resizes,
                 ..Beside::default()
             };
-            pod(&read(status), now(), beside).cpu_limit
+            pod(&read(status), now(), &beside).cpu_limit
         };
         let granted = |resources: Value| {
             json!({"containerStatuses": [{
@@ -329,7 +329,7 @@ mod tests {
                 resizes,
                 ..Beside::default()
             };
-            pod(&unlimited, now(), beside).cpu_limit
+            pod(&unlimited, now(), &beside).cpu_limit
         };
         assert_eq!((cpu(false), cpu(true)), (None, Some(0.5)));
     }
@@ -341,7 +341,7 @@ mod tests {
                 resize_refused,
                 ..Beside::default()
             };
-            let pod = pod(&read(status), now(), beside);
+            let pod = pod(&read(status), now(), &beside);
             assert_eq!(pod.age, Duration::from_secs(90));
             pod.resize
         };

@@ -101,7 +101,9 @@ impl Streams {
             let stream = kept.unwrap_or_else(|| self.start(target));
             self.by_uid.insert(stream.target.uid.clone(), stream);
         }
-        before.values().for_each(|stream| stream.task.abort());
+        for stream in before.values() {
+            stream.task.abort();
+        }
     }
 
     fn start(&self, target: Target) -> Stream {
@@ -211,13 +213,13 @@ enum End {
 /// on, come shortly before decisions. These are made each full second of the clock that shows
 /// `elapsed`. `random` spreads the streams; it is from 0 to 1.
 fn until_slot(elapsed: Duration, random: f64) -> Duration {
-    let lead = LEAD.0 + (LEAD.1 - LEAD.0).mul_f64(random);
-    let slot = PERIOD - lead;
+    let lead = LEAD.0 + LEAD.1.saturating_sub(LEAD.0).mul_f64(random);
+    let slot = PERIOD.saturating_sub(lead);
     let now = Duration::from_nanos(elapsed.subsec_nanos().into());
     if now <= slot {
-        slot - now
+        slot.saturating_sub(now)
     } else {
-        PERIOD + slot - now
+        (PERIOD + slot).saturating_sub(now)
     }
 }
 

@@ -202,10 +202,10 @@ fn steady_load_and_a_range_of_one_number_cause_no_write() {
     let autoscaling = "autoscaling: {pods: {min: 1, max: 20}, scaleDown: {window: 5s}}";
     story.apply("hello", &format!("{SMALL}{autoscaling}"));
     story.load(load(9));
-    std::thread::sleep(Duration::from_secs(60));
+    std::thread::sleep(Duration::from_mins(1));
     let before = story.server.all_writes("steady").len();
     let pods = story.replicas();
-    std::thread::sleep(Duration::from_secs(60));
+    std::thread::sleep(Duration::from_mins(1));
     let writes = story.server.all_writes("steady").split_off(before);
     println!("{pods} pods: {}", story.decided());
     assert_eq!(writes, [""; 0]);

@@ -45,7 +45,7 @@ pub(crate) fn story(name: &str, nodes: usize) -> Option<Story> {
 impl Story {
     /// A story on this control plane.
     pub(crate) fn on(server: &'static Server, name: &str, nodes: usize) -> Self {
-        let story = Story {
+        let story = Self {
             server,
             namespace: name.to_owned(),
         };
