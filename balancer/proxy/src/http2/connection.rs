@@ -125,6 +125,7 @@ pub(crate) async fn serve(thread: Rc<Thread>, mut client: Client) {
         thread.counts.failed(Failure::ClientTimeout);
         return;
     };
+    deadline.holds(CONNECTION_BYTES);
     run(&thread, connection, &about, deadline).await;
 }
 
@@ -136,25 +137,6 @@ enum Heard {
     Late,
     Leaving,
     Ended,
-    /// The client has sent something that is not HTTP/2.
-    Malformed(Reason),
-}
-
-/// Serves a request in a task of its own.
-fn spawn(
-    thread: &Rc<Thread>,
-    about: &Rc<About>,
-    streams: &Rc<Streams>,
-    asked: Box<(Request<RecvStream>, SendResponse<Bytes>)>,
-) {
-    thread.activity.begins();
-    let counting = Counting::new(streams);
-    let (thread, about) = (Rc::clone(thread), Rc::clone(about));
-    tokio::task::spawn_local(async move {
-        let (request, respond) = *asked;
-        serve_request(&thread, about, request, respond).await;
-        drop(counting);
-    });
 }
 
 async fn run(
@@ -168,7 +150,6 @@ async fn run(
     let jitter = thread.random.borrow_mut().f64().mul_add(0.4, 0.8);
     let mut ends_at = thread.clock.now() + MAX_AGE.mul_f64(jitter);
     deadline.set_idle(thread.config.limits.idle_time);
-    deadline.holds(CONNECTION_BYTES);
     loop {
         let mut changed = pin!(streams.changed.notified());
         let mut leaving = pin!(thread.activity.leaves());
@@ -184,13 +165,19 @@ async fn run(
             }
             Poll::Ready(match ready!(connection.poll_accept(context)) {
                 Some(Ok(asked)) => Heard::Request(Box::new(asked)),
-                Some(Err(error)) => ended(&error),
-                None => Heard::Ended,
+                error => ended(thread, about, error.and_then(Result::err).as_ref()),
             })
         });
         match heard.await {
             Heard::Request(asked) => {
-                spawn(thread, about, &streams, asked);
+                thread.activity.begins();
+                let counting = Counting::new(&streams);
+                let (thread, about) = (Rc::clone(thread), Rc::clone(about));
+                tokio::task::spawn_local(async move {
+                    let (request, respond) = *asked;
+                    serve_request(&thread, about, request, respond).await;
+                    drop(counting);
+                });
             }
             Heard::Changed => {
                 let count = streams.count.get();
@@ -236,34 +223,26 @@ async fn run(
                 connection.graceful_shutdown();
                 deadline.set_idle(GOAWAY_TIMEOUT);
             }
-            Heard::Malformed(reason) => {
-                refused(thread, about, reason);
-                return;
-            }
             Heard::Ended => return,
         }
     }
 }
 
-/// Records a connection that was ended because it is not HTTP/2.
-fn refused(thread: &Thread, about: &About, reason: Reason) {
-    thread.counts.failed(Failure::Refused);
-    thread
-        .complaints
-        .http2_is_malformed(about.peer, reason.description());
-    if let Some(access) = &thread.access {
-        access.refused(about.peer, about.tls_version, 400, "http2");
+/// The connection has ended. If the `h2` crate has ended it because of what the client sent, nothing
+/// is known of the request.
+fn ended(thread: &Thread, about: &About, error: Option<&h2::Error>) -> Heard {
+    if let Some(error) = error.filter(|error| error.is_library() && error.is_go_away())
+        && let Some(reason) = error.reason()
+        && reason != Reason::NO_ERROR
+    {
+        let complaints = &thread.complaints;
+        thread.counts.failed(Failure::Refused);
+        complaints.http2_is_malformed(about.peer, reason.description());
+        if let Some(access) = &thread.access {
+            access.refused(about.peer, about.tls_version, 400, "http2");
+        }
     }
-}
-
-/// Why a connection has ended. If the `h2` crate has ended it, the client is told the reason and
-/// nothing is known of its request.
-fn ended(error: &h2::Error) -> Heard {
-    let is_ours = error.is_library() && error.is_go_away();
-    match error.reason() {
-        Some(reason) if is_ours && reason != Reason::NO_ERROR => Heard::Malformed(reason),
-        _ => Heard::Ended,
-    }
+    Heard::Ended
 }
 
 /// Serves one stream.

@@ -4,10 +4,11 @@
 //! What a failed attempt means for the next one is decided in `broken`.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::task::Poll;
 use std::time::Duration;
 
-use scaledapp_select::{EndedBy, Failed, Fate, Past, Position, Preference, Visit};
+use scaledapp_select::{EndedBy, Failed, Fate, Past, Position, Preference, Ticket, Visit};
 
 use crate::config::Limits;
 use crate::endpoint::{Endpoint, InFlight};
@@ -175,6 +176,17 @@ fn at_once<'a>(thread: &'a Thread, source: IpAddr, search: &Search) -> Option<In
         .or_else(|| upstreams.choose(source, &search.tried, &search.preferences))
 }
 
+/// Takes a place in the queue, if there is one.
+fn join<'a>(thread: &'a Thread, search: &Search) -> Result<Ticket<'a>, NoEndpoint> {
+    let queue = &thread.upstreams.queue;
+    queue.join(search.visit()).ok_or_else(|| {
+        if queue.is_holding() {
+            count(&thread.counts.held_refused);
+        }
+        NoEndpoint::QueueFull
+    })
+}
+
 /// Waits, within limits, for an endpoint and returns it.
 pub(super) async fn choose<'a>(
     thread: &'a Thread,
@@ -189,12 +201,7 @@ pub(super) async fn choose<'a>(
         return Err(NoEndpoint::Elsewhere);
     }
     let queue = &thread.upstreams.queue;
-    let Some(mut ticket) = queue.join(search.visit()) else {
-        if queue.is_holding() {
-            count(&thread.counts.held_refused);
-        }
-        return Err(NoEndpoint::QueueFull);
-    };
+    let mut ticket = join(thread, search)?;
     search.position = Some(ticket.position());
     search.has_waited = true;
     let _waiting = Counted::new(&thread.counts.waiting);
