@@ -286,6 +286,13 @@ mod tests {
         metrics.set_namespaces(&[("shop".to_owned(), State::Synced)]);
         metrics.probed("balancer", "ok");
         metrics.probed("app", "miss");
+        metrics.set_autoscaled(1, 2, (0, 1));
+        metrics.scaled(
+            &Reason::Zero {
+                after: Duration::from_mins(10),
+            },
+            20.0,
+        );
         let mut registry = Registry::default();
         metrics.register(&mut registry);
         crate::app_metrics::sample().register(&mut registry);

@@ -32,6 +32,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use self::app::{Known, Scaling, Surroundings};
 pub use self::decisions::Decisions;
 use self::demand::{AppName, Demand};
+pub use self::resizing::ask as ask_to_resize;
 use self::streams::Streams;
 use crate::admin_target::Target;
 use crate::context::Context;

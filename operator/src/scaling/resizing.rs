@@ -76,7 +76,11 @@ pub(super) fn start(
     }
 }
 
-async fn ask(
+/// Asks the API server to resize a pod, with a patch of the `resize` subresource.
+///
+/// # Errors
+/// The API server refuses, or is out of reach.
+pub async fn ask(
     context: &Context,
     namespace: &str,
     pod: &str,
