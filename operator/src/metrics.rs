@@ -1,7 +1,7 @@
 //! The operator's metrics (`scaledapp_operator_…`).
 //!
 //! The values of labels come from fixed sets. The name of an object is never the value of a label,
-//! except in the metrics of [`crate::app_metrics`].
+//! except in the metrics of `app_metrics.rs`.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
