@@ -190,7 +190,8 @@ fn two_thousand_held_requests_go_in_order_and_few_at_a_time_and_ten_thousand_are
         );
         assert_eq!(lost, 0);
         assert_eq!(paths.len(), 10_000);
-        assert!(displaced <= 300, "the order is kept roughly: {displaced}");
+        // The pod sees the requests on many connections, in the order in which it comes to read them.
+        assert!(displaced <= 800, "the order is kept roughly: {displaced}");
     });
 }
 
