@@ -13,7 +13,6 @@ mod app;
 mod decisions;
 mod demand;
 mod found;
-mod lines;
 mod observation;
 mod resize;
 mod resizing;

@@ -33,6 +33,7 @@ pub use dns_client::ask_dns;
 pub use feed::Load;
 pub use follow::follow;
 pub use http_port::{Answers, HttpContent, StreamPlace, Streams, serve_http};
+pub use line_decoder::{Event as LineEvent, LineDecoder, Malformed as MalformedLines};
 pub use line_stream::{LineError, LineStream};
 pub use lines::Lines;
 pub use logging::{Logging, colours_wanted, dropped_log_lines, flush_log, init_logging, say};

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use scaledapp_runtime::{LineDecoder, LineEvent, MalformedLines};
 use scaledapp_scale::{BalancerLedger, BalancerReport, PodLedger, PodReport};
 use scaledapp_units::Backoff;
 use scaledapp_wire::{BalancerLoad, PodLoad};
@@ -19,7 +20,6 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::demand::{AppName, Demand};
-use super::lines::{Decoder, Malformed};
 use crate::admin_target::Target;
 
 /// How long opening a connection may take. A lost SYN is sent again after one second.
@@ -43,6 +43,10 @@ const LEAD: (Duration, Duration) = (Duration::from_millis(60), Duration::from_mi
 const PERIOD: Duration = Duration::from_secs(1);
 /// The size of a read, in bytes.
 const READ_BYTES: usize = 1 << 10;
+/// The longest head of an answer, in bytes.
+const MAX_HEAD: usize = 4 << 10;
+/// The longest line, in bytes. A line of `/load` has about two hundred.
+const MAX_LINE: usize = 4 << 10;
 
 /// The lines of one pod since its last report.
 #[derive(Debug)]
@@ -198,7 +202,7 @@ enum End {
     #[error("the connection failed")]
     Broken(#[from] std::io::Error),
     #[error(transparent)]
-    Malformed(#[from] Malformed),
+    Malformed(#[from] MalformedLines),
     #[error("the admin port answers {0} to /load")]
     NoLoad(u16),
     #[error("a line of /load is none")]
@@ -283,7 +287,7 @@ impl Reader {
         let mut stream = timeout(CONNECT_TIMEOUT, self.open())
             .await
             .map_err(|_elapsed| End::NoConnection)??;
-        let mut decoder = Decoder::default();
+        let mut decoder = LineDecoder::new(MAX_HEAD, MAX_LINE);
         let mut buffer = [0; READ_BYTES];
         let mut last = Instant::now();
         let mut budget = Budget::new(last);
@@ -293,18 +297,22 @@ impl Reader {
             if length == 0 {
                 return Err(End::Over);
             }
-            decoder.feed(&buffer[..length])?;
-            match decoder.status() {
-                Some(200) | None => {}
-                Some(status) => return Err(End::NoLoad(status)),
+            let (mut newest, mut is_over) = (None, false);
+            for event in decoder.feed(&buffer[..length])? {
+                match event {
+                    LineEvent::Status(200) => {}
+                    LineEvent::Status(status) => return Err(End::NoLoad(status)),
+                    LineEvent::Line(line) => newest = Some(line),
+                    LineEvent::End => is_over = true,
+                }
             }
             let now = Instant::now();
-            if let Some(line) = decoder.newest() {
+            if let Some(line) = newest {
                 self.take(now, &line)?;
                 self.backoff.reset();
                 last = now;
             }
-            if decoder.is_over() {
+            if is_over {
                 return Err(End::Over);
             }
             if let Some(pause) = budget.take(now) {
