@@ -17,6 +17,7 @@ mod line_stream;
 mod lines;
 mod logging;
 mod output;
+mod pieces;
 mod places;
 mod polled;
 mod queue;
