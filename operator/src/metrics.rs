@@ -250,6 +250,7 @@ const fn word(reason: &Reason) -> &'static str {
         Reason::Peak { .. } => "peak",
         Reason::Growth { .. } => "growth",
         Reason::Backlog { .. } => "backlog",
+        Reason::Queue { .. } => "queue",
         Reason::Cpu { .. } => "cpu",
         Reason::Less { .. } => "less",
         Reason::Schedule { .. } => "schedule",

@@ -4,13 +4,15 @@
 //! flight shows the capacity and not the demand. The demand is then the rate of arrivals times the
 //! time that one request takes at a worker; the requests that wait are a backlog, which is worked
 //! off once. A rule that counts waiting requests as demand orders capacity to serve all of them at
-//! once, and has far too much when they are gone.
+//! once, and has far too much when they are gone. Clients that send nothing while they wait are the
+//! exception: the requests that wait for them are demand (`standing.rs`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::fleet::{Fleet, SILENCE};
 use crate::sample::{Balancer, BalancerReport};
+use crate::standing::{Present, StandingQueue};
 use crate::window::Series;
 
 /// A balancer is silent if its last report is older than this. One observation without a report is
@@ -68,6 +70,9 @@ pub(crate) struct Demand {
     before: f64,
     at_workers: Series,
     last: Option<Duration>,
+    standing: StandingQueue,
+    /// Requests that have arrived since the queue was last looked at.
+    arrived: f64,
 }
 
 /// The demand at one moment.
@@ -84,6 +89,8 @@ pub(crate) struct Load {
     pub(crate) cpu_long: f64,
     /// Requests that wait, or for which workers have no room.
     pub(crate) waiting: f64,
+    /// Requests at a time, if clients send nothing while they wait; 0 if they do not seem to.
+    pub(crate) standing: f64,
     /// Requests per second, over the short window.
     pub(crate) rate: f64,
     /// Seconds that one request takes at a worker.
@@ -110,6 +117,8 @@ impl Demand {
             is_fresh: false,
             before: 0.0,
             last: None,
+            standing: StandingQueue::default(),
+            arrived: 0.0,
         }
     }
 
@@ -136,8 +145,20 @@ impl Demand {
         let at_workers = in_flight.min(room);
         // What a silent balancer has in flight leaves unseen. So the time of one request is
         // measured only when all balancers have reported, over the whole time since the last
-        // measurement.
+        // measurement. The same holds for the queue.
+        let mut standing = 0.0;
         if balancers.iter().all(|balancer| balancer.report.is_some()) {
+            let queue = Present {
+                all: sent + held,
+                at_workers,
+                waiting: present - at_workers,
+                room,
+            };
+            let passed = std::mem::take(&mut self.arrived) + self.left;
+            standing = match self.standing.observe(now, queue, passed) {
+                0.0 => 0.0,
+                waiting => at_workers + waiting,
+            };
             self.measure_service(now, at_workers);
         }
         let service = (self.served / self.completed).clamp(SERVICE_RANGE.0, SERVICE_RANGE.1);
@@ -182,6 +203,7 @@ impl Demand {
             cpu_short: known(self.cpu.mean(now, SHORT), SHORT),
             cpu_long: known(self.cpu.mean(now, LONG), LONG / 2),
             waiting: present - at_workers,
+            standing,
             rate,
             service,
             quiet,
@@ -216,6 +238,7 @@ impl Demand {
                 };
                 let present =
                     |report: BalancerReport| f64::from(report.in_flight) + f64::from(report.queued);
+                self.arrived += arrivals;
                 self.left += (arrivals + present(before.report) - present(report)).max(0.0);
             }
             let last = before.map_or(now, |before| before.last.max(now));

@@ -8,6 +8,7 @@
 //! - *Backlog*: the requests that will still wait when a new pod is ready, to be worked off within
 //!   two or three seconds from then on. Pods that are starting count from the time when they are
 //!   expected, so that a pod which would come too late to help is not asked for.
+//! - *Queue*: the requests of clients that send nothing while they wait must fit as well.
 
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ impl Estimate {
         let boot = fleet.boot.as_secs_f64();
         let growth = (load.rise * boot).min(load.short * (MAX_GROWTH - 1.0));
         let waiting = backlog(load, fleet, concurrency, pod_workers);
+        let standing = if is_broken(fleet) { 0.0 } else { load.standing };
         let drain = (fleet.boot / 2).clamp(MIN_DRAIN, MAX_DRAIN).as_secs_f64();
         let candidates = [
             (
@@ -71,6 +73,12 @@ impl Estimate {
                     0.0
                 },
                 Reason::Backlog { waiting },
+            ),
+            (
+                standing / at_peak,
+                Reason::Queue {
+                    waiting: load.waiting,
+                },
             ),
         ];
         let urgent = candidates
@@ -98,13 +106,17 @@ impl Estimate {
     }
 }
 
+/// Whether waiting requests say nothing of how many pods are needed. A pod that ends as soon as it
+/// starts would be waited for in vain, and its part of the work must not be answered with more pods.
+/// The same holds if most pods are no longer ready, because what has stopped them stops others as
+/// well.
+fn is_broken(fleet: &Fleet) -> bool {
+    fleet.crash_looping > 0 || fleet.missed > fleet.ready
+}
+
 /// How many requests will wait when a pod that is asked for now is ready.
 fn backlog(load: &Load, fleet: &Fleet, concurrency: f64, pod_workers: u32) -> f64 {
-    // A pod that ends as soon as it starts would be waited for in vain, and its part of the work
-    // must not be answered with more pods. The same holds if most pods are no longer ready, because
-    // what has stopped them stops others as well.
-    let is_broken = fleet.crash_looping > 0 || fleet.missed > fleet.ready;
-    if load.waiting <= 0.0 || is_broken {
+    if load.waiting <= 0.0 || is_broken(fleet) {
         return 0.0;
     }
     let boot = fleet.boot.as_secs_f64();

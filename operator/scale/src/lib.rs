@@ -18,7 +18,7 @@
 //!
 //! # What triggers a change
 //!
-//! Four questions are asked each second (`estimate.rs`); the largest answer counts.
+//! Five questions are asked each second (`estimate.rs`); the largest answer counts.
 //!
 //! | question | window | up | reason in the status |
 //! |---|---|---|---|
@@ -26,6 +26,7 @@
 //! | Does the load of this moment fit at all? | 3 s, and one second if it cannot be chance | at once | [`Reason::Peak`] |
 //! | Will it fit when a pod that is asked for now is ready? | 20 s to 60 s | at once | [`Reason::Growth`] |
 //! | Will requests still wait then? | now | at once | [`Reason::Backlog`] |
+//! | Do clients wait for an answer before they send again (`standing.rs`)? | 1 s | at once | [`Reason::Queue`] |
 //!
 //! Two windows, because one would be wrong either way: a mean of 30 s needs half a minute to follow a
 //! jump, and a mean of 3 s follows mere chance. So the long one decides what is usual, with the
@@ -94,6 +95,7 @@ mod scaler;
 pub mod schedule;
 mod settings;
 mod shape;
+mod standing;
 mod window;
 
 pub use ledger::{BalancerLedger, PodLedger};

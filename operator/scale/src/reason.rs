@@ -37,6 +37,11 @@ pub enum Reason {
         /// How many.
         waiting: f64,
     },
+    /// Requests wait, and their clients send nothing until they are answered.
+    Queue {
+        /// How many wait.
+        waiting: f64,
+    },
     /// The work takes this many cores.
     Cpu {
         /// Cores in use.
@@ -112,6 +117,7 @@ impl Reason {
             | Self::Peak { .. }
             | Self::Growth { .. }
             | Self::Backlog { .. }
+            | Self::Queue { .. }
             | Self::Cpu { .. }
             | Self::Less { .. }
             | Self::Zero { .. } => false,
@@ -156,6 +162,10 @@ impl fmt::Display for Reason {
             Self::Backlog { waiting } => write!(
                 f,
                 "About {waiting:.0} requests wait because workers have no room for them."
+            ),
+            Self::Queue { waiting } => write!(
+                f,
+                "About {waiting:.0} requests wait, and as many as before although others are answered: their clients send no more until they are served."
             ),
             Self::Cpu { cores, utilization } => write!(
                 f,

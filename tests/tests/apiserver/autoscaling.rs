@@ -97,10 +97,12 @@ fn load_that_grows_fivefold_gets_pods_in_seconds_and_loses_them_after_the_window
     story.load(load(30));
     let (_, took) = story.wait_replicas("more pods", |replicas| replicas > 1);
     println!("more pods after {took:?}");
-    // These clients send nothing while they wait, so the rate of arrivals does not show at once how
-    // many there are; and two busy cores run the whole cluster of this test beside the operator.
-    assert!(took < Duration::from_secs(8), "{took:?}");
-    let (most, took) = story.wait_replicas("pods for all requests", |replicas| replicas >= 4);
+    // Two busy cores run the whole cluster of this test beside the operator.
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    let (_, took) = story.wait_replicas("pods for all requests", |replicas| replicas >= 3);
+    println!("pods for all requests after {took:?} more");
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    let (most, took) = story.wait_replicas("spare for a peak", |replicas| replicas >= 4);
     println!("{most} pods after {took:?} more: {}", story.decided());
     story.wait_complete("hello");
     story.load(load(1));

@@ -76,6 +76,9 @@ pub struct Trace {
     pub min_pods: u32,
     /// Requests per second at a second.
     pub rate: fn(f64) -> f64,
+    /// Clients at a second that send the next request when the last one is answered, beside the
+    /// requests of `rate`.
+    pub clients: fn(f64) -> f64,
     /// How long requests take.
     pub service: Service,
     /// What breaks.
@@ -91,6 +94,7 @@ const USUAL: Trace = Trace {
     boot: 5.0,
     min_pods: 1,
     rate: |_| 0.0,
+    clients: |_| 0.0,
     service: Service::Exponential(0.2),
     fault: Fault::None,
     note: "",
@@ -128,7 +132,7 @@ fn day(at: f64) -> f64 {
 }
 
 /// All traces.
-pub const TRACES: [Trace; 13] = [
+pub const TRACES: [Trace; 15] = [
     Trace {
         name: "step",
         what: "Five times the load for five minutes, from one second to the next.",
@@ -240,6 +244,21 @@ pub const TRACES: [Trace; 13] = [
             long: 2.0,
             slow: 0.05,
         },
+        ..USUAL
+    },
+    Trace {
+        name: "waiting-clients",
+        what: "Eight clients, then a hundred for five minutes, each of which sends a request when the last one is answered.",
+        clients: |at| step(at, 8.0, 100.0),
+        note: "After the step, pods are kept for `scaleDown.window`, as for the ramp.",
+        ..USUAL
+    },
+    Trace {
+        name: "waiting-clients-slow-boot",
+        what: "The same, where a pod takes 30 s to start.",
+        boot: 30.0,
+        clients: |at| step(at, 8.0, 100.0),
+        note: "As before; and in the half minute until the first new pod is ready, no rule can have more than the pods before it.",
         ..USUAL
     },
 ];

@@ -52,6 +52,8 @@ pub struct Second {
 struct Request {
     arrived: Micros,
     service: Micros,
+    /// Its client sends the next one when this one is answered.
+    is_followed: bool,
 }
 
 #[derive(Debug)]
@@ -80,6 +82,7 @@ impl Pod {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Arrival,
+    Clients,
     Done { pod: u64, request: u64 },
     Ready { pod: u64 },
     NodeGone,
@@ -99,6 +102,8 @@ struct World<'a> {
     queue: VecDeque<Request>,
     wanted: u32,
     arrivals: u64,
+    /// Clients that each have one request present.
+    waiting_clients: u32,
     outcome: Outcome,
     late_now: f64,
 }
@@ -117,6 +122,7 @@ pub fn run(trace: &Trace, rules: &mut dyn Rules, seed: u64) -> Outcome {
         queue: VecDeque::new(),
         wanted: 0,
         arrivals: 0,
+        waiting_clients: 0,
         outcome: Outcome::default(),
         late_now: 0.0,
     };
@@ -139,7 +145,7 @@ impl World<'_> {
     /// Every rule begins with the pods that the first load needs, so that none is judged by its
     /// first minute.
     fn begin(&mut self, rules: &mut dyn Rules) {
-        let load = (self.trace.rate)(0.0) * self.trace.service.mean();
+        let load = self.demand(0.0);
         let pods = (load / 0.7 / f64::from(PLACES)).ceil() as u32;
         self.wanted = pods.max(rules.min_pods(self.trace));
         for _ in 0..self.wanted {
@@ -154,6 +160,12 @@ impl World<'_> {
             self.push(second * SECOND, Event::NodeGone);
         }
         self.next_arrival();
+        self.push(SECOND / 2, Event::Clients);
+    }
+
+    /// How many requests clients want served at once.
+    fn demand(&self, at: f64) -> f64 {
+        (self.trace.rate)(at) * self.trace.service.mean() + (self.trace.clients)(at)
     }
 
     fn push(&mut self, at: Micros, event: Event) {
@@ -180,15 +192,17 @@ impl World<'_> {
     fn on(&mut self, event: Event, rules: &mut dyn Rules) {
         match event {
             Event::Arrival => {
-                let service = self.trace.service.draw(&mut self.clients) * SECOND as f64;
-                let request = Request {
-                    arrived: self.now,
-                    service: service as Micros + 1,
-                };
+                self.arrive(false);
                 self.next_arrival();
-                self.outcome.requests += 1;
-                self.arrivals += 1;
-                self.queue.push_back(request);
+                self.dispatch();
+            }
+            Event::Clients => {
+                self.push(self.now + SECOND, Event::Clients);
+                let clients = (self.trace.clients)(self.now as f64 / SECOND as f64) as u32;
+                for _ in self.waiting_clients..clients {
+                    self.arrive(true);
+                }
+                self.waiting_clients = self.waiting_clients.max(clients);
                 self.dispatch();
             }
             Event::Done { pod, request } => self.done(pod, request),
@@ -210,6 +224,17 @@ impl World<'_> {
                 self.tick(rules);
             }
         }
+    }
+
+    fn arrive(&mut self, is_followed: bool) {
+        let service = self.trace.service.draw(&mut self.clients) * SECOND as f64;
+        self.queue.push_back(Request {
+            arrived: self.now,
+            service: service as Micros + 1,
+            is_followed,
+        });
+        self.outcome.requests += 1;
+        self.arrivals += 1;
     }
 
     /// Sends waiting requests to pods, as long as one has a place.
@@ -289,6 +314,14 @@ impl World<'_> {
         pod.answer_time += request.service;
         if pod.leaving && pod.requests.is_empty() {
             self.pods.remove(at);
+        }
+        if request.is_followed {
+            let clients = (self.trace.clients)(self.now as f64 / SECOND as f64) as u32;
+            if self.waiting_clients > clients {
+                self.waiting_clients -= 1;
+            } else {
+                self.arrive(true);
+            }
         }
         self.dispatch();
     }
@@ -389,7 +422,7 @@ impl World<'_> {
         }
         let at = self.now as f64 / SECOND as f64;
         self.outcome.seconds.push(Second {
-            demand: (self.trace.rate)(at) * self.trace.service.mean(),
+            demand: self.demand(at),
             capacity: f64::from(places),
             queue: f64::from(view.queued),
             late: std::mem::take(&mut self.late_now),

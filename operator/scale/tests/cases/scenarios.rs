@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
-use scaledapp_scale::{CpuRange, PodState, Range, Reason, Resize, Schedule, Settings};
+use scaledapp_scale::{
+    Balancer, BalancerReport, CpuRange, Found, Observation, Pod, PodReport, PodState, Range,
+    Reason, Resize, Scaler, Schedule, Settings,
+};
 
-use crate::app::App;
+use crate::app::{App, moment};
 
 fn settings(min: u32, max: u32) -> Settings {
     Settings {
@@ -32,6 +35,68 @@ fn a_jump_is_answered_within_two_seconds() {
     assert!(pods[1] >= 6, "{pods:?}");
     app.run(60, |_| 50.0);
     assert!(app.queue < 1.0, "{}", app.queue);
+}
+
+/// One second of an app with room for ten requests in each pod, whose clients wait for each answer
+/// before they send again: what it serves is what arrives.
+fn waiting_clients(second: u64, clients: f64, pods: u32) -> Observation {
+    let at_work = clients.min(f64::from(pods) * 10.0);
+    Observation {
+        balancers: vec![Balancer {
+            name: "balancer-0".to_owned(),
+            report: Some(BalancerReport {
+                in_flight: at_work as u32,
+                queued: (clients - at_work) as u32,
+                connected: 0,
+                arrivals: (at_work * 10.0) as u64,
+            }),
+        }],
+        pods: (0..pods)
+            .map(|pod| Pod {
+                name: format!("pod-{pod}"),
+                state: PodState::Ready,
+                age: Duration::from_secs(second + 60),
+                resize: Resize::Settled,
+                cpu_limit: None,
+                report: Some(PodReport {
+                    workers: 2,
+                    busy: 2,
+                    in_flight: (at_work / f64::from(pods)) as u32,
+                    answers: (at_work * 10.0 / f64::from(pods)) as u64,
+                    answer_time: Duration::from_secs_f64(at_work / f64::from(pods)),
+                    boot: Some(Duration::from_secs(1)),
+                    ..PodReport::default()
+                }),
+            })
+            .collect(),
+        refused_above: None,
+    }
+}
+
+#[test]
+fn clients_that_wait_for_each_answer_get_all_pods_within_four_seconds() {
+    let found = Found {
+        pods: 1,
+        workers: 2,
+        ..Found::default()
+    };
+    let mut scaler = Scaler::new(settings(1, 20), found, moment(0));
+    for second in 1..=60 {
+        let decision = scaler.decide(moment(second), &waiting_clients(second, 6.0, 1));
+        assert_eq!(decision.pods, 1);
+    }
+    let pods: Vec<_> = (61..=66)
+        .map(|second| {
+            let seen = waiting_clients(second, 60.0, 1);
+            scaler.decide(moment(second), &seen)
+        })
+        .collect();
+    let text: Vec<_> = pods.iter().map(|one| one.reason.to_string()).collect();
+    let pods: Vec<_> = pods.iter().map(|one| one.pods).collect();
+    assert!(
+        pods[1] > 1 && pods[3] >= 6 && pods[5] <= 8,
+        "{pods:?} {text:?}"
+    );
 }
 
 #[test]
