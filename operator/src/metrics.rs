@@ -252,6 +252,7 @@ const fn word(reason: &Reason) -> &'static str {
         Reason::Backlog { .. } => "backlog",
         Reason::Queue { .. } => "queue",
         Reason::Cpu { .. } => "cpu",
+        Reason::NoRoom => "no_room",
         Reason::Less { .. } => "less",
         Reason::Schedule { .. } => "schedule",
         Reason::Min { .. } => "min",

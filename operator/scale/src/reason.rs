@@ -49,6 +49,8 @@ pub enum Reason {
         /// The wanted use in percent.
         utilization: u8,
     },
+    /// The node of a pod has no room for the CPU that it shall get in place.
+    NoRoom,
     /// Less has been enough for the whole window.
     Less {
         /// The window, with what has been added to it.
@@ -119,6 +121,7 @@ impl Reason {
             | Self::Backlog { .. }
             | Self::Queue { .. }
             | Self::Cpu { .. }
+            | Self::NoRoom
             | Self::Less { .. }
             | Self::Zero { .. } => false,
         }
@@ -170,6 +173,10 @@ impl fmt::Display for Reason {
             Self::Cpu { cores, utilization } => write!(
                 f,
                 "The workers use {cores:.2} CPU cores, and {utilization} % of the CPU shall be in use."
+            ),
+            Self::NoRoom => write!(
+                f,
+                "A node has no room to give its pod more CPU in place, so there are more pods."
             ),
             Self::Less { window } => {
                 write!(f, "Less has been enough for {}.", duration::format(*window))

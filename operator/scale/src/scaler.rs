@@ -147,7 +147,7 @@ impl Scaler {
         let load = self.demand.observe(now, &seen.balancers, &fleet, room);
         self.note_idle(now, &load);
         self.refusal = Refusal::next(self.refusal, now, seen.refused_above, self.decision.pods);
-        let top = self.top(now, &fleet);
+        let (top, is_refused) = self.top(now, &fleet);
         self.begin(now, &fleet, top);
         let covered = self.cover(now, &load, &fleet, top);
         let step = self.step(moment, now, &load, &fleet, top);
@@ -157,7 +157,8 @@ impl Scaler {
             ready => step.pods.min(ready),
         };
         let shape = Shape::of(&self.settings, top, self.covered, sharing);
-        self.publish(moment.wall, step.pods, shape, step.reason.or(covered))
+        let reason = step.reason.or(is_refused.then_some(Reason::NoRoom));
+        self.publish(moment.wall, step.pods, shape, reason.or(covered))
     }
 
     fn learn(&mut self, now: Duration, fleet: &Fleet) -> f64 {
@@ -179,8 +180,8 @@ impl Scaler {
         self.idle_since = idle.then(|| self.idle_since.unwrap_or(now));
     }
 
-    /// How large a pod may become now.
-    fn top(&mut self, now: Duration, fleet: &Fleet) -> Top {
+    /// How large a pod may become now, and whether a resize has just been refused.
+    fn top(&mut self, now: Duration, fleet: &Fleet) -> (Top, bool) {
         let asked = self.decision.cpu.unwrap_or(0.0);
         let granted = fleet.cpu_limit.unwrap_or(asked);
         let waits = granted + 1e-6 < asked;
@@ -188,12 +189,13 @@ impl Scaler {
         let is_late = self
             .resize_since
             .is_some_and(|since| since + RESIZE_PATIENCE <= now);
-        if waits && (fleet.no_room || is_late) {
+        let is_refused = waits && (fleet.no_room || is_late);
+        if is_refused {
             self.no_resize_until = Some(now + RESIZE_RETRY);
             self.resize_since = None;
         }
         let room = self.no_resize_until.is_none_or(|until| until <= now);
-        Top::of(&self.settings, fleet, room)
+        (Top::of(&self.settings, fleet, room), is_refused)
     }
 
     /// At the first decision, takes what is found as what is needed, for one window.

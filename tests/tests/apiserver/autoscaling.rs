@@ -318,6 +318,53 @@ fn pods_grow_in_place_before_there_are_more_and_shrink_again() {
 }
 
 #[test]
+fn a_node_without_room_for_larger_pods_leads_to_more_of_them() {
+    let Some(story) = story("no-room", 1) else {
+        return;
+    };
+    story.load(load(0));
+    story.server.kubelets.world("no-room").refuse_resizes();
+    let fields = "resources: {requests: {cpu: 500m}, limits: {cpu: '1'}}\nbalancers: {replicas: 1, resources: {requests: {cpu: 10m}}}\n";
+    let autoscaling = "autoscaling: {pods: {min: 1, max: 6}, workers: {min: 1, max: 2}, concurrency: 10, cpu: {max: '2'}}";
+    story.apply("hello", &format!("{fields}{autoscaling}"));
+    story.wait_complete("hello");
+    story.load(load(12));
+    let (pods, took) = story.wait_replicas("more pods", |replicas| replicas > 1);
+    println!("{pods} pods after {took:?}: {}", story.decided());
+    assert_eq!(pods, 2);
+    // Nothing more is asked of a pod that cannot have it.
+    let limits = || {
+        let pods = story.pods("hello", "app");
+        let limit = |pod: &Value| {
+            pod["spec"]["containers"][0]["resources"]["limits"]["cpu"]
+                .as_str()
+                .map(ToOwned::to_owned)
+        };
+        pods.iter().filter_map(limit).collect::<Vec<_>>()
+    };
+    wait::until(SOON, "pods ask for what they have", || {
+        std::thread::sleep(Duration::from_millis(100));
+        let limits = limits();
+        if limits == ["1", "1"] {
+            Ok(())
+        } else {
+            Err(format!("{limits:?}: {}", story.decided()))
+        }
+    })
+    .unwrap();
+    story.wait("hello", "the reason is named", |app| {
+        let reason = app["status"]["autoscaling"]["reason"].as_str();
+        reason.is_some_and(|reason| reason.contains("no room"))
+    });
+    // The event about a change may come a while after it.
+    std::thread::sleep(Duration::from_secs(12));
+    let before = story.server.all_writes("no-room").len();
+    std::thread::sleep(Duration::from_secs(10));
+    let writes = story.server.all_writes("no-room").split_off(before);
+    assert_eq!(writes, [""; 0]);
+}
+
+#[test]
 fn a_foreign_autoscaler_is_named() {
     let Some(story) = story("hpa-beside", 1) else {
         return;

@@ -75,6 +75,8 @@ struct Taken {
     admin: Option<(&'static str, bool, AbortHandle)>,
     /// The last reported status.
     reported: Value,
+    /// The resources that the main container has; null before the first look.
+    granted: Value,
 }
 
 /// All kubelets.
@@ -219,6 +221,7 @@ impl Kubelets {
             behaviour: behaviour.clone(),
             admin: None,
             reported: Value::Null,
+            granted: Value::Null,
         });
         if known.behaviour != behaviour {
             known.behaviour = behaviour;
@@ -247,10 +250,13 @@ impl Kubelets {
             self.unmounted(&namespace, meta, note);
         }
         let mut status = status(pod, known);
-        if self.worlds().contains_key(&namespace) {
-            // Every resize of the main container is granted at once.
-            status["containerStatuses"][0]["resources"] =
-                pod["spec"]["containers"][0]["resources"].clone();
+        if let Some(world) = self.worlds().get(&namespace) {
+            resize(
+                pod,
+                &mut known.granted,
+                world.refuses_resizes(),
+                &mut status,
+            );
         }
         if known.reported != status
             && self
@@ -278,6 +284,23 @@ impl Kubelets {
         let path = format!("/api/v1/namespaces/{namespace}/events");
         drop(self.api.post(&path, &event));
     }
+}
+
+/// Grants a resize of the main container at once, or says that the node can never have as much.
+fn resize(pod: &Value, granted: &mut Value, refuses: bool, status: &mut Value) {
+    let asked = &pod["spec"]["containers"][0]["resources"];
+    if granted.is_null() || !refuses {
+        *granted = asked.clone();
+    }
+    if granted != asked
+        && let Some(conditions) = status["conditions"].as_array_mut()
+    {
+        conditions.push(json!({
+            "type": "PodResizePending", "status": "True", "reason": "Infeasible",
+            "message": "Node didn't have enough capacity: cpu", "lastTransitionTime": null,
+        }));
+    }
+    status["containerStatuses"][0]["resources"] = granted.clone();
 }
 
 /// An address of the network namespace that no pod has had before.

@@ -49,6 +49,8 @@ struct State {
     busy: Vec<String>,
     /// Since when requests wait without a pod.
     waiting_since: Option<Instant>,
+    /// Nodes have no room for a resize of a pod.
+    refuses_resizes: bool,
 }
 
 /// The load of the app of one namespace, shared by all of its pods.
@@ -79,6 +81,15 @@ impl World {
     /// From now on, only these pods have requests.
     pub(crate) fn set_busy(&self, pods: Vec<String>) {
         self.state().busy = pods;
+    }
+
+    /// From now on, nodes can never have what a resize of a pod asks for.
+    pub(crate) fn refuse_resizes(&self) {
+        self.state().refuses_resizes = true;
+    }
+
+    pub(crate) fn refuses_resizes(&self) -> bool {
+        self.state().refuses_resizes
     }
 
     /// Answers `GET /load` until the connection ends.
