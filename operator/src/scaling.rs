@@ -18,7 +18,7 @@ mod resize;
 mod resizing;
 mod streams;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,9 +132,8 @@ impl Autoscaler {
         for gone in before.keys() {
             self.demand.set_asleep(gone, false);
         }
-        let apps = &self.apps;
-        let is_kept = |uid: &str| apps.values().any(|app| app.uid() == uid);
-        context.decisions.retain(is_kept);
+        let kept: HashSet<&str> = self.apps.values().map(Scaling::uid).collect();
+        context.decisions.retain(|uid| kept.contains(uid));
     }
 
     /// The pods of all scaled apps. Starts and ends streams accordingly.

@@ -366,6 +366,21 @@ fn an_image_volume_does_not_count_as_local_storage() {
         .find(|pod| pod["spec"]["initContainers"].is_null())
         .unwrap();
     assert!(!local(new), "{new}");
+    // A drain refuses the old pod until it is gone.
+    wait::until(SOON, "the old pod is gone", || {
+        std::thread::sleep(Duration::from_millis(100));
+        let old = story
+            .pods("hello", "app")
+            .iter()
+            .filter(|pod| local(pod))
+            .count();
+        if old == 0 {
+            Ok(())
+        } else {
+            Err(old.to_string())
+        }
+    })
+    .unwrap();
     let app = story.app("hello");
     assert_eq!(app["status"]["sidecarVersion"], "registry.test/sidecar:1");
     // With `ImageVolume`, a drain needs no flag; with the init container it needs one.
