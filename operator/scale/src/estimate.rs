@@ -30,7 +30,7 @@ pub(crate) struct Estimate {
     pub(crate) sustained: Need,
     /// For what is urgent.
     pub(crate) urgent: Need,
-    /// The reason if the sustained load decides, and if the urgent one does.
+    /// The reason if the sustained load decides, and the reason if the urgent load decides.
     pub(crate) sustained_reason: Reason,
     pub(crate) urgent_reason: Reason,
 }
@@ -100,9 +100,9 @@ impl Estimate {
 
 /// How many requests will wait when a pod that is asked for now is ready.
 fn backlog(load: &Load, fleet: &Fleet, concurrency: f64, pod_workers: u32) -> f64 {
-    // A pod that ends as soon as it starts would be waited for in vain, and its part of the work
-    // must not be answered with more pods. The same holds if most pods are no longer ready, because
-    // what has stopped them stops others as well.
+    // If a pod ends as soon as it starts, more pods would end as well, so the requests that wait
+    // for it do not count. The same holds if most pods are no longer ready: what has stopped them
+    // would stop others as well.
     let is_broken = fleet.crash_looping > 0 || fleet.missed > fleet.ready;
     if load.waiting <= 0.0 || is_broken {
         return 0.0;

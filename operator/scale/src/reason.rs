@@ -13,7 +13,7 @@ use scaledapp_units::duration;
 pub enum Reason {
     /// The autoscaler has started, and keeps what it has found until it knows more.
     Started,
-    /// This many requests at a time need as much.
+    /// The sustained load needs this number.
     Requests {
         /// Requests at a time.
         at_once: f64,
@@ -44,7 +44,7 @@ pub enum Reason {
         /// The wanted use in percent.
         utilization: u8,
     },
-    /// Less has been enough for the whole window.
+    /// A smaller number has been enough for the whole window.
     Less {
         /// The window, with what has been added to it.
         window: Duration,
@@ -63,7 +63,7 @@ pub enum Reason {
     Max {
         /// The maximum.
         max: u32,
-        /// The number without it.
+        /// The number that the load needs.
         needed: u32,
     },
     /// Nothing has happened for `zeroAfter`.
@@ -95,8 +95,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Whether it is shown as soon as it holds and for as long as it does, and not only when it
-    /// changes a decision.
+    /// Whether the reason is shown for as long as it holds, even while it changes no decision.
     pub(crate) fn overrules(&self) -> bool {
         match self {
             Self::Schedule { .. }
@@ -162,12 +161,16 @@ impl fmt::Display for Reason {
                 "The workers use {cores:.2} CPU cores, and {utilization} % of the CPU shall be in use."
             ),
             Self::Less { window } => {
-                write!(f, "Less has been enough for {}.", duration::format(*window))
+                write!(
+                    f,
+                    "A smaller number has been enough for {}.",
+                    duration::format(*window)
+                )
             }
             Self::Schedule { min } => {
                 write!(f, "A schedule asks for at least {}.", pods(*min))
             }
-            Self::Min { min } => write!(f, "The load needs fewer, and pods.min is {min}."),
+            Self::Min { min } => write!(f, "The load needs fewer pods, but pods.min is {min}."),
             Self::Max { max, needed } => write!(
                 f,
                 "The load needs {}, but pods.max is {max}: raise it, or requests will wait.",
@@ -180,7 +183,7 @@ impl fmt::Display for Reason {
             ),
             Self::Unschedulable { pods: count } => write!(
                 f,
-                "No node has room for {}, so no more are asked for: add nodes, or lower resources.requests.",
+                "No node has room for {}, so no more pods are asked for: add nodes, or lower resources.requests.",
                 pods(*count)
             ),
             Self::CrashLooping { pods: count } => write!(
