@@ -1,7 +1,7 @@
 //! TLS at the balancer's listener: sessions of `rustls` for the proxy, with the
 //! certificates that are in the files at the moment.
 //!
-//! Decides when files are read again. What they must contain, and what is negotiated, is
+//! This file decides when files are read again. What they must contain, and what is negotiated, is
 //! decided in `scaledapp-tls`.
 
 use std::io::{self, BufRead, Read, Write};

@@ -1,6 +1,6 @@
 //! Whether there are endpoints, as far as `--hold` depends on it.
 //!
-//! There is none as long as none has been ready since the list was last empty: a pod that is
+//! There are none until one has been ready since the list was last empty: a pod that is
 //! listed before its app runs is no endpoint yet. Time is an argument. What becomes of requests in
 //! the meantime is decided in the forwarding path.
 

@@ -79,7 +79,7 @@ pub(crate) fn init(args: &InitArgs) -> anyhow::Result<String> {
     let directory = std::path::absolute(&args.directory)?;
     if !directory.is_dir() {
         bail!(
-            "{} is not a directory: give the project's",
+            "{} is not a directory: give the directory of the project",
             directory.display()
         );
     }

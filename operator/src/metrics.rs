@@ -155,7 +155,7 @@ impl Metrics {
         );
         registry.register(
             "autoscaling_concurrency",
-            "Requests that one worker serves well at once, as decisions had it",
+            "Requests that one worker serves well at once, observed at each changed decision",
             self.concurrency.clone(),
         );
         registry.register(

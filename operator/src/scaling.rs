@@ -1,6 +1,7 @@
-//! The loop of the autoscalers: who is scaled, and one decision per second for each of them.
+//! The loop of the autoscalers: which apps are scaled, and one decision per second for each of
+//! them.
 //!
-//! [`scaledapp_scale`] decides. This loop observes what it needs and carries out the rest: a changed
+//! [`scaledapp_scale`] decides. This loop observes apps for it and carries decisions out: a changed
 //! decision is published ([`Decisions`]) and triggers a pass, which writes the Deployment and the
 //! status; pods are resized in place from here. An app that is quiet causes no call to the API
 //! server, because everything comes from the stores and from the `/load` streams of its pods.
@@ -37,10 +38,10 @@ use crate::admin_target::Target;
 use crate::context::Context;
 use crate::triggers::Triggers;
 
-/// How often each app is decided about.
+/// How often a decision is made for each app.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Scales all apps that ask for it, while this replica leads. Never ends.
+/// Scales all apps with `spec.autoscaling` while this replica leads. Never ends.
 pub async fn run(context: Arc<Context>, triggers: Triggers) {
     let mut autoscaler = Autoscaler::new(context, triggers);
     let demand = Arc::clone(&autoscaler.demand);
@@ -88,7 +89,7 @@ impl Autoscaler {
         }
     }
 
-    /// Decides about every app.
+    /// Makes a decision for every app.
     fn tick(&mut self) {
         self.choose();
         let mut pods = self.pods();
@@ -99,7 +100,7 @@ impl Autoscaler {
         self.count();
     }
 
-    /// Decides at once about an app for which a request waits.
+    /// Makes a decision at once for an app for which a request waits.
     fn wake(&mut self, name: &AppName) {
         if !self.context.caller.leadership.leads() {
             return;

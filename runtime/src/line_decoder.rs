@@ -49,7 +49,7 @@ enum State {
 }
 
 impl LineDecoder {
-    /// A decoder of an answer whose head, and each of whose lines, has at most so many bytes.
+    /// A decoder of an answer whose head has at most `max_head` bytes, and each line `max_line`.
     pub fn new(max_head: usize, max_line: usize) -> Self {
         Self {
             state: State::default(),

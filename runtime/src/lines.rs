@@ -65,7 +65,7 @@ impl Lines {
         Ok(lines)
     }
 
-    /// Puts a line in, which ends with a line feed, or counts it as dropped.
+    /// Puts in a line, which must end with a line feed, or counts it as dropped.
     pub fn put(&self, line: &[u8]) {
         let mut state = self.state();
         if state.bytes.len() + line.len() > MAX_BYTES {

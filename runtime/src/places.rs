@@ -5,7 +5,7 @@
 //! A new connection is always accepted. To make room, a connection of the source with the most
 //! connections is closed, so that a source that floods the port costs no other source a
 //! connection. Of one source, the oldest connection without a request is closed first, then the
-//! oldest one whose answer is being sent, and a `/watch` stream last.
+//! oldest one whose answer is being sent, and a stream (`/watch`, `/load`) last.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -19,9 +19,9 @@ pub struct Bounds {
     pub source: usize,
     /// Connections whose answer is being sent; each holds its content in memory.
     pub answers: usize,
-    /// `/watch` streams.
+    /// Streams of `/watch` and `/load`.
     pub watches: usize,
-    /// `/watch` streams of one source address.
+    /// Streams of `/watch` and `/load` of one source address.
     pub source_watches: usize,
 }
 
@@ -32,7 +32,7 @@ enum Stage {
     Silent,
     /// The answer to its request is being made or sent.
     Answered,
-    /// The connection reads `/watch`.
+    /// The connection reads `/watch` or `/load`.
     Watching,
 }
 
@@ -47,7 +47,7 @@ struct Place<H> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id(u64);
 
-/// Why a connection cannot have a `/watch` stream.
+/// Why a connection cannot have a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TooMany {
     /// There are too many streams in total.
@@ -144,7 +144,7 @@ impl<H> Places<H> {
         self.leave(victim)
     }
 
-    /// Records that the connection has requested `/watch`.
+    /// Records that the connection has requested `/watch` or `/load`.
     pub(crate) fn watch(&mut self, id: Id) -> Result<(), TooMany> {
         let Some(source) = self.taken.get(&id).map(|place| place.source) else {
             return Err(TooMany::InAll);

@@ -1,9 +1,9 @@
 //! The admin port: `/livez /readyz /metrics /metrics/app /status /watch /load`, read only.
 //!
-//! This file decides routing, limits and the interval of heartbeats. The content of every answer
-//! comes from [`Routes`], and `places` decides which connection is closed to make room for another.
-//! A connection serves one request: kubelets and scrapers send requests rarely, and idle
-//! connections would keep others out. HTTP semantics follow RFC 9110 (405 names the methods in
+//! This file decides routing and limits; `feed` decides when a stream sends a line. The content of
+//! every answer comes from [`Routes`], and `places` decides which connection is closed to make room
+//! for another. A connection serves one request: kubelets and scrapers send requests rarely, and
+//! idle connections would keep others out. HTTP semantics follow RFC 9110 (405 names the methods in
 //! `Allow`; HEAD is GET without its content).
 
 use std::convert::Infallible;
@@ -46,7 +46,7 @@ const LIMITS: Bounds = Bounds {
 /// The complete head of a request must arrive within this time, counted from the moment the
 /// connection was accepted.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// An answer, except that of `/watch`, must be read within this time.
+/// An answer, except a stream, must be read within this time.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// A client that has received its answer must close the connection within this time.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);

@@ -43,8 +43,8 @@ impl Count {
         open.bounds(self.cores).ok()
     }
 
-    /// The desired-state file says this from now on. A request that cannot be met is logged and
-    /// changes nothing. `now` is the present number of workers.
+    /// Takes what the desired-state file says from now on. A request that cannot be met is logged
+    /// and changes nothing. `now` is the present number of workers.
     pub(crate) fn configure(&mut self, range: WorkerRange, now: u32) -> Option<Event> {
         match self.follow(Some(range), now) {
             Ok(event) => {
@@ -58,7 +58,7 @@ impl Count {
         }
     }
 
-    /// Keeps to `range` from now on; `None` means to what is configured.
+    /// Keeps to `range` from now on; `None` means the configured range.
     ///
     /// # Errors
     /// The range cannot be used here, or is too large; the text names the cure.

@@ -35,7 +35,7 @@ pub enum WorkerRangeError {
         /// The text.
         text: String,
     },
-    /// Without a worker nobody would notice that one is needed.
+    /// A range must not begin with 0: without a worker, nothing would show that one is needed.
     #[error("a range begins with 1 or more, not with 0: give 1..{max}, or 0 to run nothing")]
     Empty {
         /// The upper end.
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_in_json_is_a_text_and_a_number_may_be_either() {
+    fn in_json_a_range_is_a_text_and_a_single_number_is_a_text_or_a_number() {
         for (json, text) in [("4", "4"), (r#""4""#, "4"), (r#""1..auto""#, "1..auto")] {
             let range: WorkerRange = serde_json::from_str(json).unwrap();
             assert_eq!(range.to_string(), text);

@@ -45,7 +45,7 @@ struct Teller {
 
 impl Teller {
     /// The messages for a state. `micros` is the monotonic clock, which a message about a reload
-    /// must contain: systemd takes an older one for that of an earlier reload.
+    /// must contain: systemd takes a message with an older time for one about an earlier reload.
     fn messages(&mut self, now: Duration, state: State, micros: u64) -> Vec<String> {
         let mut messages = Vec::new();
         let status = self.status(state);
@@ -78,8 +78,8 @@ impl Teller {
         messages
     }
 
-    /// The message that a reload begins, if one is due: the first of a reload. It must be known
-    /// before `READY=1` says that the reload has ended.
+    /// The message that a reload begins; `None` if it was sent already. It must be sent before
+    /// `READY=1` says that the reload has ended.
     fn reload_asked(&mut self, micros: u64) -> Option<String> {
         let is_due = self.is_ready && !self.is_stopping && !self.is_reloading;
         self.is_reloading |= is_due;
@@ -137,7 +137,7 @@ impl ServiceManager {
         }
     }
 
-    /// Tells a state, if it is new, and what is due.
+    /// Sends the messages about a new state, and those that are due.
     pub(crate) fn tell(&mut self, now: Duration, state: State) {
         if self.socket.is_none() {
             return;
@@ -172,7 +172,7 @@ impl ServiceManager {
 
     fn send(&self, message: &str) {
         if let Some(socket) = &self.socket {
-            // systemd reads its socket always; if it does not, nothing can be told.
+            // systemd always reads its socket; if it does not, nothing can be told.
             let _unread = socket.send(message.as_bytes());
         }
     }
@@ -193,7 +193,7 @@ fn connect(address: &[u8]) -> anyhow::Result<UnixDatagram> {
         Some(name) => SocketAddr::from_abstract_name(name),
         None => SocketAddr::from_pathname(std::ffi::OsStr::from_bytes(address)),
     };
-    let address = address.context("NOTIFY_SOCKET is no address of a socket")?;
+    let address = address.context("NOTIFY_SOCKET is not the address of a socket")?;
     let socket = UnixDatagram::unbound()?;
     socket
         .connect_addr(&address)

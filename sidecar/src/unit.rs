@@ -15,7 +15,7 @@ const STOP_MARGIN: Duration = Duration::from_secs(10);
 const START_MARGIN: Duration = Duration::from_secs(30);
 /// From this version on, systemd has `Type=notify-reload`.
 const NOTIFY_RELOAD: u32 = 253;
-/// Flags of `unit` itself: whether each has a value.
+/// Flags of `unit` itself, and whether each has a value.
 const OWN: [(&str, bool); 2] = [("--systemd", true), ("--of-user", false)];
 
 /// What a unit needs beside the settings.
@@ -23,7 +23,7 @@ const OWN: [(&str, bool); 2] = [("--systemd", true), ("--of-user", false)];
 struct Place {
     program: PathBuf,
     directory: PathBuf,
-    /// The user as whom the app runs; `None` for root, and for a unit of a user.
+    /// The user that the app runs as; `None` for root, and for a unit of a user.
     user: Option<String>,
     path: Option<String>,
     /// The words after `unit`, without the flags of `unit` itself.
@@ -124,7 +124,7 @@ fn unit(settings: &Settings, place: &Place) -> String {
     line("WatchdogSec=30");
     line("KillMode=mixed");
     line("Restart=on-failure");
-    line("# Exit code 64: the command line is wrong, and would be again.");
+    line("# Exit code 64: the command line is wrong, so another start would not help.");
     line("RestartPreventExitStatus=64");
     line("StandardOutput=journal");
     line("LimitNOFILE=65536");

@@ -63,8 +63,8 @@ pub struct Limits {
     /// How long a request waits for an endpoint before it gets 503: the sum of all its
     /// waits. This 503 and the one of [`Self::waiting`] carry `Retry-After: 1` (seconds).
     pub waiting_time: Duration,
-    /// In place of the two limits above, while there is no endpoint at all; `None`: they hold then
-    /// as well. The owner says when that is, with [`crate::Proxy::set_supply`].
+    /// Limits that replace the two above while there is no endpoint at all; `None`: the two above
+    /// hold then as well. The owner says when that is, with [`crate::Proxy::set_supply`].
     pub hold: Option<Hold>,
     /// The time for a request's head, from its first byte to its last, and for the first
     /// byte of a new connection.

@@ -1,5 +1,5 @@
-//! Requests that are held because there is no endpoint yet: how many bytes they may keep, and what
-//! is counted of them.
+//! Requests that are held because there is no endpoint yet: how many bytes they may keep, and
+//! which counters they have.
 //!
 //! How many may be held and in which order they go on is decided in `scaledapp-select`; how long,
 //! in `http::exchange` and `tcp`.
@@ -46,7 +46,7 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// The request now keeps `bytes`. Returns whether it may.
+    /// Notes that the request now keeps `bytes`. Returns whether that is within the limit.
     pub(crate) fn keeps(&mut self, bytes: usize) -> bool {
         let bytes = bytes as u64;
         if bytes == self.bytes {
@@ -58,7 +58,7 @@ impl<'a> Held<'a> {
         all.wrapping_add(change) <= self.limit
     }
 
-    /// How holding it ends.
+    /// Notes how holding the request ends.
     pub(crate) fn ends(&mut self, outcome: Outcome) {
         self.outcome = outcome;
     }

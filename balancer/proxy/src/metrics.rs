@@ -474,7 +474,7 @@ impl Metrics {
     fn encode_held(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let about = (
             "held_requests_ended",
-            "Requests that are held no longer, or were not, by outcome",
+            "Requests whose holding has ended or was refused, by outcome",
             "outcome",
         );
         self.encode_labelled(encoder, about, &HELD)?;

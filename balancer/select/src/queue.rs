@@ -1,11 +1,11 @@
 //! The queue of requests that wait for an endpoint: one for all threads of a proxy,
 //! first come, first served.
 //!
-//! Decides which request may search for an endpoint now. Only the first request in the
+//! This file decides which request may search for an endpoint now. Only the first request in the
 //! queue searches, and only after something has changed. An endpoint that gets room for one
 //! more request therefore wakes one request, not all of them. The caller decides whether
-//! that request finds an endpoint. While there has never been an endpoint that serves, requests
-//! may be held; how fast they go later is decided in `release`.
+//! that request finds an endpoint. While no endpoint has served since endpoints were
+//! last missing, requests may be held; how fast they go later is decided in `release`.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;

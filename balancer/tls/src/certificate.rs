@@ -1,5 +1,5 @@
-//! One certificate chain with its private key, read from PEM. Decides whether the two
-//! belong together, and which names the chain is for. It does not decide when they are
+//! One certificate chain with its private key, read from PEM. This file decides whether the
+//! two belong together, and which names the chain is for. It does not decide when they are
 //! read.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The `rustls` configuration of a balancer. Decides which versions and protocols are
+//! The `rustls` configuration of a balancer. This file decides which versions and protocols are
 //! offered, how client certificates are checked, and whether there are session tickets. The
 //! certificates are passed in.
 

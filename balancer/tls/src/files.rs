@@ -1,6 +1,6 @@
 //! Certificates in files that the kubelet or certbot, for example, replaces while the
-//! process runs. Decides whether the content of the files is new and complete. It does not
-//! decide how often they are read.
+//! process runs. This file decides whether the content of the files is new and complete. It
+//! does not decide how often they are read.
 
 use std::fs;
 use std::io;

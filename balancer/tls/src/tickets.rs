@@ -2,8 +2,8 @@
 //! state: the keys of tickets are derived from the private key, which every balancer has,
 //! and from the time.
 //!
-//! Decides which key seals tickets, which keys open them, and for how long. rustls does not
-//! limit the age of a ticket, so a ticket expires when its key is dropped.
+//! This file decides which key seals tickets, which keys open them, and for how long. rustls does
+//! not limit the age of a ticket, so a ticket expires when its key is dropped.
 //!
 //! A key seals tickets for an epoch of six hours, and opens them for one epoch more. The
 //! key of the next epoch also opens tickets, because clocks differ. Anybody who gets the

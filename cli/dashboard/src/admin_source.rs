@@ -24,7 +24,7 @@ use crate::watch_stream::{Next, WatchStream};
 const DISCOVER_INTERVAL: Duration = Duration::from_secs(2);
 /// How often a process is asked.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
-/// The same, for a pod that has no `/watch` stream for us.
+/// How often a pod without an open `/watch` stream is asked.
 const UNWATCHED_INTERVAL: Duration = Duration::from_millis(500);
 /// The shortest time between two questions to one pod.
 const ASK_PAUSE: Duration = Duration::from_millis(100);

@@ -61,7 +61,7 @@ impl Guard {
         if !self.is_of_our_page(headers) {
             return refused(
                 StatusCode::FORBIDDEN,
-                "another website caused this request: open the address that the dashboard has printed yourself\n",
+                "another website caused this request: copy the address that the dashboard has printed into the browser\n",
             );
         }
         let path = head.uri().path();
@@ -125,8 +125,7 @@ impl Guard {
     }
 }
 
-/// Compares without ending at the first difference, so that the time tells nothing about where it
-/// is.
+/// Compares without ending at the first difference, so that the time does not reveal its place.
 fn is_equal(one: &[u8], other: &[u8]) -> bool {
     let different = one.iter().zip(other).fold(0, |seen, (a, b)| seen | (a ^ b));
     one.len() == other.len() && std::hint::black_box(different) == 0

@@ -1,9 +1,9 @@
 //! The dashboard: a page on loopback that shows what runs.
 //!
-//! [`Model`] turns what a [`Source`] observed into the JSON that the page shows; it has no clock and
-//! no sockets. [`AdminSource`] is the source for this machine: it reads the admin ports of processes
-//! whose addresses its caller knows. [`Dashboard`] serves the page and the JSON to the one who has
-//! its address with the token, and to nobody else.
+//! [`Model`] turns what a [`Source`] observed into the JSON that the page shows; it has no clock
+//! and no sockets. [`AdminSource`] is the source for this machine: it reads the admin ports of
+//! processes whose addresses its caller knows. [`Dashboard`] serves the page, and serves the JSON
+//! only to a client that sends the token of the printed address.
 
 mod admin_source;
 mod app;

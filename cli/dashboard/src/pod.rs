@@ -109,7 +109,7 @@ impl PodState {
                 || before.draining != status.draining
                 || states(before) != states(&status);
         } else {
-            // What failed before the dashboard was opened is worth a line each.
+            // Each failure from before the dashboard was opened gets an event of its own.
             for (slot, (_, exit)) in slots(&status) {
                 if let Some(exit) = exit.filter(is_unexpected) {
                     happened.push(ending(now, name, slot, Some(&exit)));

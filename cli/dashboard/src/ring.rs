@@ -57,8 +57,8 @@ impl Point {
 pub(crate) struct Ring(VecDeque<Point>);
 
 impl Ring {
-    /// Adds a point. One of the same second or an earlier one, after the clock was set back, is
-    /// left out.
+    /// Adds a point. A point of the same second, or of an earlier one because the clock was set
+    /// back, is left out.
     pub(crate) fn push(&mut self, point: Point) {
         if self.0.back().is_some_and(|last| last.at >= point.at) {
             return;

@@ -101,7 +101,7 @@ fn values(argument: &clap::Arg) -> Wanted {
     )
 }
 
-/// Decides what completes the last of these words. Pure.
+/// Decides what completes the last of these words, without I/O.
 fn wanted(command: &Command, words: &[String]) -> Wanted {
     let (last, before) = match words.split_last() {
         Some((last, before)) => (last.as_str(), before),

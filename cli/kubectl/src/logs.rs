@@ -1,7 +1,7 @@
 //! `logs`: the lines of all pods of an app, each after the name of its pod.
 //!
 //! With -f, a stream that ends while its pod lives goes on where it ended, and new pods are
-//! followed as well. What is not followed is said.
+//! followed as well. A pod that is not followed is named.
 
 pub(crate) mod line;
 

@@ -1,4 +1,4 @@
-//! From what was read to one tree. Pure: the same reading gives the same tree.
+//! Makes one tree from what was read. The same reading always gives the same tree.
 //!
 //! With an earlier reading, the tree has rates. What could not be read is missing with its reason;
 //! it never hides the rest.

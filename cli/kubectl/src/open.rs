@@ -31,7 +31,7 @@ struct Target {
     port: u16,
 }
 
-/// The balancer to which a new connection goes, and its port. Pure.
+/// The balancer to which a new connection goes, and its port.
 fn target(seen: &Seen, namespace: &str, name: &str, slot: i64) -> Option<Target> {
     let pods = seen.pods.as_deref().unwrap_or_default();
     let ready = |pod: &&Pod| {

@@ -1,5 +1,5 @@
-//! One reading of apps, their pods and what the pods report. Decides what is asked, and how many
-//! requests run at the same time; never executes anything in a pod.
+//! One reading of apps, their pods and what the pods report. This file decides what is asked, and
+//! how many requests run at the same time. Nothing is ever executed in a pod.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -21,7 +21,8 @@ use crate::outcome::Failure;
 const AT_ONCE: usize = 8;
 /// The admin port of pods that do not name one.
 pub(crate) const ADMIN_PORT: u16 = 9377;
-/// Up to so many pods of apps are also asked for their counters; beyond, only balancers.
+/// Up to this many pods of apps are also asked for their counters; with more pods, only balancers
+/// are.
 const MAX_COUNTED_PODS: usize = 24;
 
 /// The path of the ScaledApps of a namespace, or of all.

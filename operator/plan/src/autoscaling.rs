@@ -12,7 +12,7 @@ const HOLD_MARGIN: Duration = Duration::from_mins(1);
 /// The autoscaler of an app.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Autoscaling {
-    /// The settings, with a meaning for every absent field.
+    /// The settings, with a default for every absent field.
     pub settings: scaledapp_scale::Settings,
 }
 

@@ -2,9 +2,9 @@
 //!
 //! While workers have room, an answer takes as long with four requests at a worker as with one.
 //! Beyond that, requests wait for each other, and answers take longer. The number grows while
-//! latency stays near the lowest that was seen, and shrinks with the ratio between both (the
+//! latency stays near the lowest that was seen, and shrinks by the ratio of the two latencies (the
 //! gradient). It changes only while workers have enough requests to show something, and never from
-//! reports with failures: an error is often faster than an answer, and says nothing of room.
+//! reports with many failures: an error is often faster than an answer, and says nothing of room.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,8 +17,8 @@ const MAX: f64 = 1000.0;
 const TOLERANCE: f64 = 1.5;
 /// The part of a proposed change that one observation makes.
 const STEP: f64 = 0.1;
-/// How long the lowest latency is remembered, in parts. A new release may be slower than the
-/// last one for good.
+/// The lowest latency is remembered for [`PARTS`] parts of this length, and not for ever: a new
+/// release may be slower than the last one for good.
 const PART: Duration = Duration::from_mins(2);
 const PARTS: usize = 5;
 /// Fewer answers than this in an observation say nothing.
@@ -31,7 +31,7 @@ const MAX_FAILURES: f64 = 0.01;
 pub(crate) struct Concurrency {
     fixed: Option<f64>,
     learnt: f64,
-    /// The lowest latency of each part of the past, in seconds, with the time of its begin.
+    /// The lowest latency of each part of the past, in seconds, with the time at which it begins.
     lowest: VecDeque<(Duration, f64)>,
 }
 
@@ -48,7 +48,8 @@ pub(crate) struct Shown {
 }
 
 impl Concurrency {
-    /// `fixed` is the user's number, `learnt` the one that an earlier run has shown in the status.
+    /// `fixed` is the user's number; `learnt` is the number that an earlier operator has written
+    /// into the status.
     pub(crate) fn new(fixed: Option<u32>, learnt: Option<f64>) -> Self {
         let learnt = learnt.filter(|number| number.is_finite());
         Self {
@@ -58,7 +59,7 @@ impl Concurrency {
         }
     }
 
-    /// Another number of the user's, or none.
+    /// Sets another number of the user's, or removes it.
     pub(crate) fn fix(&mut self, fixed: Option<u32>) {
         self.fixed = fixed.map(f64::from);
     }
@@ -88,10 +89,10 @@ impl Concurrency {
         let lowest = lowest.fold(f64::INFINITY, f64::min);
         let gradient = (TOLERANCE * lowest / latency).clamp(0.5, 1.0);
         let proposed = if gradient < 1.0 && shown.at_worker >= 1.0 {
-            // So many requests are too many, and fewer in the ratio of the latencies would be well.
+            // This many requests are too many. The ratio of the latencies tells by how much.
             self.learnt.min(shown.at_worker) * gradient
         } else if gradient >= 1.0 && shown.at_worker >= self.learnt / 2.0 {
-            // A worker with fewer requests shows nothing of its limit.
+            // With fewer than half of the learnt number, a worker would show nothing of its limit.
             self.learnt + self.learnt.sqrt()
         } else {
             return;
@@ -104,7 +105,7 @@ impl Concurrency {
 mod tests {
     use super::*;
 
-    /// A worker that serves `room` requests at once in 20 ms, and shares itself beyond that.
+    /// A worker that serves `room` requests at once in 20 ms each; with more, all take longer.
     fn learn(room: f64, most: f64, failures: f64) -> f64 {
         let mut concurrency = Concurrency::new(None, None);
         for second in 0_u32..1200 {

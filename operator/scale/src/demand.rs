@@ -1,4 +1,4 @@
-//! How many requests at a time clients ask for, by Little's law over all balancers.
+//! How many requests clients want served at the same time, by Little's law over all balancers.
 //!
 //! While every request finds room, the demand is what is in flight. When requests wait, what is in
 //! flight shows the capacity and not the demand. The demand is then the rate of arrivals times the
@@ -28,8 +28,8 @@ const MIN_TREND: Duration = Duration::from_secs(20);
 const MAX_TREND: Duration = Duration::from_mins(1);
 /// The time that one request takes, until it has been measured, in seconds.
 const FIRST_SERVICE: f64 = 0.25;
-/// Arrivals are counted over one second. What is left of them after this many standard deviations
-/// are subtracted is certainly more than chance.
+/// Arrivals are counted over one second. Their number minus this many standard deviations is
+/// certainly more than chance.
 const CERTAIN: f64 = 2.0;
 /// Over how many seconds the time of one request is averaged.
 const SERVICE_MEMORY: f64 = 20.0;
@@ -97,7 +97,7 @@ pub(crate) struct Load {
     pub(crate) service: f64,
     /// Nothing is in flight, waits, arrives or is connected, as far as is known.
     pub(crate) quiet: bool,
-    /// A balancer exists from which nothing is known.
+    /// A balancer is silent.
     pub(crate) incomplete: bool,
     /// Nothing is known of the demand.
     pub(crate) unknown: bool,
@@ -139,11 +139,11 @@ impl Demand {
         let rate = sum(|source| source.rate.unwrap_or(0.0));
         let unknown = self.sources.is_empty() && !fleet.heard;
         // What a balancer has sent includes what waits within pods. Pods may also get requests
-        // that come past all balancers.
+        // that bypass all balancers.
         let in_flight = (sent - fleet.queued).max(fleet.in_flight).max(0.0);
         let present = in_flight + held + fleet.queued;
         let at_workers = in_flight.min(room);
-        // What a silent balancer has in flight leaves unseen. So the time of one request is
+        // Requests of a silent balancer end without being counted. So the time of one request is
         // measured only when all balancers have reported, over the whole time since the last
         // measurement. The same holds for the queue.
         let mut standing = 0.0;
@@ -181,8 +181,8 @@ impl Demand {
         let sure = (rate - CERTAIN * rate.sqrt()).max(0.0);
         let rate = self.rate.mean(now, SHORT).max(sure);
         let jump = (rate * service).min(present);
-        // Right after a start, the mean of a window would be that of its first values, which is
-        // chance.
+        // Right after a start, the mean of a window would come from its first few values, which are
+        // mostly chance.
         let known = |mean: f64, after: Duration| {
             if self.offered.covers(now, after) {
                 mean
@@ -265,7 +265,7 @@ impl Demand {
             0.0
         };
         self.before = at_workers;
-        // The memory of a busy time outlives an idle one.
+        // What a busy time has shown is not forgotten while the app is idle.
         if throughout > 0.0 || completed > 0.0 {
             self.served = self.served * fade + throughout * seconds + FIRST_SERVICE * (1.0 - fade);
             self.completed = self.completed * fade + completed + (1.0 - fade);

@@ -31,7 +31,7 @@ pub(crate) struct Estimate {
     pub(crate) sustained: Need,
     /// For what is urgent.
     pub(crate) urgent: Need,
-    /// The reason if the sustained load decides, and if the urgent one does.
+    /// The reason if the sustained load decides, and the reason if the urgent load decides.
     pub(crate) sustained_reason: Reason,
     pub(crate) urgent_reason: Reason,
 }
@@ -106,9 +106,8 @@ impl Estimate {
     }
 }
 
-/// Whether waiting requests say nothing of how many pods are needed. A pod that ends as soon as it
-/// starts would be waited for in vain, and its part of the work must not be answered with more pods.
-/// The same holds if most pods are no longer ready, because what has stopped them stops others as
+/// Whether waiting requests do not count. If a pod ends as soon as it starts, more pods would end as
+/// well. The same holds if most pods are no longer ready: what has stopped them would stop others as
 /// well.
 fn is_broken(fleet: &Fleet) -> bool {
     fleet.crash_looping > 0 || fleet.missed > fleet.ready

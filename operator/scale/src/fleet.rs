@@ -1,7 +1,7 @@
 //! What the pods can do now and soon: which of them are capacity, which are expected, which are
 //! lost, and how long a pod takes to start.
 //!
-//! A pod that is silent is as it was in its last report, for [`SILENCE`]. After that its load is
+//! A silent pod counts as it was in its last report, for [`SILENCE`]. After that its load is
 //! unknown, and only what Kubernetes says of it counts.
 
 use std::collections::BTreeMap;
@@ -11,12 +11,12 @@ use crate::sample::{Pod, PodReport, PodState, Resize, cores};
 
 /// For how long the last report of a silent pod or balancer counts.
 pub(crate) const SILENCE: Duration = Duration::from_secs(30);
-/// A pod that stops being ready is missed only after this time, because a restart of one worker
-/// may take a pod out for a moment.
+/// A pod that stops being ready counts as missed only after this time, because a restart of one
+/// worker may take a pod out for a moment.
 const MISSED_AFTER: Duration = Duration::from_secs(5);
 /// The time that a pod takes to start, until one has been seen.
 const FIRST_BOOT: Duration = Duration::from_secs(10);
-/// A pod that is still starting after its usual time is expected this much later.
+/// A starting pod is never expected sooner than this, even if its usual time is over.
 const OVERDUE: Duration = Duration::from_secs(2);
 
 /// What is remembered of a pod between observations.
@@ -42,7 +42,7 @@ pub(crate) struct Fleet {
     pub(crate) ready: u32,
     /// Workers of ready pods.
     pub(crate) workers: f64,
-    /// Of each pod that is starting, how long it will still take.
+    /// How long each starting pod will still take.
     pub(crate) starting: Vec<Duration>,
     /// Pods that were ready, are no longer, and are missed.
     pub(crate) missed: u32,

@@ -4,16 +4,16 @@
 //! The largest need within the window counts, so a smaller number is taken only after it has been
 //! enough for the whole window. If the larger number is needed again soon after it was given up,
 //! the load comes and goes with a period longer than the window. The window is then doubled, up to
-//! [`MAX_STRETCH`] times, so that a periodic load soon stops moving pods. "Soon" is the longest window:
-//! a load that is slower than that is followed. A reduction that is not missed halves the window
-//! again.
+//! [`MAX_STRETCH`] times, so that a periodic load soon stops moving pods. "Soon" means within the
+//! longest window: pods follow a load with a longer period. A reduction that proves right halves
+//! the window again.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::need::Need;
 
-/// The most by which the window grows.
+/// The largest factor by which the window grows.
 const MAX_STRETCH: u32 = 8;
 /// In how many parts a window is remembered. With more parts, a peak would be forgotten more
 /// exactly at the end of the window.
@@ -45,7 +45,7 @@ impl Hold {
         self.window * self.stretch
     }
 
-    /// Another length from now on, because the user has changed it.
+    /// Sets another length, because the user has changed it.
     pub(crate) fn set_window(&mut self, window: Duration) {
         self.window = window;
     }
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reduction_that_is_missed_stretches_the_window_up_to_a_limit() {
+    fn a_wrong_reduction_stretches_the_window_up_to_a_limit() {
         let mut hold = Hold::new(at(60));
         let mut now = 0;
         for expected in [120, 240, 480, 480] {

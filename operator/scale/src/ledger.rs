@@ -1,7 +1,9 @@
-//! Lines of `/load`, which count since a process began, as reports, which count since the last one.
+//! Turns lines of `/load`, which count since a process began, into reports, which count since the
+//! report before.
 //!
-//! Several lines may come between two decisions, and none may be lost. A line of another run, or one
-//! that counts less than the last, means that the process began again: then only later lines count.
+//! Several lines may come between two decisions, and none may be lost. A line of another run, or
+//! one that counts less than the last, means that the process has restarted. Then only later lines
+//! count.
 
 use std::time::Duration;
 
@@ -83,8 +85,8 @@ impl PodLedger {
     }
 }
 
-/// By how much a sum of seconds has grown. A pod may send any number, so what is no time counts as
-/// none.
+/// By how much a sum of seconds has grown. A pod may send any number, so a difference that is not a
+/// valid time counts as zero.
 fn grown(from: f64, to: f64) -> Duration {
     Duration::try_from_secs_f64(to - from)
         .unwrap_or_default()
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_began_again_counts_from_its_first_line() {
+    fn a_restarted_process_counts_from_its_first_line() {
         let mut ledger = BalancerLedger::default();
         ledger.on(balancer("a", 1000));
         ledger.on(balancer("b", 5000));
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_no_times_count_as_none() {
+    fn numbers_that_are_no_times_count_as_zero() {
         let mut ledger = PodLedger::default();
         for seconds in [0.0, f64::NAN, f64::INFINITY, -1e300, 1e300, 5.0] {
             ledger.on(

@@ -44,7 +44,7 @@ pub(crate) struct Step {
 }
 
 impl Limits {
-    /// What becomes of `needed` pods.
+    /// The number of pods that is asked for if the load needs `needed`.
     pub(crate) fn apply(self, needed: u32) -> Step {
         let (before, range) = (self.before, self.range);
         let mut step = self.within_range(needed);
@@ -86,7 +86,7 @@ impl Limits {
                 follows_load: false,
             };
         }
-        // Whatever else holds, the user's range always does.
+        // The user's range holds in every case.
         let least = u32::from(!self.may_be_none());
         step.pods = step.pods.clamp(range.min().max(least), range.max());
         step
@@ -125,7 +125,7 @@ impl Limits {
         }
     }
 
-    /// Why more pods would not help, if they would not.
+    /// Why more pods would not help; `None` if they would.
     fn in_vain(self) -> Option<Reason> {
         if self.unschedulable > 0 {
             return Some(Reason::Unschedulable {

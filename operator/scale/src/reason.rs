@@ -13,7 +13,7 @@ use scaledapp_units::duration;
 pub enum Reason {
     /// The autoscaler has started, and keeps what it has found until it knows more.
     Started,
-    /// This many requests at a time need as much.
+    /// The sustained load needs this number.
     Requests {
         /// Requests at a time.
         at_once: f64,
@@ -51,7 +51,7 @@ pub enum Reason {
     },
     /// The node of a pod has no room for the CPU that it shall get in place.
     NoRoom,
-    /// Less has been enough for the whole window.
+    /// A smaller number has been enough for the whole window.
     Less {
         /// The window, with what has been added to it.
         window: Duration,
@@ -70,7 +70,7 @@ pub enum Reason {
     Max {
         /// The maximum.
         max: u32,
-        /// The number without it.
+        /// The number that the load needs.
         needed: u32,
     },
     /// Nothing has happened for `zeroAfter`.
@@ -102,8 +102,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Whether it is shown as soon as it holds and for as long as it does, and not only when it
-    /// changes a decision.
+    /// Whether the reason is shown for as long as it holds, even while it changes no decision.
     pub(crate) fn overrules(&self) -> bool {
         match self {
             Self::Schedule { .. }
@@ -179,12 +178,16 @@ impl fmt::Display for Reason {
                 "A node has no room to give its pod more CPU in place, so there are more pods."
             ),
             Self::Less { window } => {
-                write!(f, "Less has been enough for {}.", duration::format(*window))
+                write!(
+                    f,
+                    "A smaller number has been enough for {}.",
+                    duration::format(*window)
+                )
             }
             Self::Schedule { min } => {
                 write!(f, "A schedule asks for at least {}.", pods(*min))
             }
-            Self::Min { min } => write!(f, "The load needs fewer, and pods.min is {min}."),
+            Self::Min { min } => write!(f, "The load needs fewer pods, but pods.min is {min}."),
             Self::Max { max, needed } => write!(
                 f,
                 "The load needs {}, but pods.max is {max}: raise it, or requests will wait.",
@@ -197,7 +200,7 @@ impl fmt::Display for Reason {
             ),
             Self::Unschedulable { pods: count } => write!(
                 f,
-                "No node has room for {}, so no more are asked for: add nodes, or lower resources.requests.",
+                "No node has room for {}, so no more pods are asked for: add nodes, or lower resources.requests.",
                 pods(*count)
             ),
             Self::CrashLooping { pods: count } => write!(

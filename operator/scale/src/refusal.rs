@@ -1,4 +1,4 @@
-//! What the API server has refused: how many pods there can be, and when more are tried again.
+//! What the API server has refused: how many pods there can be, and when more are asked for again.
 //!
 //! A quota does not change by asking. After a refusal, the number of pods that exist is taken as
 //! the most there can be, and more are asked for only after a pause that doubles with each refusal.
@@ -30,7 +30,8 @@ impl Refusal {
     ) -> Option<Self> {
         let in_force = before.filter(|refusal| now < refusal.until);
         match (refused_above.filter(|allowed| *allowed < wanted), in_force) {
-            // The condition of a Deployment outlives the attempt, so it is read once per attempt.
+            // The Deployment's condition outlives the attempt. While a refusal is in force, the
+            // condition may lower the number, but does not count as a second refusal.
             (Some(allowed), Some(refusal)) => Some(Self {
                 allowed: refusal.allowed.min(allowed),
                 ..refusal

@@ -18,10 +18,11 @@ use crate::sample::{Moment, Observation};
 use crate::settings::Settings;
 use crate::shape::{Shape, Top};
 
-/// The sustained need must differ by this factor before more is asked for. HPA has the same.
+/// The sustained need must exceed what is covered by this factor before more is asked for. HPA has
+/// the same tolerance.
 const TOLERANCE: f64 = 1.1;
-/// Less must be enough with this factor to spare before something is removed, or each new
-/// peak would bring it back.
+/// A smaller number must be enough with this factor to spare before it is taken. Otherwise each new
+/// peak would bring the larger number back.
 const SPARE: f64 = 1.05;
 /// The pause between two reductions, in which the smaller number can prove itself.
 const REDUCTION_PAUSE: Duration = Duration::from_secs(15);
@@ -44,7 +45,7 @@ pub struct Decision {
     pub concurrency: f64,
     /// Why; its text is one sentence.
     pub reason: Reason,
-    /// Since when pods, workers and CPU are these.
+    /// Since when pods, workers and CPU have these values.
     pub since: Timestamp,
 }
 
@@ -74,14 +75,15 @@ pub struct Scaler {
     hold: Hold,
     floor: Floor,
     refusal: Option<Refusal>,
-    /// What the present decision covers.
+    /// The need that the present decision covers.
     covered: Need,
     decision: Decision,
-    /// The reason of the present load, for when a reason that has overruled it is gone.
+    /// The reason that the present load gives. It is shown again once a reason that has overruled
+    /// it is gone.
     usual_reason: Reason,
     last_reduction: Option<Duration>,
     idle_since: Option<Duration>,
-    /// Since when a resize is waited for, and until when none is tried.
+    /// Since when a resize is pending, and until when none is tried.
     resize_since: Option<Duration>,
     no_resize_until: Option<Duration>,
     last: Duration,
@@ -127,7 +129,7 @@ impl Scaler {
         }
     }
 
-    /// Other settings from the next decision on; what has been learnt stays.
+    /// Takes other settings for the next decision on; what has been learnt stays.
     pub fn set(&mut self, settings: Settings) {
         let settings = settings.bounded();
         self.concurrency.fix(settings.concurrency);
@@ -224,7 +226,7 @@ impl Scaler {
     /// Brings what is covered in line with what is needed. Returns the reason if it changes.
     fn cover(&mut self, now: Duration, load: &Load, fleet: &Fleet, top: Top) -> Option<Reason> {
         if load.unknown {
-            // As before, for as long as it takes.
+            // Nothing changes while the load is unknown.
             self.hold.push(now, self.covered);
             return Some(Reason::Unknown);
         }

@@ -1,4 +1,4 @@
-//! Schedules: at which times there are at least so many pods, whatever the load is.
+//! Schedules: the times at which an app has at least a given number of pods, whatever the load is.
 //!
 //! A schedule begins at each occurrence of its cron pattern, in its own time zone. With `for`, it
 //! lasts that long in elapsed time: eight hours stay eight hours on the night of a clock change.
@@ -8,7 +8,7 @@
 //!
 //! Of schedules that overlap, the larger number counts. Where a clock change leaves a time of day
 //! out, the occurrence is the first moment after the gap; where it repeats one, a pattern with a
-//! fixed time occurs once, at the first of both.
+//! fixed time occurs once, at the first of the two.
 
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ impl Schedule {
         let parsed = parser.parse(cron);
         let parsed = parsed.map_err(|error| pattern(error.to_string()))?;
         let name = zone.unwrap_or("UTC");
-        // The database that is built in, so that a container without zoneinfo files has it, too.
+        // The built-in database also works in a container without zoneinfo files.
         let zone = TimeZoneDatabase::bundled().get(name);
         let zone = zone.map_err(|_| ScheduleError::Zone {
             zone: name.to_owned(),
@@ -151,8 +151,8 @@ pub fn check(schedules: &[Schedule]) -> Result<(), ScheduleError> {
     }
 }
 
-/// The schedules with what is known of them until the next change, because finding an occurrence
-/// costs more than all other decisions together.
+/// What the schedules ask for, remembered until it can change, because finding an occurrence costs
+/// more than all other decisions together.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Calendar {
     /// From when to when `floor` holds.
@@ -177,7 +177,7 @@ impl Calendar {
     }
 }
 
-/// What the schedules ask for at `now`, and until when at least this cannot change.
+/// What the schedules ask for at `now`, and the earliest time at which this can change.
 fn at(schedules: &[Schedule], now: Timestamp) -> (Option<u32>, Timestamp) {
     let mut floor = None;
     let mut until = Timestamp::MAX;

@@ -11,7 +11,7 @@ pub(crate) const MAX_COUNT: u32 = 10_000;
 /// The most CPU cores that any setting or report may name.
 pub(crate) const MAX_CORES: f64 = 4096.0;
 
-/// From how many to how many, both included. The largest is never below the smallest.
+/// The smallest and the largest number that are allowed. `max` is never below `min`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
     min: u32,

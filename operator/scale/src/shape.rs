@@ -1,8 +1,8 @@
 //! Which pods a need becomes: first more workers in each pod, then more CPU for each pod, then more
 //! pods.
 //!
-//! The three rungs differ in time and cost: a worker starts at once in CPU that is already paid for,
-//! CPU in place takes a second and restarts nothing, and a pod takes as long as the app to boot. So
+//! These steps differ in time and cost: a worker starts at once in CPU that is already paid for,
+//! CPU in place takes a second and restarts nothing, and a pod takes as long as the app boots. So
 //! pods are counted as if each were as large as it may become, and each pod gets what its part of
 //! the need asks for.
 
@@ -12,7 +12,7 @@ use crate::settings::{MAX_COUNT, Settings};
 
 /// CPU is asked for in steps of this, in cores, so that a pod is not resized all the time.
 const CPU_STEP: f64 = 0.25;
-/// A worker counts as a core from this much CPU on, as for `perCore`: 1.75 cores run two workers.
+/// A core may lack this much and still run a worker, as for `perCore`: 1.75 cores run two workers.
 const NEARLY_A_CORE: f64 = 0.25;
 
 /// How large one pod may become.
@@ -34,8 +34,8 @@ pub(crate) struct Shape {
 }
 
 impl Top {
-    /// How large a pod may become. Where a node has no room for a resize, a pod stays as it is, and
-    /// further pods follow.
+    /// How large a pod may become. If its node has no `room` for a resize, it stays as it is, and
+    /// more pods are asked for instead.
     pub(crate) fn of(settings: &Settings, fleet: &Fleet, room: bool) -> Self {
         let most = settings.workers.max();
         let Some(range) = settings.cpu else {

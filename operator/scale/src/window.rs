@@ -1,4 +1,4 @@
-//! The last minutes of one number: its mean over a window, its rise, and its largest value.
+//! The last minutes of one number: its mean over a window, and how fast it rises.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -93,7 +93,7 @@ impl Series {
         now: Duration,
         window: Duration,
     ) -> impl Iterator<Item = (Duration, f64)> + Clone {
-        // Values exactly one window old are left out: of three values a second apart, a window of
+        // A value that is exactly one window old is left out: of values a second apart, a window of
         // three seconds holds three and not four.
         let from = now.saturating_sub(window);
         let newest = self.values.back().map_or(Duration::ZERO, |(at, _)| *at);

@@ -25,7 +25,7 @@ const FIRST_LINES: Duration = Duration::from_secs(3);
 /// The load of a pod counts as known for this long after its last report.
 const FRESH: Duration = Duration::from_secs(5);
 /// How long a refused resize counts as infeasible. The autoscaler remembers it much longer; this is
-/// long enough for it to notice.
+/// long enough for the autoscaler to notice.
 const RESIZE_REFUSAL: Duration = Duration::from_secs(30);
 
 /// What is remembered of a pod.
@@ -34,7 +34,7 @@ pub(super) struct Known {
     /// Something else created it, although it has the app's labels.
     pub(super) is_foreign: bool,
     was_ready: bool,
-    /// Requests at its workers, and when it said so.
+    /// Requests at its workers or waiting for one, and when the pod reported them.
     in_flight: Option<(Duration, u32)>,
 }
 
@@ -230,8 +230,8 @@ impl Scaling {
 
 impl Known {
     fn see(&mut self, pod: &Pod, now: Duration, report: Option<PodReport>) {
-        // A pod that says how long it took to become ready was ready, even if this replica leads
-        // only since then.
+        // A pod that says how long it took to become ready was ready, even if this replica has
+        // become the leader only since then.
         self.was_ready |=
             observation::is_ready(pod) || report.is_some_and(|report| report.boot.is_some());
         if let Some(report) = report {

@@ -1,10 +1,10 @@
-//! What has been decided for each app: the loop writes it, passes read it. Says when an app needs a
-//! pass.
+//! What has been decided for each app: the loop writes decisions, and passes read them. This file
+//! also decides when a decision makes a pass necessary.
 //!
 //! A pass writes what a decision says, so a decision that changes a little each second would cause
 //! a write each second. The learnt concurrency moves all the time; it is published with another
-//! change, or when it has moved far. Which pods are the idlest changes all the time as well; only a
-//! reduction asks for it.
+//! change, or when it has moved far. Which pods are the idlest changes all the time as well; they
+//! are looked for only when the number of pods is reduced.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ const CONCURRENCY_INTERVAL: Duration = Duration::from_mins(1);
 pub(crate) struct Removable {
     /// A pod that is not ready goes first.
     pub(crate) ready: bool,
-    /// Requests at its workers; unknown counts as most.
+    /// Requests at its workers or waiting for one; an unknown number counts as the largest.
     pub(crate) in_flight: u32,
     /// The youngest goes first, because its caches are the coldest.
     pub(crate) age: Duration,

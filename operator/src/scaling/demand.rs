@@ -1,5 +1,5 @@
-//! How a request that waits while its app has no pod reaches the loop without waiting for the
-//! second to end.
+//! Tells the loop at once when a request waits for an app without pods. The loop does not wait for
+//! the end of the second then.
 //!
 //! The loop marks apps without pods as asleep. A stream that reads of a waiting request wakes the
 //! app once; then the app stays awake until the loop marks it again. So a balancer that sends many
@@ -17,7 +17,7 @@ pub(crate) struct AppName {
     pub(crate) name: String,
 }
 
-/// Apps without pods, and those of them that are asked for.
+/// Apps without pods, and those of them for which a request waits.
 #[derive(Debug, Default)]
 pub(crate) struct Demand {
     apps: Mutex<Apps>,

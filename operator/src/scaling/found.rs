@@ -1,6 +1,6 @@
 //! What a new leader finds: the Deployment, the status and the pods that its predecessor left.
 //!
-//! It goes on from there, so a change of leaders changes nothing.
+//! The new leader goes on from there, so a change of leaders changes nothing.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use scaledapp_crds::kubernetes::ScaledApp;

@@ -1,6 +1,6 @@
 //! From what Kubernetes says of pods and Deployments to what the autoscaler observes.
 //!
-//! Pure: pods of the store and reports in, observations out. What they mean is decided in
+//! Pure functions of the stored objects and of reports. What an observation means is decided in
 //! [`scaledapp_scale`].
 
 use std::collections::BTreeMap;
@@ -67,8 +67,8 @@ pub(crate) fn is_leaving(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some() || matches!(phase(pod), Some("Succeeded" | "Failed"))
 }
 
-/// Whether a balancer's pod counts as a balancer. One that does not run yet has no requests, and one
-/// that is about to end counts only while it still reports.
+/// Whether a balancer's pod counts as a balancer. A pod that does not run yet has no requests, and
+/// a pod that is about to end counts only while it still reports.
 pub(crate) fn is_balancer(pod: &Pod, reports: bool) -> bool {
     phase(pod) == Some("Running") && (reports || !is_leaving(pod))
 }
@@ -110,8 +110,8 @@ fn is_unschedulable(status: &PodStatus) -> bool {
     })
 }
 
-/// Whether a container waits for its next start after it has ended again and again. While it runs
-/// for a moment in between, its restarts show the same.
+/// Whether a container waits for its next start after it has ended again and again. While such a
+/// container runs for a moment in between, the number of its restarts shows this.
 fn is_crash_looping(status: &PodStatus) -> bool {
     let inits = status.init_container_statuses.iter().flatten();
     let mut all = inits.chain(status.container_statuses.iter().flatten());
@@ -157,8 +157,8 @@ pub(crate) fn container(pod: &Pod) -> Option<&Container> {
     containers.find(|container| container.name == CONTAINER)
 }
 
-/// The CPU that the kubelet has granted the app's container, in cores. That is its limit. A
-/// container without a limit that may be resized has what it requests.
+/// The CPU limit that the kubelet has granted the app's container, in cores. If a container without
+/// a limit may be resized, its request counts instead.
 fn cpu(pod: &Pod, resizes: bool) -> Option<f64> {
     let statuses = pod.status.iter();
     let mut statuses = statuses.flat_map(|status| status.container_statuses.iter().flatten());
@@ -195,7 +195,7 @@ pub(crate) fn refused_above(
 ) -> Option<u32> {
     let deployment = deployment?;
     let status = deployment.status.as_ref()?;
-    // A status of an earlier number of pods is about that number.
+    // The status of an earlier generation is about that generation's number of pods.
     if status.observed_generation < deployment.metadata.generation {
         return None;
     }

@@ -22,8 +22,8 @@ pub(crate) struct Cpu {
 }
 
 impl Cpu {
-    /// The patch of the `resize` subresource. With the uid, a patch of another pod of this name is
-    /// a conflict.
+    /// The patch of the `resize` subresource. Because of the uid, patching another pod of this name
+    /// is a conflict.
     pub(crate) fn patch(self, uid: &str) -> Value {
         let amount =
             |millis: Option<u64>| millis.map(|millis| json!({"cpu": format!("{millis}m")}));
@@ -38,7 +38,7 @@ impl Cpu {
 }
 
 /// The pods that do not ask for `cores` yet, with what they shall ask for. Pods that do not run yet
-/// follow when they do.
+/// follow once they run.
 pub(crate) fn due<'a>(cores: f64, pods: impl Iterator<Item = &'a Pod>) -> Vec<(&'a Pod, Cpu)> {
     let wanted = (cores * 1000.0).round().clamp(1.0, 1e9) as u64;
     let runs = |pod: &&Pod| {

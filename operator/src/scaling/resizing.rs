@@ -1,8 +1,8 @@
 //! Asks the API server to resize pods in place, and remembers what it refuses.
 //!
-//! [`super::resize`] says which pods get which CPU. A pod is asked for once per value: what becomes
-//! of it is read from the pod. A cluster without the `resize` subresource, or without the right to
-//! patch it, refuses every time; then more pods are started instead.
+//! [`super::resize`] says which pods get which CPU. Each value is asked for once per pod; the
+//! outcome is read from the pod. A cluster without the `resize` subresource, or without the right
+//! to patch it, refuses every time; then more pods are started instead.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ use crate::api::FIELD_MANAGER;
 use crate::call::{Call, CallError};
 use crate::context::Context;
 
-/// How long after a call the same is asked of a pod again, if the pod still does not ask for it.
+/// How long after a call the same value is asked for again, if the pod's spec still lacks it.
 const AGAIN_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What was asked of the pods of one app.

@@ -2,9 +2,9 @@
 //!
 //! What a pod says becomes a report of its ledger, and nothing else: [`scaledapp_scale`] bounds the
 //! numbers. A pod runs a user's code, so a line may have any content, length and frequency. Of the
-//! lines that have arrived only the newest is parsed, because lines count since the process began,
-//! and a stream is read at most [`READS_PER_SECOND`] times a second. What a pod sends beyond that
-//! waits in its own socket.
+//! lines that have arrived only the newest is parsed, because lines count since the process began.
+//! A stream is read at most [`READS_PER_SECOND`] times a second. What a pod sends beyond that waits
+//! in its own socket.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,8 +36,8 @@ const ASK_AGAIN_INTERVAL: Duration = Duration::from_secs(10);
 /// each other at once.
 const READS_PER_SECOND: u32 = 10;
 const BURST: u32 = 20;
-/// How long before a decision the lines of a stream come: at least and at most this. So a decision
-/// is about the present, and a second has one wave of lines instead of a wake-up for each of them.
+/// How long before a decision the lines of a stream come: the least and the most. So a decision is
+/// about the present, and a second has one wave of lines instead of a wake-up for each of them.
 const LEAD: (Duration, Duration) = (Duration::from_millis(60), Duration::from_millis(200));
 /// How often decisions are made and lines come.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -205,7 +205,7 @@ enum End {
     Malformed(#[from] MalformedLines),
     #[error("the admin port answers {0} to /load")]
     NoLoad(u16),
-    #[error("a line of /load is none")]
+    #[error("a line of /load cannot be parsed")]
     NoLine(#[from] serde_json::Error),
     #[error("no line for {SILENCE:?}")]
     Silent,
@@ -214,8 +214,8 @@ enum End {
 }
 
 /// How long to wait before a stream is opened, so that its lines, which come each second from then
-/// on, come shortly before decisions. These are made each full second of the clock that shows
-/// `elapsed`. `random` spreads the streams; it is from 0 to 1.
+/// on, come shortly before decisions. Decisions are made each full second of the clock that
+/// shows `elapsed`. `random` spreads the streams; it is from 0 to 1.
 fn until_slot(elapsed: Duration, random: f64) -> Duration {
     let lead = LEAD.0 + LEAD.1.saturating_sub(LEAD.0).mul_f64(random);
     let slot = PERIOD.saturating_sub(lead);
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pod_that_sends_without_end_is_read_at_its_pace_only() {
+    async fn a_pod_that_sends_without_end_is_read_at_a_limited_rate() {
         let (listener, address) = listener().await;
         let mut streams = Streams::new(Arc::default(), Instant::now());
         streams.follow(std::iter::once(target(address, false)));
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_load_gives_no_report() {
+    async fn an_answer_that_is_no_load_gives_no_report() {
         for answer in [
             "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(),
             format!("{HEAD}7\n"),

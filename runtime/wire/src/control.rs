@@ -92,7 +92,7 @@ impl FromStr for WorkerCount {
 }
 
 impl WorkerCount {
-    /// The number that is meant if `now` workers are desired now. Whether so many are
+    /// The number that is meant if `now` workers are desired now. Whether that many are
     /// allowed is not decided here.
     ///
     /// # Errors

@@ -58,15 +58,15 @@ pub enum Held {
     Unknown,
 }
 
-/// The range of a supervisor's number of workers, and what has become of it. The present number is
-/// `desired` of the same status.
+/// The range of a supervisor's number of workers, and why the number is what it is. The present
+/// number is `desired` of the same status.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Scaling {
     /// Why no further worker starts now, if one is needed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<Held>,
-    /// The same as a sentence.
+    /// The same reason as a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_text: Option<String>,
     /// The last change; `None` if there was none yet.
@@ -94,7 +94,7 @@ pub struct ScalingChange {
     pub to: u32,
 }
 
-/// The same in a line of `/watch`.
+/// What a line of `/watch` says of [`Scaling`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WatchedScaling {

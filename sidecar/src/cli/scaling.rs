@@ -16,7 +16,7 @@ pub struct ScalingArgs {
     /// How busy workers should be at most, in percent; if they are busier, another one starts [default: 70]
     #[arg(long, env = "SCALEDAPP_UTILIZATION", value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(10..=100))]
     pub utilization: Option<u32>,
-    /// A worker stops, drained, when fewer have been enough for this long; at least 1s [default: 30s]
+    /// A worker drains and stops when fewer workers have been enough for this long; at least 1s [default: 30s]
     #[arg(long, env = "SCALEDAPP_SCALE_DOWN_AFTER", value_parser = duration::parse, value_name = "TIME")]
     pub scale_down_after: Option<Duration>,
 }

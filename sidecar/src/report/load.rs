@@ -34,7 +34,8 @@ pub(super) struct Cpu {
 }
 
 impl Cpu {
-    /// The CPU time of the workers, those of process groups `groups` and those that have ended.
+    /// The CPU time of the workers: of those in the process groups `groups`, and of those that have
+    /// ended.
     fn of(&mut self, groups: &[u32], now: Instant) -> Duration {
         let is_recent = |at: Instant| now.duration_since(at) < CPU_INTERVAL;
         if self.at.is_some_and(is_recent) {

@@ -2,10 +2,10 @@
 //! a clock.
 //!
 //! More workers start when requests have waited for [`PATIENCE`], or when the workers are busier
-//! than they should be, if a core and memory are free and nothing speaks against it. One worker
-//! stops when fewer have been enough for some time. This time grows whenever a worker is missed
-//! soon after it was stopped, so a load whose pauses are a little longer than this time does not
-//! make workers start and stop again and again.
+//! than they should be, if a core and memory are free and nothing forbids a start. One worker
+//! stops when fewer have been enough for some time. This time grows whenever a worker is needed
+//! again soon after it was stopped, so a load whose pauses are a little longer than this time does
+//! not make workers start and stop again and again.
 
 use std::time::Duration;
 
@@ -21,19 +21,19 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// grows fivefold is met in one step.
 const STEP: u32 = 4;
 
-/// The part of a core that must be free for another worker. `auto` counts three quarters of a core
-/// as one, so a quarter may be missing.
+/// Another worker starts only if this part of a core is free. This part of a core may also be
+/// missing for a worker, because `auto` counts three quarters of a core as one.
 const FREE_CORES: f64 = 0.25;
 
 /// A worker stops only if the others would then be less busy than this share of the target. Between
-/// the two nothing changes.
+/// this share and the target, nothing changes.
 const MARGIN: f64 = 0.85;
 
-/// The shortest time between two stops: workers leave one by one, and each time what the others do
-/// is seen before the next one.
+/// The shortest time between two stops: workers stop one by one, and after each stop the others are
+/// watched before the next one.
 const STOP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the time without need may double.
+/// How often `idle` may double.
 const MAX_CAUTION: u32 = 4;
 
 /// Caution falls by one step once nothing has been missed for this many times of `idle`.
@@ -67,10 +67,10 @@ pub(crate) struct Scaler {
     busy: Average,
     occupied: Average,
     peaks: Peaks,
-    /// When it began, or when workers were last started.
+    /// When the scaler began to watch, or when workers were last started.
     grown: Option<Duration>,
     stopped: Option<Duration>,
-    /// How often the time without need was too short.
+    /// How many times `idle` is doubled now, because it was too short.
     caution: u32,
     /// When caution last changed.
     cautious_since: Duration,
@@ -120,7 +120,7 @@ impl Scaler {
                 reason,
             };
         }
-        // One worker that tries again and again is enough to see when the app works.
+        // One worker that tries again and again is enough to see when the app works again.
         let spare = look.crashing.saturating_sub(1);
         let tried = look.desired.saturating_sub(spare).max(bounds.min);
         if tried < look.desired && look.hold != Some(Hold::Replacing) {
@@ -135,7 +135,7 @@ impl Scaler {
         }
     }
 
-    /// Begins to watch anew: what was before says nothing about how many workers are enough.
+    /// Begins to watch anew: what happened before says nothing about how many workers are enough.
     pub(crate) fn begin_anew(&mut self) {
         self.grown = None;
     }
@@ -248,8 +248,8 @@ impl Scaler {
     }
 }
 
-/// How many more workers the free cores can feed, if each uses as much as the present ones; at least
-/// one.
+/// How many more workers the free cores can carry, if each uses as much as the present ones; at
+/// least one.
 fn fed(look: &Look) -> u32 {
     let fed = (look.free_cores + FREE_CORES) / look.cores_each.max(0.01);
     (fed as u32).max(1)

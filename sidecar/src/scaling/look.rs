@@ -17,13 +17,13 @@ pub(crate) struct Look {
     /// Requests that wait although workers are ready: in the dispatcher's queue, in the accept
     /// queue of a worker, or for the CPU time of a worker that has computed all the time.
     pub(crate) waiting: u32,
-    /// For how long the requests that wait are known to have waited at least.
+    /// How long the requests that wait have waited, at least.
     pub(crate) waited: Duration,
     /// How many requests a worker may have at the same time (`--max-in-flight`); 0 if that is not
     /// limited.
     pub(crate) concurrency: u32,
-    /// How busy the ready workers were, summed: 1 is a worker that was busy all the time, which is
-    /// one that computed, or one that had as many requests as it may have.
+    /// How busy the ready workers were, summed over them. A worker that computed all the time, or
+    /// that had as many requests as it may have, counts as 1.
     pub(crate) busy: f64,
     /// How many workers the present load occupies, by CPU time and, if that is known, by the number
     /// of requests that a worker works on at the same time. At least `busy`.
@@ -36,8 +36,8 @@ pub(crate) struct Look {
     pub(crate) boots: u32,
     /// For how many more workers there is memory.
     pub(crate) room: u32,
-    /// Whether the worker in the highest slot can be stopped without harm: it does not work, or all
-    /// others do.
+    /// Whether the worker in the highest slot can be stopped without harm: it is not ready, or all
+    /// others are.
     pub(crate) may_stop: bool,
     /// How many of the highest slots in a row have a worker that keeps ending.
     pub(crate) crashing: u32,
@@ -54,7 +54,7 @@ pub(crate) enum Hold {
     SlowBoot(u32),
     /// Workers are being replaced (a reload, a restart, a recycling).
     Replacing,
-    /// No worker is ready: none could show that it works.
+    /// No worker is ready, so nothing shows that the app works.
     NoneReady,
     /// The workers use all cores of the container.
     Cores,

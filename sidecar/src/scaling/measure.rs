@@ -19,7 +19,7 @@ use crate::workers::Workers;
 
 /// The shortest time over which CPU time is measured: the kernel reports it in steps of 10 ms.
 const CPU_INTERVAL: Duration = Duration::from_millis(90);
-/// A worker that was busy for this share of the time has computed all the time.
+/// A worker that was busy for this share of the time counts as having computed all the time.
 const SATURATED: f64 = 0.85;
 /// A worker boots for longer than usual if it takes longer than this many times the usual time
 /// plus [`SLOW_BOOT`].
@@ -27,7 +27,7 @@ const SLOW_BOOT_FACTOR: u32 = 2;
 const SLOW_BOOT: Duration = Duration::from_millis(500);
 /// A worker that has failed before must have served for this long before it counts as sound.
 const SOUND_AFTER: Duration = Duration::from_secs(10);
-/// This many unexpected ends within [`CRASH_WINDOW`] are a loop, whatever time the workers served.
+/// This many unexpected ends within [`CRASH_WINDOW`] are a loop, however long the workers served.
 const CRASHES: usize = 3;
 const CRASH_WINDOW: Duration = Duration::from_secs(30);
 /// The share of the memory that workers may fill before no further one starts, in percent. From
@@ -92,7 +92,7 @@ struct Work {
 }
 
 impl Load {
-    /// A worker was ready after this time.
+    /// Notes that a worker was ready after this time.
     pub(super) fn booted(&mut self, after: Duration) {
         let usual = self
             .usual_boot
@@ -100,7 +100,7 @@ impl Load {
         self.usual_boot = Some(usual);
     }
 
-    /// The worker of a slot has ended unexpectedly.
+    /// Notes that the worker of a slot has ended unexpectedly.
     pub(super) fn crashed(&mut self, now: Duration, slot: u32) {
         if self.crashes.len() == CRASHES {
             self.crashes.pop_front();
@@ -177,7 +177,7 @@ impl Load {
         }
     }
 
-    /// A worker works on `accepted` requests, and if it `is_full`, on no more than that.
+    /// Learns from a worker that works on `accepted` requests; if it `is_full`, it takes no more.
     fn learn(&mut self, accepted: u32, is_full: bool) {
         let known = self.concurrency;
         if is_full || known.is_some_and(|known| known < accepted) {
@@ -207,7 +207,7 @@ impl Load {
             look.waiting = look.waiting.saturating_add(work.waiting);
             if work.waiting > 0 && work.sample.busy >= SATURATED && work.sample.over >= CPU_INTERVAL
             {
-                // It has computed since the last look, and others waited.
+                // The worker has computed since the last look, so its other requests have waited.
                 look.waited = look.waited.max(CPU_INTERVAL);
             }
         }
@@ -238,7 +238,7 @@ impl Load {
 }
 
 impl Sample {
-    /// The sample after this one of the processes `tree`, or this one if no time has passed.
+    /// The next sample, of the processes in `tree`; or this one, if too little time has passed.
     fn next(self, now: Duration, tree: &[u32]) -> Self {
         let over = now.saturating_sub(self.at);
         let is_first = self.at.is_zero();
@@ -332,7 +332,7 @@ fn slots(engine: &Engine, now: Duration) -> Slots {
 }
 
 /// How many more workers may boot at the same time: two per core, and at least four, so that a load
-/// that grows fivefold is met in one step. Booting is work, which slows down those that serve.
+/// that grows fivefold is met in one step. Booting takes CPU time from the workers that serve.
 fn boots(cores: Cores, starting: u32) -> u32 {
     let most = (cores.usable() * 2.0) as u32;
     most.max(4).saturating_sub(starting)

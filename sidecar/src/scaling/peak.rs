@@ -13,7 +13,7 @@ pub(super) struct Average {
 }
 
 /// The time constant of [`Average`]: longer than a pause of a garbage collector, shorter than
-/// anybody waits.
+/// anybody would wait.
 const TIME: Duration = Duration::from_secs(1);
 
 impl Average {

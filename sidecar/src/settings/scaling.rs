@@ -11,9 +11,9 @@ use crate::cli::ScalingArgs;
 use crate::cores::WorkerSpec;
 use crate::range::{Rules, WorkerRange, refusal};
 
-/// As `--utilization`: the rest is room for requests that arrive unevenly.
+/// The default of `--utilization`; the rest is room for requests that arrive unevenly.
 const UTILIZATION: u32 = 70;
-/// As `--scale-down-after`.
+/// The default of `--scale-down-after`.
 const SCALE_DOWN_AFTER: Duration = Duration::from_secs(30);
 
 /// The number of workers; one per core if none is given.

@@ -7,8 +7,8 @@ pub(super) const ZONE: &str = "apps.local";
 const MARK: &str = "# Names of ScaledApps";
 
 /// The Corefile with a server block that forwards `zone` to `address`; `None` if it already has
-/// exactly that block. A block of ours with another address is replaced, and so is only that: a
-/// block for the zone that somebody has written is kept.
+/// exactly that block. Only a block of ours with another address is replaced. A block for
+/// the zone that somebody has written is kept.
 pub(super) fn with(corefile: &str, zone: &str, address: &str) -> Option<String> {
     let block =
         format!("{MARK}\n{zone}:53 {{\n    errors\n    cache 5\n    forward . {address}\n}}\n");

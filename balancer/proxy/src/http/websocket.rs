@@ -1,5 +1,5 @@
 //! The frames of a WebSocket (RFC 6455 section 5.2): where one ends, so that the proxy can say
-//! between two of them that the connection ends. Pure.
+//! between two of them that the connection ends. This file has no I/O.
 //!
 //! When it says so is decided in `tunnel`.
 

@@ -1,8 +1,8 @@
 //! The bodies of a stream: DATA frames and trailer fields as the bytes of an HTTP/1.1 body, and the
 //! reverse.
 //!
-//! Decides when bytes move from and to the `h2` crate, so that a stalled side stalls its own stream
-//! and nothing else. Heads are converted in `message`.
+//! This file decides when bytes move from and to the `h2` crate, so that a stalled side stalls its
+//! own stream and nothing else. Heads are converted in `message`.
 
 use std::collections::VecDeque;
 use std::io;

@@ -35,11 +35,11 @@ const MAX_RESET: usize = 20;
 /// How many streams the proxy may have reset because of the client's errors
 /// (CVE-2025-8671).
 const MAX_RESET_BY_US: usize = 4096;
-/// How many streams that have ended before their requests are remembered, and for how long.
+/// How many streams are remembered that have ended before their requests, and for how long.
 const REMEMBERED_STREAMS: usize = 500;
 const REMEMBERED_FOR: Duration = Duration::from_secs(2);
-/// How much `h2` lets frames of few bytes wait, in bytes that such frames lack to 256. Only the
-/// client's own connection ends if it sends more of them than servers read.
+/// How many small frames `h2` lets wait, counted by the bytes that each of them lacks to 256. Only
+/// the client's own connection ends if it sends more of them than servers read.
 const DATA_FRAME_BUDGET: usize = 16 << 20;
 /// About what a connection without streams costs, in bytes: the buffers and tables of the `h2` crate.
 const CONNECTION_BYTES: usize = 16 << 10;

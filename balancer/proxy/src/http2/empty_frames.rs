@@ -1,8 +1,8 @@
 //! Leaves out DATA frames that carry nothing, before the `h2` crate counts them.
 //!
-//! RFC 9113 section 6.1 allows such frames, and some peers send one whenever they flush. The `h2`
-//! crate ends a connection after a hundred of them in its whole life, with all of its streams. They
-//! are left out here, so they cost no more than any other nine bytes. This module has no I/O.
+//! RFC 9113 section 6.1 allows such frames, and some peers send one whenever they flush. After a
+//! hundred of them in the life of a connection, the `h2` crate ends it with all of its streams.
+//! They are left out here, so each costs no more than any other nine bytes. This module has no I/O.
 
 use super::limits::FRAME_HEADER_BYTES;
 

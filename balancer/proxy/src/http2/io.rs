@@ -13,9 +13,9 @@ use super::empty_frames::EmptyFrames;
 use super::limits::FRAME_HEADER_BYTES;
 use crate::transport::Transport;
 
-/// With what a client begins (RFC 9113 section 3.4), in bytes.
+/// The length of the preface with which a client begins (RFC 9113 section 3.4).
 const PREFACE_BYTES: usize = 24;
-/// How often bytes of which nothing passes are read before others have their turn.
+/// How many reads of which nothing passes are made before other tasks have their turn.
 const READS: usize = 8;
 /// If there is less room for bytes than this, they are read into a buffer of this size.
 const LEAST_BYTES: usize = 64;
@@ -51,7 +51,8 @@ impl<T: BorrowMut<Transport> + Unpin> Io<T> {
         }
     }
 
-    /// Reads what passes. There must be room for a frame's header. Nothing means the end.
+    /// Reads what passes. There must be room for a frame's header. If nothing is read, the peer
+    /// has ended.
     fn poll_filtered(
         &mut self,
         context: &mut Context<'_>,

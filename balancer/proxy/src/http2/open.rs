@@ -26,10 +26,10 @@ use crate::transport::Transport;
 /// How long the first request waits for the settings of a server, which sends them immediately (RFC
 /// 9113 section 3.4). A stream beyond the server's limit would be refused.
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often they are looked for.
+/// How often the settings are looked for.
 const SETTINGS_INTERVAL: Duration = Duration::from_millis(1);
-/// How much `h2` lets frames of few bytes wait, in bytes that such frames lack to 256. Each of
-/// these frames is the message of a call whose client reads slowly.
+/// How many small frames `h2` lets wait, counted by the bytes that each of them lacks to 256. Each
+/// of these frames is the message of a call whose client reads slowly.
 const DATA_FRAME_BUDGET: usize = 64 << 20;
 /// How many streams that the proxy has reset are remembered, so that what their servers still send
 /// is ignored.

@@ -50,7 +50,7 @@ struct Search<'a> {
     was_reset: bool,
     /// When its search began.
     began: Duration,
-    /// It has been held, so it may wait for as long as that.
+    /// It has been held, so it may wait for as long as a held request may.
     was_held: bool,
 }
 

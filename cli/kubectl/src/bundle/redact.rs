@@ -1,5 +1,5 @@
 //! What a bundle leaves out of objects and of lines: whatever may be a secret, without asking what
-//! it is. Pure.
+//! it is. This file has no I/O.
 
 use serde_json::Value;
 

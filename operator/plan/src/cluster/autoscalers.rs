@@ -1,6 +1,6 @@
 //! Whether a `HorizontalPodAutoscaler` can scale the app that it names, and what to change if it
 //! cannot. This module scales nothing, and the operator never writes an autoscaler. An app with
-//! `spec.autoscaling` keeps its own one, whatever others name it.
+//! `spec.autoscaling` is scaled by the operator, even if a `HorizontalPodAutoscaler` names it.
 
 use scaledapp_crds::kubernetes::ScaledApp;
 use scaledapp_crds::{API_VERSION, KIND};

@@ -206,8 +206,8 @@ fn desired_annotations(
     annotations
 }
 
-/// The deletion cost of a pod: pods on nodes that no longer count are deleted first, and of those
-/// that an autoscaler removes the `idle` ones.
+/// The deletion cost of a pod. Pods on nodes that no longer count are deleted first. When an
+/// autoscaler removes pods, its `idle` ones are deleted first.
 fn cost(
     pod: &Pod,
     observed: &Observed,

@@ -17,13 +17,13 @@ use super::meta::annotation as annotated;
 use super::selection::app_pods;
 use super::{App, Observed};
 
-/// A pod's deletion cost as the first of those that a reduction removes; each further one costs one
-/// more, and none reaches the default of 0.
+/// The deletion cost of the first pod that a reduction removes. Each further pod costs one more,
+/// and none reaches the default of 0.
 const IDLEST_COST: i64 = -1_000_000;
-/// How often there is an event about the number of pods of an app, at most.
+/// In this time there is at most one event about the number of pods of an app.
 const NEWS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The number of pods: as decided, or before anything is decided as many as there are, or one.
+/// The number of pods: as decided; before the first decision, as many as there are, or one.
 pub(super) fn pods(range: Range, live: Option<&Deployment>, observed: &Observed) -> u32 {
     let there = live.and_then(|live| u32::try_from(live.spec.replicas?).ok());
     let decided = observed.scaling.as_ref().map(|it| it.decision.pods);
@@ -155,8 +155,8 @@ pub(super) fn sleep(app: &App, observed: &Observed, wanted: i32, ready: i32) -> 
     }
 }
 
-/// What the status says about the autoscaler; `before` until the first decision after a start of
-/// the operator, which begins with what stands there.
+/// What the status says about the autoscaler. After a start of the operator, it stays as `before`
+/// until the first decision.
 pub(super) fn status(
     app: &App,
     observed: &Observed,

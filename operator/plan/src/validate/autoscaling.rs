@@ -87,8 +87,8 @@ impl Check {
         range_of(least, most)
     }
 
-    /// The range of workers. Under Connection dispatch nobody sees when one more worker is needed,
-    /// so there it is one number, by default all cores.
+    /// The range of workers. Under Connection dispatch, nothing shows when one more worker is
+    /// needed, so the range is one number there, by default one worker per core.
     fn worker_range(
         &mut self,
         range: Option<&v1alpha1::WorkerRange>,
@@ -209,7 +209,7 @@ impl Check {
                 Err(error) => self.violation(format!("{at}[{index}]"), error.to_string()),
             }
         }
-        // One that cannot be read may be the second one without an end.
+        // A schedule that cannot be read may be the second one without an end.
         if schedules.len() == written.len()
             && let Err(error) = schedule::check(&schedules)
         {
@@ -236,7 +236,7 @@ fn cores(thousandths: u64) -> f64 {
     Duration::from_millis(thousandths).as_secs_f64()
 }
 
-/// How many workers so many cores carry: as for `perCore`, 1.75 cores carry two.
+/// How many workers this many cores carry: as for `perCore`, 1.75 cores carry two.
 fn whole_cores(cores: f64) -> i32 {
     (cores + 0.25).floor().clamp(1.0, f64::from(MAX_WORKERS)) as i32
 }

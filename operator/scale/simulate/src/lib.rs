@@ -1,4 +1,4 @@
-//! Simulates the autoscaler: the real rules of `scaledapp-scale` and the real choice of a pod of
+//! Simulates the autoscaler: the real rules of `scaledapp-scale` and the real choice of pods by
 //! `scaledapp-select`, against traces of load, beside the rules of HPA and of Knative.
 //!
 //! A run is an event simulation on a clock of its own, with random numbers from a seed. The same

@@ -2,7 +2,7 @@
 
 use std::f64::consts::TAU;
 
-/// Places for requests in one worker, and workers in one pod.
+/// Places for requests in one worker.
 pub const CONCURRENCY: u32 = 2;
 /// Workers in one pod.
 pub const WORKERS: u32 = 2;
@@ -16,7 +16,8 @@ pub const MAX_PODS: u32 = 60;
 pub enum Service {
     /// Exponential with this mean, in seconds.
     Exponential(f64),
-    /// Most exponential with the first mean; the share `slow` of them with the second.
+    /// Exponential: most requests with the mean `quick`, the share `slow` of them with the mean
+    /// `long`.
     Mixed {
         /// The mean of most requests, in seconds.
         quick: f64,
@@ -57,7 +58,7 @@ pub enum Fault {
     None,
     /// At this second a third of the pods vanishes; Kubernetes replaces them two minutes later.
     NodeGone(u64),
-    /// Each pod becomes slower: it takes twice the time after so many seconds.
+    /// Each pod becomes slower: after so many seconds, its requests take twice the time.
     Leak(f64),
 }
 
@@ -72,7 +73,7 @@ pub struct Trace {
     pub seconds: u64,
     /// How long a pod takes from being asked for until it serves, in seconds.
     pub boot: f64,
-    /// The smallest number of pods. Rules that cannot have none keep one.
+    /// The smallest number of pods. Rules that cannot scale to zero keep one.
     pub min_pods: u32,
     /// Requests per second at a second.
     pub rate: fn(f64) -> f64,
@@ -137,7 +138,7 @@ pub const TRACES: [Trace; 15] = [
         name: "step",
         what: "Five times the load for five minutes, from one second to the next.",
         rate: |at| step(at, 20.0, 100.0),
-        note: "The difference is chance: other seeds have it the other way round.",
+        note: "The difference is chance: with other seeds it is the other way round.",
         ..USUAL
     },
     Trace {
@@ -159,7 +160,7 @@ pub const TRACES: [Trace; 15] = [
                 0.0
             }
         },
-        note: "The order is made from the first second of arrivals, as far as it cannot be chance.",
+        note: "Pods are asked for after the first second of arrivals, and only as many as chance cannot explain.",
         ..USUAL
     },
     Trace {
@@ -167,7 +168,7 @@ pub const TRACES: [Trace; 15] = [
         what: "A day within half an hour: a quiet night, a peak at noon, one in the evening.",
         seconds: 1800,
         rate: day,
-        note: "As for the ramp: two minutes of a day of half an hour are long, and those of a real day are not.",
+        note: "As for the ramp: two minutes are long in a day of half an hour, and short in a real day.",
         ..USUAL
     },
     Trace {
@@ -179,7 +180,7 @@ pub const TRACES: [Trace; 15] = [
     },
     Trace {
         name: "wave-120s",
-        what: "The same with a period as long as the scale-down window.",
+        what: "Load that swings between 20 and 80 with a period as long as the scale-down window.",
         seconds: 900,
         rate: |at| wave(at, 120.0),
         note: "Capacity is kept for the crest of the wave, and HPA follows its mean.",
@@ -206,7 +207,7 @@ pub const TRACES: [Trace; 15] = [
         what: "Three times the load, where a pod takes 60 s to start.",
         boot: 60.0,
         rate: |at| step(at, 20.0, 60.0),
-        note: "In the minute until the first new pod is ready, no rule can have more than the pods before it, and the requests of that minute are late with each of them. The jump can look like growth for a moment, and then too many pods are asked for: the seeds 11, 12 and 13 have 6792 pod-seconds on average, and HPA 4140.",
+        note: "In the minute until the first new pod is ready, every rule has only the pods from before the jump, so the requests of that minute are late under every rule. The jump can look like growth for a moment, and then too many pods are asked for: the seeds 11, 12 and 13 have 6792 pod-seconds on average, and HPA 4140.",
         ..USUAL
     },
     Trace {
@@ -220,11 +221,11 @@ pub const TRACES: [Trace; 15] = [
     },
     Trace {
         name: "leak",
-        what: "Steady load, but each pod takes twice the time after ten minutes.",
+        what: "Steady load, but each pod becomes slower: after ten minutes, a request takes twice the time.",
         seconds: 900,
         rate: |_| 50.0,
         fault: Fault::Leak(600.0),
-        note: "A pod that becomes slower is made up for a little before it would be needed.",
+        note: "More pods are asked for a little before the slower pods make them necessary.",
         ..USUAL
     },
     Trace {
@@ -232,7 +233,7 @@ pub const TRACES: [Trace; 15] = [
         what: "Steady load, and a node with a third of the pods vanishes.",
         rate: |_| 60.0,
         fault: Fault::NodeGone(240),
-        note: "Lost pods are replaced after five seconds, and Kubernetes replaces them once more two minutes later; both are there for one scale-down window.",
+        note: "Lost pods are replaced after five seconds, and Kubernetes replaces them once more two minutes later; both replacements run for one scale-down window.",
         ..USUAL
     },
     Trace {

@@ -8,7 +8,7 @@ use crate::trace::Trace;
 pub trait Rules {
     /// The smallest number of pods that these rules can have in a trace.
     fn min_pods(&self, trace: &Trace) -> u32;
-    /// Begins a trace with so many pods.
+    /// Begins a trace with this many pods.
     fn begin(&mut self, trace: &Trace, pods: u32);
     /// How many pods there shall be.
     fn tick(&mut self, view: &View) -> u32;
@@ -17,7 +17,7 @@ pub trait Rules {
 /// What rules may see each second.
 #[derive(Debug, Clone, Default)]
 pub struct View {
-    /// The second.
+    /// The number of this second, counted from the start of the trace.
     pub second: u64,
     /// Requests in pods.
     pub in_flight: u32,
@@ -63,7 +63,7 @@ pub struct PodView {
     pub age: Duration,
     /// Requests in it.
     pub in_flight: u32,
-    /// Requests in it on average since the last second, which is how its CPU is used.
+    /// Requests in it on average since the last second; its use of CPU follows from this number.
     pub used: f64,
     /// Answers since the last second, and the time that they took.
     pub answers: u64,

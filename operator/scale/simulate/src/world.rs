@@ -10,7 +10,7 @@ use scaledapp_select::{Algorithm, Candidate, Chooser, Cursor, Standing, Survey, 
 use crate::trace::{Fault, MAX_PODS, PLACES, Trace};
 use crate::view::{PodView, Rules, State, View};
 
-/// A microsecond clock.
+/// Microseconds since the trace began.
 type Micros = u64;
 const SECOND: Micros = 1_000_000;
 /// A request that has waited longer than this is late.
@@ -65,8 +65,8 @@ struct Pod {
     requests: Vec<(u64, Request)>,
     answers: u64,
     answer_time: Micros,
-    /// The time that requests have spent in this pod since the last tick, added up over the
-    /// requests; counted up to `counted`.
+    /// The time that requests have spent in this pod since the last tick, summed over the
+    /// requests, up to the time `counted`.
     used: Micros,
     counted: Micros,
 }
@@ -142,8 +142,8 @@ pub fn run(trace: &Trace, rules: &mut dyn Rules, seed: u64) -> Outcome {
 }
 
 impl World<'_> {
-    /// Every rule begins with the pods that the first load needs, so that none is judged by its
-    /// first minute.
+    /// Every rule begins with the pods that the first load needs, so that no rule is judged by
+    /// its first minute.
     fn begin(&mut self, rules: &mut dyn Rules) {
         let load = self.demand(0.0);
         let pods = (load / 0.7 / f64::from(PLACES)).ceil() as u32;

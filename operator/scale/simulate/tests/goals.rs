@@ -26,7 +26,7 @@ fn the_same_seed_gives_the_same_run_and_every_rule_the_same_requests() {
 }
 
 #[test]
-fn few_requests_are_late_at_the_cost_of_others_or_less() {
+fn few_requests_are_late_at_about_the_cost_of_other_rules() {
     for name in [
         "step",
         "flash-from-zero",

@@ -60,7 +60,7 @@ pub(crate) fn moment(second: u64) -> Moment {
 }
 
 impl App {
-    /// An app with so many ready pods.
+    /// An app with `pods` ready pods.
     pub(crate) fn new(settings: &Settings, pods: u32) -> Self {
         let found = Found {
             pods,
@@ -139,7 +139,7 @@ impl App {
             .count() as f64
     }
 
-    /// One second with so many requests at a time. Returns the decision.
+    /// One second with `demand` requests at a time. Returns the decision.
     pub(crate) fn tick(&mut self, demand: f64) -> Decision {
         let seen = self.observe(demand);
         let decision = self.scaler.decide(moment(self.second), &seen);
@@ -148,8 +148,8 @@ impl App {
         decision
     }
 
-    /// So many seconds with this demand, as a function of the seconds from now on. Returns the
-    /// numbers of pods.
+    /// Runs for `seconds` with a demand that is a function of the seconds from now on. Returns the
+    /// number of pods of each second.
     pub(crate) fn run(&mut self, seconds: u64, demand: impl Fn(u64) -> f64) -> Vec<u32> {
         (0..seconds)
             .map(|second| self.tick(demand(second)).pods)

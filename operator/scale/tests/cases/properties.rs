@@ -1,4 +1,4 @@
-//! What holds for every load: bounds, monotony, no change without a cause, no flapping.
+//! What holds for every load: bounds, monotonicity, no change without a cause, no flapping.
 
 use std::time::Duration;
 
@@ -208,7 +208,7 @@ proptest! {
         let pods = app.run(120, |_| now);
         prop_assert!(pods.iter().all(|count| *count >= before), "{before} {pods:?}");
         let needed = (now / 0.7 / 10.0).ceil() as u32;
-        // An app that was restarted in the middle of growth goes on growing, but no further.
+        // An app that was restarted in the middle of growth goes on growing, but not beyond this.
         let most = before.max(needed * 2 + 2);
         prop_assert!(pods.iter().all(|count| *count <= most), "{before} {needed} {pods:?}");
     }

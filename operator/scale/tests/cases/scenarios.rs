@@ -119,7 +119,7 @@ fn less_is_taken_after_the_window_and_by_half_at_most() {
 }
 
 #[test]
-fn a_gap_of_all_metrics_changes_nothing_for_as_long_as_it_lasts() {
+fn without_any_metrics_nothing_changes_for_as_long_as_that_lasts() {
     let mut app = App::new(&settings(1, 40), 4);
     app.run(300, |_| 25.0);
     app.balancers_silent = [true; 2];
@@ -138,7 +138,7 @@ fn a_gap_of_all_metrics_changes_nothing_for_as_long_as_it_lasts() {
 }
 
 #[test]
-fn a_silent_balancer_is_as_before_and_nothing_is_removed() {
+fn a_silent_balancer_counts_as_before_and_nothing_is_removed() {
     let mut app = App::new(&settings(1, 40), 4);
     app.run(300, |_| 25.0);
     app.balancers_silent = [true, false];
@@ -151,7 +151,7 @@ fn a_silent_balancer_is_as_before_and_nothing_is_removed() {
 }
 
 #[test]
-fn a_silent_pod_is_as_before() {
+fn a_silent_pod_counts_as_before() {
     let mut app = App::new(&settings(1, 40), 4);
     app.run(300, |_| 25.0);
     app.members[1].silent = true;
@@ -232,7 +232,7 @@ fn a_crash_loop_is_not_answered_with_more_pods() {
 }
 
 #[test]
-fn pods_of_a_lost_node_are_replaced_at_once_and_all_lost_pods_are_not() {
+fn pods_of_a_lost_node_are_replaced_unless_all_pods_are_lost() {
     let mut app = App::new(&settings(1, 40), 8);
     app.run(300, |_| 50.0);
     for member in &mut app.members[..2] {
@@ -355,7 +355,7 @@ fn a_silent_balancer_never_leads_to_zero() {
 }
 
 #[test]
-fn thousands_that_are_held_at_zero_are_worked_off_within_the_maximum() {
+fn thousands_of_requests_held_without_a_pod_are_worked_off_within_the_maximum() {
     let mut app = App::new(&settings(0, 10), 0);
     app.run(60, |_| 0.0);
     assert_eq!(app.last.pods, 0);
@@ -447,7 +447,7 @@ fn without_room_on_the_node_pods_follow_instead_of_cpu() {
 }
 
 #[test]
-fn a_schedule_holds_its_minimum_from_before_its_begin() {
+fn a_schedule_holds_its_minimum_from_shortly_before_it_begins() {
     // The clock of the tests begins at 06:16:40 UTC on a Tuesday.
     let schedule = Schedule::new("30 6 * * *", None, 6, Some(Duration::from_mins(10))).unwrap();
     let settings = Settings {

@@ -226,7 +226,7 @@ fn workers_that_are_not_needed_stop_one_by_one_after_the_time_and_never_below_th
 fn a_load_at_the_boundary_changes_nothing_for_ever() {
     for base in [0.70, 1.40, 2.10, 2.80, 0.595, 1.19] {
         let mut pod = Pod::new(1, 8);
-        // It varies by 2 %, with a period of a minute.
+        // The load varies by 2 %, with a period of a minute.
         let load = |now: Duration| base * (1.0 + 0.02 * (now.as_secs_f64() / 10.0).sin());
         pod.run(ms(0), ms(1_800_000), load);
         assert_eq!(pod.stops(), 0, "{base}: {:?}", pod.changes);
@@ -236,7 +236,7 @@ fn a_load_at_the_boundary_changes_nothing_for_ever() {
 }
 
 #[test]
-fn nothing_starts_while_something_speaks_against_it() {
+fn nothing_starts_while_something_forbids_it() {
     let base = Look {
         waiting: 9,
         busy: 1.0,
@@ -284,7 +284,7 @@ fn nothing_starts_while_something_speaks_against_it() {
                 assert_eq!(decision, Decision::Held(hold));
             }
         }
-        // It starts as soon as that is over.
+        // Workers start as soon as that is over.
         let decision = scaler.look(ms(60_000), bounds(1, 8), &base);
         assert_eq!(to(decision), Some(5));
     }
@@ -327,7 +327,7 @@ fn free_cores_bound_a_step_of_workers_that_compute_but_not_of_those_that_wait() 
 }
 
 #[test]
-fn short_memory_does_not_keep_workers_that_are_not_needed() {
+fn a_lack_of_memory_does_not_keep_workers_that_are_not_needed() {
     let mut scaler = Scaler::new(RULES);
     let look = Look {
         room: 0,
@@ -424,7 +424,7 @@ fn square(now: Duration, period: Duration, on: Duration, high: f64) -> f64 {
 }
 
 #[test]
-fn pauses_a_little_longer_than_the_time_without_need_stop_workers_once() {
+fn pauses_a_little_longer_than_the_idle_time_stop_workers_only_at_first() {
     for seconds in [29, 30, 31, 33, 36, 45, 59, 61] {
         let mut pod = Pod::new(1, 4);
         let period = Duration::from_secs(seconds + 5);

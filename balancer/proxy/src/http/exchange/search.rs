@@ -41,7 +41,7 @@ pub(super) struct Search {
     /// Since when it has waited. Set at its first wait; the time applies to all of its waits
     /// together.
     since: Option<Duration>,
-    /// It has been held, so it may wait for as long as that.
+    /// It has been held, so it may wait for as long as a held request may.
     was_held: bool,
     /// Until when its client waits, if the client has said so.
     client_waits_until: Option<Duration>,

@@ -9,9 +9,9 @@ use crate::view::{Rules, State, View};
 const PERIOD: u64 = 15;
 const TARGET: f64 = 0.7;
 const TOLERANCE: f64 = 0.1;
-/// The largest recommendation of this time counts before anything is removed.
+/// Pods are removed only down to the largest recommendation of this time.
 const STABILIZATION: u64 = 300;
-/// metrics-server computes the use of CPU over this time, and as often.
+/// metrics-server computes the use of CPU once in this time, as the mean over this time.
 const RESOLUTION: u64 = 30;
 /// A kubelet's sample is this old.
 const DELAY: usize = 10;
@@ -29,7 +29,7 @@ pub struct Hpa {
 
 impl Rules for Hpa {
     fn min_pods(&self, trace: &Trace) -> u32 {
-        // Without an external metric it cannot leave zero.
+        // Without an external metric, HPA cannot scale up from zero.
         trace.min_pods.max(1)
     }
 
@@ -91,7 +91,7 @@ impl Hpa {
         if desired >= current {
             desired.min((current * 2).max(current + 4))
         } else {
-            // The stabilization keeps a number, and raises none.
+            // The stabilization may keep the present number, but never raises it.
             stable.min(current).max(1)
         }
     }

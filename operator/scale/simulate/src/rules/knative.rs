@@ -12,7 +12,7 @@ const PANIC: usize = 6;
 const TARGET: f64 = 0.7;
 /// Panic begins where the short window asks for this many times the ready pods.
 const PANIC_AT: f64 = 2.0;
-/// The last pod stays for this time after the autoscaler has decided for none.
+/// The last pod stays for this time after the autoscaler has decided on zero.
 const GRACE: u64 = 30;
 
 /// The autoscaler's state.
@@ -21,7 +21,8 @@ pub struct Knative {
     min: u32,
     wanted: u32,
     values: VecDeque<f64>,
-    /// The last second at which the threshold of panic was exceeded, and the most pods since.
+    /// The last second at which the threshold of panic was exceeded, and the largest number of
+    /// pods that was wanted since panic began.
     panic: Option<(u64, u32)>,
     idle_since: Option<u64>,
 }
