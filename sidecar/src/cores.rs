@@ -156,10 +156,9 @@ impl Cores {
             .map_or(affinity, |limit| limit.min(affinity))
     }
 
-    /// The number of usable cores, rounded to at least 1; three quarters of a core are enough for
-    /// one more worker.
+    /// How many workers the usable cores carry.
     fn whole(self) -> u32 {
-        (((self.millicores() + 250) / 1000) as u32).max(1)
+        scaledapp_units::cores::workers(self.millicores())
     }
 }
 

@@ -140,10 +140,7 @@ fn pods(count: u32) -> String {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Started => write!(
-                f,
-                "The operator has started and keeps the pods that it found until it has measured the load."
-            ),
+            Self::Started => f.write_str("The operator has started and keeps the pods that it found until it has measured the load."),
             Self::Requests {
                 at_once,
                 concurrency,
@@ -173,10 +170,7 @@ impl fmt::Display for Reason {
                 f,
                 "The workers use {cores:.2} CPU cores, and {utilization} % of the CPU shall be in use."
             ),
-            Self::NoRoom => write!(
-                f,
-                "A node has no room to give its pod more CPU in place, so there are more pods."
-            ),
+            Self::NoRoom => f.write_str("A node has no room to give its pod more CPU in place, so there are more pods."),
             Self::Less { window } => {
                 write!(
                     f,
@@ -213,14 +207,8 @@ impl fmt::Display for Reason {
                 "The load needs {}, but the API server refuses more than {allowed}: raise the namespace's quota.",
                 pods(*needed)
             ),
-            Self::Unknown => write!(
-                f,
-                "No balancer and no pod reports its load, so nothing is changed."
-            ),
-            Self::Incomplete => write!(
-                f,
-                "A balancer does not report its load, so nothing is removed."
-            ),
+            Self::Unknown => f.write_str("No balancer and no pod reports its load, so nothing is changed."),
+            Self::Incomplete => f.write_str("A balancer does not report its load, so nothing is removed."),
         }
     }
 }

@@ -12,8 +12,6 @@ use crate::settings::{MAX_COUNT, Settings};
 
 /// CPU is asked for in steps of this, in cores, so that a pod is not resized all the time.
 const CPU_STEP: f64 = 0.25;
-/// A core may lack this much and still run a worker, as for `perCore`: 1.75 cores run two workers.
-const NEARLY_A_CORE: f64 = 0.25;
 
 /// How large one pod may become.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -85,10 +83,9 @@ impl Shape {
     }
 }
 
+/// How many workers this many cores carry.
 fn whole_cores(cores: f64) -> u32 {
-    (cores + NEARLY_A_CORE)
-        .floor()
-        .clamp(1.0, f64::from(MAX_COUNT)) as u32
+    scaledapp_units::cores::workers((cores * 1000.0).round() as u64).min(MAX_COUNT)
 }
 
 /// Rounds up to a whole number. A number that exceeds a whole number only by a rounding error

@@ -2,7 +2,7 @@
 //! a clock.
 //!
 //! More workers start when requests have waited for [`PATIENCE`], or when the workers are busier
-//! than they should be, if a core and memory are free and nothing forbids a start. One worker
+//! than they should be, if some of the CPU and memory are free and nothing forbids a start. One worker
 //! stops when fewer have been enough for some time. This time grows whenever a worker is needed
 //! again soon after it was stopped, so a load whose pauses are a little longer than this time does
 //! not make workers start and stop again and again.
@@ -21,9 +21,13 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// grows fivefold is met in one step.
 const STEP: u32 = 4;
 
-/// Another worker starts only if this part of a core is free. This part of a core may also be
-/// missing for a worker, because `auto` counts three quarters of a core as one.
+/// Another worker starts only if this part of a core is free. A worker rarely needs a whole core, and
+/// one that starts takes work from the others.
 const FREE_CORES: f64 = 0.25;
+
+/// This part of a core may be missing for the last of several new workers, because three quarters of
+/// a core count as one.
+const MISSING_CORES: f64 = 0.25;
 
 /// A worker stops only if the others would then be less busy than this share of the target. Between
 /// this share and the target, nothing changes.
@@ -251,7 +255,7 @@ impl Scaler {
 /// How many more workers the free cores can carry, if each uses as much as the present ones; at
 /// least one.
 fn fed(look: &Look) -> u32 {
-    let fed = (look.free_cores + FREE_CORES) / look.cores_each.max(0.01);
+    let fed = (look.free_cores + MISSING_CORES) / look.cores_each.max(0.01);
     (fed as u32).max(1)
 }
 

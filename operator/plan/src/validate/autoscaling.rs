@@ -236,7 +236,10 @@ fn cores(thousandths: u64) -> f64 {
     Duration::from_millis(thousandths).as_secs_f64()
 }
 
-/// How many workers this many cores carry: as for `perCore`, 1.75 cores carry two.
+/// How many workers this many cores carry.
 fn whole_cores(cores: f64) -> i32 {
-    (cores + 0.25).floor().clamp(1.0, f64::from(MAX_WORKERS)) as i32
+    let workers = scaledapp_units::cores::workers((cores * 1000.0).round() as u64);
+    i32::try_from(workers)
+        .unwrap_or(MAX_WORKERS)
+        .min(MAX_WORKERS)
 }
