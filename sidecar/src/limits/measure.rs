@@ -144,7 +144,7 @@ fn look_for_forks(process: &mut Process, tree: &[u32], is_lone: bool) {
             slot = process.slot.0,
             "the app forks workers of its own (Node's cluster), and so does every worker: remove \
              cluster.fork from the app, or give --workers 1 --dispatch connection (in a ScaledApp: \
-             `workers: {count: 1, dispatch: Connection}`)"
+             `workers: {{count: 1, dispatch: Connection}}`)"
         );
     }
 }
