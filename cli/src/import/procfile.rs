@@ -104,7 +104,11 @@ fn app(name: &str, command: &str, given: &Given<'_>, report: &mut Report) -> Doc
 /// A word such as `0.0.0.0:8000` names it as well.
 pub(super) fn port_in(command: &str) -> Option<i64> {
     let words = split(command);
-    by_flag(&words).or_else(|| words.iter().find_map(|word| by_address(word)))
+    // uwsgi's -p is a number of processes.
+    let is_uwsgi = words.iter().any(|word| word.ends_with("uwsgi"));
+    by_flag(&words)
+        .filter(|_| !is_uwsgi)
+        .or_else(|| words.iter().find_map(|word| by_address(word)))
 }
 
 /// The port of an address of all interfaces or of this machine.
@@ -147,6 +151,8 @@ mod tests {
             ("gunicorn app:app --bind=0.0.0.0:8000", Some(8000)),
             ("gunicorn app:app -b :8001 -w 4", Some(8001)),
             ("rails s -p $PORT", None),
+            ("uwsgi --http-socket :8000 -p 8", Some(8000)),
+            ("python3 manage.py runserver 0.0.0.0:8000", Some(8000)),
             ("mkdir -p src", None),
             ("node a.js --port 70000", None),
         ] {
