@@ -92,7 +92,8 @@ fn java(project: &Project) -> Option<Guess<Vec<String>>> {
     };
     let is_archive = |program: &&String| {
         let name = program.strip_prefix(directory).unwrap_or_default();
-        name.ends_with(".jar") && !name.ends_with("-plain.jar") && !name.ends_with("-sources.jar")
+        let stem = name.strip_suffix(".jar");
+        stem.is_some_and(|stem| !stem.ends_with("-plain") && !stem.ends_with("-sources"))
     };
     if let Some(archive) = project.programs.iter().find(is_archive) {
         let why = format!("`{build}` has made {archive}");

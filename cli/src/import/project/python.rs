@@ -62,15 +62,12 @@ fn factory(project: &Project) -> Option<(String, String)> {
 }
 
 fn flask(project: &Project) -> Option<Guess<Vec<String>>> {
-    let (target, module, file) = match application(project, "Flask") {
-        Some((target, file)) => {
-            let module = target.split(':').next().unwrap_or_default().to_owned();
-            (target, module, file.to_owned())
-        }
-        None => {
-            let (module, file) = factory(project)?;
-            (format!("{module}:create_app()"), module, file)
-        }
+    let (target, module, file) = if let Some((target, file)) = application(project, "Flask") {
+        let module = target.split(':').next().unwrap_or_default().to_owned();
+        (target, module, file.to_owned())
+    } else {
+        let (module, file) = factory(project)?;
+        (format!("{module}:create_app()"), module, file)
     };
     let why = format!("{file} makes a Flask application");
     if needs(project, "gunicorn") {
