@@ -14,14 +14,15 @@ pub(super) fn package(project: &Project) -> Option<Value> {
     serde_json::from_str(project.text("package.json")?).ok()
 }
 
-/// The scripts that start an app, the one for production first.
+/// The script that starts the app, the one for production first. A script that starts PM2 does not
+/// count: the supervisor takes its place, and `import` reads its file.
 pub(super) fn script(project: &Project) -> Option<(&'static str, String)> {
     let package = package(project)?;
-    let found = ["start:prod", "start"].into_iter().find_map(|name| {
-        let script = package["scripts"][name].as_str()?;
-        Some((name, script.to_owned()))
-    });
-    found.filter(|(_, script)| !script.trim().is_empty())
+    ["start:prod", "start"].into_iter().find_map(|name| {
+        let script = package["scripts"][name].as_str()?.trim();
+        let counts = !script.is_empty() && !script.starts_with("pm2");
+        counts.then(|| (name, script.to_owned()))
+    })
 }
 
 pub(super) fn command(project: &Project) -> Option<Guess<Vec<String>>> {
