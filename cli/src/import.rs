@@ -1,8 +1,9 @@
 //! `import`: files of other systems become `ScaledApp`s, or a command line.
 //!
 //! `read` recognises a file by its content. `pm2`, `procfile`, `compose` and `kubernetes` decide
-//! what its fields mean; `project` guesses what a directory without such a file runs; `draft` makes the object, `write` and `emit` write it, and `report` says
-//! what became of each field.
+//! what its fields mean; `forks` finds servers that would start processes of their own; `project`
+//! guesses what a directory without such a file runs; `draft` makes the object, `write` and `emit`
+//! write it, and `report` says what became of each field.
 
 mod compose;
 mod draft;
