@@ -185,8 +185,10 @@ fn whole(path: &Path) -> anyhow::Result<String> {
         !text.contains(char::is_control) && !text.ends_with(['\\', ' ']) && text.starts_with('/')
     });
     let text = text.with_context(|| {
+        // Escapes show which character it is.
+        let shown = path.to_string_lossy().into_owned();
         format!(
-            "systemd cannot hold the path {path:?}: rename it, without control characters, and without a space or a backslash at its end"
+            "systemd cannot hold the path {shown:?}: rename it, without control characters, and without a space or a backslash at its end"
         )
     })?;
     Ok(text.to_owned())

@@ -110,7 +110,7 @@ fn read(text: &str) -> Page {
         } else if language.is_empty()
             && within
                 .first()
-                .is_some_and(|line| is_command(&line) && !line.contains(": "))
+                .is_some_and(|line| is_command(line) && !line.contains(": "))
         {
             page.unlabelled.push(number + 1);
         }
