@@ -3,6 +3,7 @@
 //! changes.
 
 mod files;
+mod loops;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 use crate::ask;
 use crate::output::Output;
 use files::Watcher;
+use loops::Loops;
 
 /// An app whose files are watched.
 #[derive(Debug)]
@@ -62,6 +64,7 @@ impl Watching {
     /// Reloads after each change, until the caller drops the future. `object` is the file of the
     /// apps, which is read only at the start; `sidecar` is the supervisor's program.
     pub(crate) async fn run(mut self, object: PathBuf, sidecar: PathBuf, output: Output) {
+        let mut loops = Loops::default();
         loop {
             let changed = match self.watcher.changed().await {
                 Ok(changed) => changed,
@@ -89,6 +92,16 @@ impl Watching {
                     let text = reload(app, &sidecar).await;
                     output.say(&text).await;
                 }
+            }
+            // An error shows again at the next change.
+            let meanwhile = self.watcher.pending().unwrap_or_default();
+            for file in loops.reloaded(&meanwhile) {
+                let text = format!(
+                    "{} changes at every start of the app, which would never end: its changes no longer count; name it in .gitignore\n",
+                    file.display()
+                );
+                output.say(&text).await;
+                self.watcher.ignore(file);
             }
         }
     }

@@ -1,12 +1,14 @@
 //! `import`: files of other systems become `ScaledApp`s, or a command line.
 //!
 //! `read` recognises a file by its content. `pm2`, `procfile`, `compose` and `kubernetes` decide
-//! what its fields mean; `project` guesses what a directory without such a file runs; `draft` makes the object, `write` and `emit` write it, and `report` says
-//! what became of each field.
+//! what its fields mean; `forks` finds servers that would start processes of their own; `project`
+//! guesses what a directory without such a file runs; `draft` makes the object, `write` and `emit`
+//! write it, and `report` says what became of each field.
 
 mod compose;
 mod draft;
 mod emit;
+mod forks;
 mod kubernetes;
 mod pm2;
 mod procfile;
@@ -27,7 +29,7 @@ use serde_json::Value;
 use crate::cli::{ImportArgs, ImportOutput, InitArgs};
 use draft::Document;
 use read::{File, Source};
-use report::Report;
+use report::{Fate, Report};
 use tree::Node;
 
 /// The result of an import.
@@ -66,6 +68,8 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<Imported> {
     convert(files, &variables, args)
 }
 
+/// Most directories in which packages are looked for.
+const MAX_PACKAGES: usize = 200;
 /// The file that `init` writes.
 const WRITTEN: &str = "scaledapp.yaml";
 
@@ -85,9 +89,10 @@ pub(crate) fn init(args: &InitArgs) -> anyhow::Result<String> {
     }
     let path = directory.join(WRITTEN);
     let name = directory.file_name().unwrap_or(std::ffi::OsStr::new("app"));
-    let files = project::FILES.iter().filter_map(|name| {
-        let text = std::fs::read_to_string(directory.join(name)).ok()?;
-        Some(((*name).to_owned(), text))
+    let names = project::FILES.iter().map(|name| (*name).to_owned());
+    let files = names.chain(packages(&directory)).filter_map(|name| {
+        let text = std::fs::read_to_string(directory.join(&name)).ok()?;
+        Some((name, text))
     });
     let project = project::Project {
         directory: name.to_string_lossy().into_owned(),
@@ -110,16 +115,43 @@ pub(crate) fn init(args: &InitArgs) -> anyhow::Result<String> {
         .collect();
     let shown = args.directory.join(WRITTEN);
     Ok(format!(
-        "{}wrote {1}; try it: scaledapp local {1}\n",
+        "{}wrote {}; try it: scaledapp local {}\n",
         lines.concat(),
-        shown.display()
+        shown.display(),
+        text::shell(&shown.to_string_lossy())
     ))
+}
+
+/// The files of a project that are named by a package: those of Python, and of Go below `cmd`.
+fn packages(directory: &std::path::Path) -> Vec<String> {
+    let names = |place: &str| {
+        let entries = std::fs::read_dir(directory.join(place));
+        let entries = entries.into_iter().flatten().flatten().take(MAX_PACKAGES);
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    };
+    let python = names("")
+        .into_iter()
+        .map(|name| format!("{name}/__init__.py"));
+    let go = names("cmd")
+        .into_iter()
+        .map(|name| format!("cmd/{name}/main.go"));
+    python.chain(go).collect()
 }
 
 /// Programs in the places in which build tools put them, as paths from the directory.
 fn programs(directory: &std::path::Path) -> Vec<String> {
     let mut found = Vec::new();
-    for place in ["", "node_modules/.bin/", "target/release/", "target/debug/"] {
+    for place in [
+        "",
+        "node_modules/.bin/",
+        "target/",
+        "target/release/",
+        "target/debug/",
+        "build/libs/",
+    ] {
         let entries = std::fs::read_dir(directory.join(place));
         for entry in entries.into_iter().flatten().flatten() {
             found.push(format!("{place}{}", entry.file_name().to_string_lossy()));
@@ -239,13 +271,26 @@ fn ecosystem(data: &Value, args: &ImportArgs) -> anyhow::Result<Imported> {
     for (app, fields) in &apps {
         let mut scope = report.of(format!("app {}", app.name));
         for note in &app.notes {
-            scope.lost(&note.field, note.reason.clone());
+            match note.fate {
+                Fate::Kept => scope.stays(&note.field, note.reason.clone()),
+                Fate::Changed => scope.changed(&note.field, "", note.reason.clone()),
+                Fate::NoCounterpart => scope.lost(&note.field, note.reason.clone()),
+                Fate::NeedsYourDecision => scope.decide(&note.field, note.reason.clone()),
+            }
         }
         for field in fields {
             if !scope.is_named(field) {
                 scope.kept(field, "");
             }
         }
+    }
+    let file = data.as_object().filter(|file| file.contains_key("apps"));
+    let beside = file.into_iter().flat_map(serde_json::Map::keys);
+    for field in beside.filter(|field| *field != "apps") {
+        report.of("ecosystem file").lost(field, match field.as_str() {
+            "deploy" => "copies code to machines: build an image and apply the object, or on one machine exchange the files and run `ctl reload`",
+            _ => "is not a known field",
+        });
     }
     if apps.is_empty() {
         bail!(

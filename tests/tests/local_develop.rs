@@ -166,3 +166,29 @@ fn a_change_is_served_and_one_that_does_not_start_changes_nothing() {
     fs::write(project.file(SAMPLE, "app.log"), "a log is no change").unwrap();
     stop(local);
 }
+
+#[test]
+fn an_app_that_writes_a_file_at_every_start_does_not_reload_for_ever() {
+    const SAMPLE: &str = "hello-python";
+    if !binaries::has("python3") {
+        return;
+    }
+    let project = Project::of(SAMPLE);
+    project.init(SAMPLE);
+    let source = project.file(SAMPLE, "server.py");
+    let text = fs::read_to_string(&source).unwrap();
+    let writes = "import time\nopen('state.json', 'w').write(str(time.time()))\n";
+    fs::write(&source, format!("{writes}{text}")).unwrap();
+    let local = project.local(SAMPLE, &["--watch"]);
+    said(&local, "watching ");
+    replace(&source, "VERSION = \"1.0.0\"", "VERSION = \"2.0.0\"");
+    said(&local, "state.json changes at every start of the app");
+    let reloads = |local: &Process| local.stdout().matches("changed: reloading").count();
+    let before = reloads(&local);
+    assert!(before >= 5, "{}", local.stdout());
+    std::thread::sleep(Duration::from_secs(3));
+    // The last change may have been noticed before the file was left out.
+    assert!(reloads(&local) <= before + 1, "{}", local.stdout());
+    assert!(answer(&local).contains("2.0.0"));
+    stop(local);
+}

@@ -4,7 +4,7 @@
 //! changed. So a rename by an editor, a new directory and a change of `.gitignore` need no rules of
 //! their own. What git ignores does not count, nor what tools and apps write themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -118,6 +118,8 @@ pub(super) struct Watcher {
     /// Something has happened in a watched directory.
     events: mpsc::Receiver<()>,
     known: Files,
+    /// Files that the app itself writes.
+    ignored: BTreeSet<PathBuf>,
 }
 
 impl Watcher {
@@ -146,6 +148,7 @@ impl Watcher {
             inotify,
             events,
             known: Files::new(),
+            ignored: BTreeSet::new(),
         };
         watcher.known = watcher.look()?;
         Ok(watcher)
@@ -183,7 +186,23 @@ impl Watcher {
                 );
             }
         }
-        Ok(list(&self.roots)?.files)
+        let mut files = list(&self.roots)?.files;
+        files.retain(|path, _| !self.ignored.contains(path));
+        Ok(files)
+    }
+
+    /// The files that have changed since [`Watcher::changed`], which will return them.
+    ///
+    /// # Errors
+    /// There are too many files.
+    pub(super) fn pending(&self) -> anyhow::Result<Vec<PathBuf>> {
+        Ok(differences(&self.known, &self.look()?))
+    }
+
+    /// Changes of this file no longer count.
+    pub(super) fn ignore(&mut self, file: PathBuf) {
+        self.known.remove(&file);
+        self.ignored.insert(file);
     }
 
     /// Waits for changes of files that count, and returns them when no further change has come for

@@ -4,6 +4,7 @@
 use scaledapp_crds::{API_VERSION, KIND, ScaledApp};
 use scaledapp_plan::validate;
 
+use super::forks;
 use super::report::Scope;
 use super::secrets::is_secret;
 use super::text::{object_name, unexpanded};
@@ -179,9 +180,46 @@ impl Draft {
         self.set("spec.env", Node::List(env));
     }
 
+    /// Takes the words out of the command that ask a server for several processes. With one worker
+    /// in a pod they stay: the processes are as before.
+    fn leave_processes_to_the_supervisor(&mut self, scope: &mut Scope<'_>) {
+        let words = |path: &str| -> Vec<String> {
+            let items = self.get(path).map_or(&[][..], Node::items);
+            items.iter().filter_map(Node::scalar).collect()
+        };
+        let (command, args) = (words("spec.command"), words("spec.args"));
+        if self.get("spec.workers.count").and_then(Node::whole) == Some(1) {
+            return;
+        }
+        let mut all = [&command[..], &args[..]].concat();
+        let Some(forks) = forks::take(&mut all) else {
+            return;
+        };
+        // The words stand where the two lists begin to differ, and a server's name is before them.
+        let kept = command.iter().zip(&all).take_while(|(a, b)| a == b).count();
+        let of_command = kept < command.len();
+        let split = if of_command {
+            all.len() - args.len()
+        } else {
+            command.len()
+        };
+        let args = all.split_off(split);
+        self.set("spec.command", Node::texts(all));
+        if !args.is_empty() {
+            self.set("spec.args", Node::texts(args));
+        }
+        let path = if of_command {
+            "spec.command"
+        } else {
+            "spec.args"
+        };
+        scope.changes(path, &forks.left_out());
+    }
+
     /// The document, with its fields in the order of the CRD. What the API server would refuse is
     /// added to the report.
     pub(super) fn finish(mut self, scope: &mut Scope<'_>) -> Document {
+        self.leave_processes_to_the_supervisor(scope);
         if !self.secrets.is_empty() {
             self.comment(
                 "spec.env",

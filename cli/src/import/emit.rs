@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use scaledapp_wire::SupervisorArgs;
 
 use super::pm2::{App, Workers};
+use super::report::Fate;
 use super::text::{literal, object_name, one_line, quoted, scalar, shell};
 
 /// Appends a line to a `String`, which cannot fail.
@@ -119,15 +120,24 @@ fn more_notes(app: &App) -> Vec<(String, String)> {
 }
 
 fn notes(text: &mut String, app: &App, more: &[(String, String)]) {
-    let own = app.notes.iter().map(|note| (&note.field, &note.reason));
+    let of = |fate: Fate| {
+        let these = app.notes.iter().filter(move |note| note.fate == fate);
+        these.map(|note| (&note.field, &note.reason))
+    };
     let more = more.iter().map(|(field, reason)| (field, reason));
-    let notes: Vec<_> = own.chain(more).collect();
-    if notes.is_empty() {
-        return;
-    }
-    line!(text, "# Not carried over:");
-    for (field, reason) in notes {
-        line!(text, "#   {}: {}.", one_line(field), one_line(reason));
+    let parts = [
+        ("Decide:", of(Fate::NeedsYourDecision).collect()),
+        ("Changed:", of(Fate::Changed).collect()),
+        (
+            "Not carried over:",
+            of(Fate::NoCounterpart).chain(more).collect::<Vec<_>>(),
+        ),
+    ];
+    for (heading, notes) in parts.iter().filter(|(_, notes)| !notes.is_empty()) {
+        line!(text, "# {heading}");
+        for (field, reason) in notes {
+            line!(text, "#   {}: {}.", one_line(field), one_line(reason));
+        }
     }
 }
 

@@ -9,13 +9,18 @@ use anyhow::{Context, bail};
 use scaledapp_units::duration;
 use serde_json::{Map, Value};
 
+use super::forks;
+use super::procfile::port_in;
+use super::report::Fate;
+use super::secrets::is_secret;
 use super::text::split;
 use super::without::{WITHOUT, asks_for_our_behaviour};
 
-/// A remark about a field. Usually it says why the field is not carried over.
+/// A remark about a field: why it is not carried over, means something else, or needs a decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Note {
     pub(super) field: String,
+    pub(super) fate: Fate,
     pub(super) reason: String,
 }
 
@@ -99,9 +104,10 @@ impl<'a> Fields<'a> {
         self.take(names).map(plain)
     }
 
-    fn note(&mut self, field: &str, reason: impl Into<String>) {
+    fn note(&mut self, field: &str, fate: Fate, reason: impl Into<String>) {
         self.notes.push(Note {
             field: field.to_owned(),
+            fate,
             reason: reason.into(),
         });
     }
@@ -158,11 +164,12 @@ impl App {
         let script = fields.text(&["script"]).filter(|script| !script.is_empty());
         let script = script.context("an app has an empty script: name the program that it runs")?;
         let name = fields.text(&["name"]).unwrap_or_else(|| stem(&script));
-        let command = command(&mut fields, script);
-        let args = words(fields.take(&["args"]));
+        let mut command = command(&mut fields, script);
+        let mut args = words(fields.take(&["args"]));
         let mut env = environment_of(&mut fields, environment, &name)?;
         let port = port(&mut fields, &mut env, &args)?;
-        let workers = workers(&mut fields)?;
+        let mut workers = workers(&mut fields)?;
+        leave_processes_to_the_supervisor(&mut fields, &mut command, &mut args, &mut workers);
         let max_memory = memory(&mut fields)?;
         let stop_grace = fields
             .take(&["kill_timeout"])
@@ -179,17 +186,17 @@ impl App {
             .text(&["log_type"])
             .is_some_and(|kind| kind == "json");
         let cwd = fields.text(&["cwd"]);
-        for (names, reason) in WITHOUT {
+        for (names, fate, reason) in WITHOUT {
             for name in *names {
                 let value = fields.left.remove(*name);
                 if value.is_some_and(|value| !asks_for_our_behaviour(name, value)) {
-                    fields.note(name, *reason);
+                    fields.note(name, *fate, *reason);
                 }
             }
         }
         let unknown: Vec<&str> = fields.left.keys().copied().collect();
         for name in unknown {
-            fields.note(name, "is not a known field");
+            fields.note(name, Fate::NoCounterpart, "is not a known field");
         }
         Ok(Self {
             name,
@@ -240,6 +247,7 @@ fn command(fields: &mut Fields<'_>, script: String) -> Vec<String> {
     if mode.is_some_and(|mode| !mode.starts_with("cluster") && !mode.starts_with("fork")) {
         fields.note(
             "exec_mode",
+            Fate::Changed,
             "is neither cluster nor fork; every app runs as in cluster mode",
         );
     }
@@ -257,6 +265,7 @@ fn command(fields: &mut Fields<'_>, script: String) -> Vec<String> {
     if !options.is_empty() {
         fields.note(
             "interpreter_args",
+            Fate::NoCounterpart,
             "there is no interpreter that could use them",
         );
     }
@@ -296,6 +305,7 @@ fn environment_of(
         fields.left.remove(format!("env_{other}").as_str());
         fields.note(
             &format!("env_{other}"),
+            Fate::NeedsYourDecision,
             format!("left out: import with --env {other} to use it"),
         );
     }
@@ -303,7 +313,19 @@ fn environment_of(
     let taken: Vec<String> = env.keys().filter(|name| ours(name)).cloned().collect();
     for name in taken {
         env.remove(&name);
-        fields.note(&format!("env.{name}"), "is set by the supervisor");
+        fields.note(
+            &format!("env.{name}"),
+            Fate::Changed,
+            "is set by the supervisor",
+        );
+    }
+    let secrets = env.iter().filter(|(name, value)| is_secret(name, value));
+    for (name, _) in secrets {
+        fields.note(
+            &format!("env.{name}"),
+            Fate::NeedsYourDecision,
+            "looks like a secret, and its value is in the result, which runs on this machine: before `kubectl apply`, move it into a Secret (valueFrom.secretKeyRef)",
+        );
     }
     Ok(env)
 }
@@ -315,10 +337,13 @@ fn port(
 ) -> anyhow::Result<Option<u16>> {
     let field = fields.text(&["port"]);
     let named = env.remove("PORT").or(field);
-    let Some(port) = named.or_else(|| port_in(args).map(str::to_owned)) else {
+    // An argument with a space is no port.
+    let in_args = || port_in(&args.join(" ")).map(|port| port.to_string());
+    let Some(port) = named.or_else(in_args) else {
         fields.note(
             "port",
-            "the file names none (env.PORT), so 3000 is used: change it if the app listens on another port, and set --port none if it does not listen",
+            Fate::NeedsYourDecision,
+            "the file names none (env.PORT), so 3000 is used: change it if the app listens on another port; one that never listens runs as a Deployment, or on one machine with --port none",
         );
         return Ok(None);
     };
@@ -327,15 +352,26 @@ fn port(
     Ok(Some(parsed))
 }
 
-/// The port in arguments such as those of `next start -p 8080`.
-fn port_in(args: &[String]) -> Option<&str> {
-    let is_port = |text: &&str| text.parse::<u16>().is_ok_and(|port| port > 0);
-    let after = args.windows(2).find_map(|pair| match pair {
-        [flag, port] if flag == "-p" || flag == "--port" => Some(port.as_str()),
-        _ => None,
-    });
-    let within = args.iter().find_map(|word| word.strip_prefix("--port="));
-    after.or(within).filter(is_port)
+/// A server that would start processes of its own in every worker starts one, and as many workers
+/// take their place.
+fn leave_processes_to_the_supervisor(
+    fields: &mut Fields<'_>,
+    command: &mut Vec<String>,
+    args: &mut Vec<String>,
+    workers: &mut Workers,
+) {
+    let mut words = [&command[..], &args[..]].concat();
+    let Some(forks) = forks::take(&mut words) else {
+        return;
+    };
+    *args = words.split_off(command.len().min(words.len()));
+    *command = words;
+    if let Workers::Count(count) = workers {
+        *count = count
+            .saturating_mul(forks.count)
+            .min(scaledapp_wire::MAX_WORKERS);
+    }
+    fields.note("args", Fate::Changed, forks.left_out());
 }
 
 fn workers(fields: &mut Fields<'_>) -> anyhow::Result<Workers> {
@@ -395,6 +431,7 @@ fn message(fields: &mut Fields<'_>, field: &str, command: &[String]) -> bool {
     if ends_here {
         fields.note(
             field,
+            Fate::NoCounterpart,
             format!(
                 "{program} does not pass the message channel on to the app: start node itself to use it"
             ),
@@ -408,6 +445,7 @@ fn increment_env(fields: &mut Fields<'_>) -> Option<String> {
     if name == "PORT" {
         fields.note(
             "increment_var",
+            Fate::NoCounterpart,
             "PORT is not incremented: all workers share one port",
         );
         return None;
@@ -425,6 +463,7 @@ fn boot_timeout(fields: &mut Fields<'_>) -> Option<String> {
     }
     fields.note(
         "listen_timeout",
+        Fate::Changed,
         format!(
             "{} is not used: after this time PM2 counts a worker as ready, but the supervisor counts it as failed; it has 60s",
             time(given)

@@ -101,8 +101,25 @@ fn app(name: &str, command: &str, given: &Given<'_>, report: &mut Report) -> Doc
 }
 
 /// The port that a command names in its arguments, such as `-p 3000` or `--bind=0.0.0.0:8000`.
+/// A word such as `0.0.0.0:8000` names it as well.
 pub(super) fn port_in(command: &str) -> Option<i64> {
     let words = split(command);
+    // uwsgi's -p is a number of processes.
+    let is_uwsgi = words.iter().any(|word| word.ends_with("uwsgi"));
+    by_flag(&words)
+        .filter(|_| !is_uwsgi)
+        .or_else(|| words.iter().find_map(|word| by_address(word)))
+}
+
+/// The port of an address of all interfaces or of this machine.
+fn by_address(word: &str) -> Option<i64> {
+    let (host, port) = word.rsplit_once(':')?;
+    let is_own = ["", "0.0.0.0", "[::]", "127.0.0.1", "localhost", "*"].contains(&host);
+    let port = port.parse().ok().filter(|_| is_own)?;
+    (1..=65535).contains(&port).then_some(port)
+}
+
+fn by_flag(words: &[String]) -> Option<i64> {
     let mut words = words.iter().map(String::as_str).peekable();
     while let Some(word) = words.next() {
         let flag = word.split('=').next().unwrap_or_default();
@@ -134,6 +151,8 @@ mod tests {
             ("gunicorn app:app --bind=0.0.0.0:8000", Some(8000)),
             ("gunicorn app:app -b :8001 -w 4", Some(8001)),
             ("rails s -p $PORT", None),
+            ("uwsgi --http-socket :8000 -p 8", Some(8000)),
+            ("python3 manage.py runserver 0.0.0.0:8000", Some(8000)),
             ("mkdir -p src", None),
             ("node a.js --port 70000", None),
         ] {

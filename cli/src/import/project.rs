@@ -4,13 +4,16 @@
 mod dockerfile;
 mod files;
 mod languages;
+mod node;
 mod port;
+mod python;
 
 use super::draft::{Document, Draft};
+use super::forks::{self, Forks};
 use super::report::Report;
 use super::text::{unexpanded, words_of};
 use super::tree::Node;
-use files::Guess;
+use files::{Guess, IMPORTED};
 
 pub(super) use files::{FILES, Project};
 
@@ -20,13 +23,19 @@ pub(super) use files::{FILES, Project};
 /// Nothing says what the project runs. The text names the cure.
 pub(super) fn guess(project: &Project) -> Result<(Document, Vec<String>), String> {
     let docker = project.text("Dockerfile").map(dockerfile::read);
-    let command = command(project, docker.as_ref()).ok_or(
-        "nothing here says what the app runs: add `scripts.start` to package.json, a Procfile (`web: COMMAND`) or a Dockerfile with CMD, or write scaledapp.yaml by hand, beginning with an example",
-    )?;
+    let package = project.text("package.json").map(serde_json::from_str);
+    if let Some(Err::<serde_json::Value, _>(error)) = package {
+        return Err(format!("package.json is not valid JSON: {error}"));
+    }
+    let mut command = command(project, docker.as_ref()).ok_or_else(|| nothing_says(project))?;
+    let forks = forks::take(&mut command.value);
     let name = languages::name(project)
         .unwrap_or_else(|| Guess::new(project.directory.clone(), "it is the directory's name"));
     let words = command.value.join(" ");
-    let port = port::guess(project, docker.as_ref(), &words);
+    // npm hides the port that the script names.
+    let script = node::script(project).map(|(_, script)| script);
+    let hidden = script.filter(|_| words.starts_with("npm "));
+    let port = port::guess(project, docker.as_ref(), hidden.as_ref().unwrap_or(&words));
     let mut draft = Draft::new(&name.value);
     let mut assumed = vec![format!(
         "metadata.name {} because {}",
@@ -65,7 +74,13 @@ pub(super) fn guess(project: &Project) -> Result<(Document, Vec<String>), String
     );
     assumed.push(format!("spec.port {} because {}", port.value, port.because));
     draft.set("spec.replicas.perNode", 1);
-    draft.set("spec.workers.perCore", 1);
+    match of_processes(project, forks.as_ref(), &mut draft) {
+        Some(said) if forks.is_none() => assumed.push(said),
+        said => {
+            draft.set("spec.workers.perCore", 1);
+            assumed.extend(said);
+        }
+    }
     if let Some(path) = readiness(project) {
         assumed.push(format!(
             "spec.workers.readiness.path {} because {}",
@@ -83,6 +98,45 @@ pub(super) fn guess(project: &Project) -> Result<(Document, Vec<String>), String
     assumed
         .extend(wrong.map(|entry| format!("{}, but that is invalid: {}", entry.field, entry.note)));
     Ok((document, assumed))
+}
+
+/// The error if no file says what the app runs. Its cures are those that fit the project.
+fn nothing_says(project: &Project) -> String {
+    let mut here = IMPORTED.iter();
+    if let Some(file) = here.find(|file| project.text(file).is_some()) {
+        return format!(
+            "no source here says what the app runs, but there is {file}: scaledapp import {file} > scaledapp.yaml"
+        );
+    }
+    "nothing here says what the app runs: add `scripts.start` to package.json, a Procfile (`web: COMMAND`) or a Dockerfile with CMD, or write scaledapp.yaml by hand, beginning with an example".to_owned()
+}
+
+/// What is said about processes that the app starts itself. Node's cluster module cannot share a
+/// port with other workers, so such an app gets one worker, until its author removes the cluster.
+fn of_processes(project: &Project, forks: Option<&Forks>, draft: &mut Draft) -> Option<String> {
+    if let Some(forks) = forks {
+        return Some(format!(
+            "spec.command without some words because {}",
+            forks.left_out()
+        ));
+    }
+    let mut sources = project.files.iter();
+    let (file, _) = sources.find(|(name, text)| {
+        let is_script = ["js", "mjs", "ts"]
+            .iter()
+            .any(|end| name.ends_with(&format!(".{end}")));
+        is_script && forks::uses_cluster(text)
+    })?;
+    let why = format!("{file} starts processes itself (cluster.fork)");
+    draft.assume(
+        "spec.workers.count",
+        1,
+        format!("{why}. Without that: `perCore: 1`, and no `dispatch`."),
+    );
+    draft.set("spec.workers.dispatch", "Connection");
+    Some(format!(
+        "spec.workers.count 1 and dispatch Connection because {why}; remove the fork, and put `perCore: 1` in their place: then no request is lost at reloads"
+    ))
 }
 
 /// What one worker runs: what the image runs, else what the Procfile says, else what the language's

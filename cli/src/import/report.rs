@@ -175,6 +175,23 @@ impl Scope<'_> {
         self.add(field, Fate::Changed, Some(to), why);
     }
 
+    /// What became `to` means something else; the note of an earlier entry stays.
+    pub(super) fn changes(&mut self, to: &str, why: &str) {
+        let entries = self.report.entries.iter_mut();
+        let mut own = entries.filter(|entry| entry.source == self.source);
+        let Some(entry) = own.find(|entry| entry.to.as_deref() == Some(to)) else {
+            self.add(to, Fate::Changed, None, why);
+            return;
+        };
+        entry.fate = entry.fate.max(Fate::Changed);
+        let before = std::mem::take(&mut entry.note);
+        entry.note = if before.is_empty() {
+            why.to_owned()
+        } else {
+            format!("{before}; {why}")
+        };
+    }
+
     /// The field has no counterpart.
     pub(super) fn lost(&mut self, field: &str, what_to_do: impl Into<String>) {
         self.add(field, Fate::NoCounterpart, None, what_to_do);

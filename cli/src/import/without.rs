@@ -2,30 +2,38 @@
 
 use serde_json::Value;
 
+use super::report::Fate;
+
 /// Fields that have no counterpart, grouped by the reason.
-pub(super) const WITHOUT: &[(&[&str], &str)] = &[
+pub(super) const WITHOUT: &[(&[&str], Fate, &str)] = &[
     (
         &["watch", "ignore_watch", "watch_delay", "watch_options"],
-        "files are not watched: run `ctl reload` after a change (`node --watch` while developing)",
+        Fate::NoCounterpart,
+        "files are not watched in production: run `ctl reload` after a change; while you develop, `scaledapp local --watch` reloads by itself",
     ),
     (
         &["cron_restart", "cron"],
+        Fate::NoCounterpart,
         "there are no scheduled restarts: let cron or a CronJob run `ctl reload`, or limit a worker's age with maxAge",
     ),
     (
         &["autorestart"],
+        Fate::NoCounterpart,
         "a worker that ends is always replaced; run a task that should end as a Job",
     ),
     (
         &["max_restarts", "min_uptime"],
+        Fate::Changed,
         "workers are restarted without limit: after failures in a row the delay grows to 10 s, and /readyz says what is missing",
     ),
     (
         &["restart_delay", "exp_backoff_restart_delay"],
+        Fate::Changed,
         "the first restart is immediate, then after 100 ms, doubling to 10 s; a worker that was ready for 30 s starts again without a delay",
     ),
     (
         &["stop_exit_codes"],
+        Fate::NoCounterpart,
         "a worker that ends is replaced whatever its exit code; run a task that should end as a Job",
     ),
     (
@@ -41,35 +49,47 @@ pub(super) const WITHOUT: &[(&[&str], &str)] = &[
             "log",
             "log_date_format",
         ],
+        Fate::NoCounterpart,
         "there are no log files: everything goes to stdout and stderr (--logs json adds the time)",
     ),
     (
         &["merge_logs", "combine_logs"],
+        Fate::Changed,
         "all workers write to one stream anyway; --logs prefix says which line is whose",
     ),
     (
         &["disable_logs"],
+        Fate::NoCounterpart,
         "send the supervisor's output to /dev/null instead",
     ),
-    (&["pid_file", "pid"], "`ctl status -o json` names the pids"),
+    (
+        &["pid_file", "pid"],
+        Fate::NoCounterpart,
+        "`ctl status -o json` names the pids",
+    ),
     (
         &["treekill"],
+        Fate::NoCounterpart,
         "the stop signal and SIGKILL always go to the worker's whole process group",
     ),
     (
         &["kill_retry_time"],
+        Fate::Changed,
         "the kernel reports the end of a process, so nothing is polled",
     ),
     (
         &["user", "uid", "gid"],
+        Fate::NoCounterpart,
         "start the supervisor as that user (in a cluster: podTemplate.spec.securityContext)",
     ),
     (
         &["env_file"],
+        Fate::NoCounterpart,
         "is not read: add node_args --env-file=FILE (Node 20.6 or newer), or set the variables where you start the supervisor",
     ),
     (
         &["filter_env"],
+        Fate::NoCounterpart,
         "workers get the supervisor's environment: start it with `env -i` or `env -u`",
     ),
     (
@@ -82,10 +102,12 @@ pub(super) const WITHOUT: &[(&[&str], &str)] = &[
             "namespace",
             "append_env_to_name",
         ],
+        Fate::NoCounterpart,
         "concerns only how PM2 installs and names apps",
     ),
     (
         &["source_map_support", "disable_source_map_support"],
+        Fate::NoCounterpart,
         "add node_args --enable-source-maps instead",
     ),
     (
@@ -102,6 +124,7 @@ pub(super) const WITHOUT: &[(&[&str], &str)] = &[
             "vars",
             "version",
         ],
+        Fate::NoCounterpart,
         "concerns only PM2's monitoring or daemon",
     ),
 ];

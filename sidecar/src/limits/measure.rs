@@ -11,6 +11,7 @@ use super::measured::Measured;
 use super::memory::{self, Container, Limiting};
 use super::watch::Watch;
 use crate::cores::Quotas;
+use crate::dispatch::Front;
 use crate::ends::OutOfMemory;
 use crate::input::Input;
 use crate::process::worker::Process;
@@ -107,11 +108,13 @@ impl Measuring {
         let silent =
             silence.map(|most| hang::silent_workers(engine, workers, now, most, &self.quotas));
         let silent = silent.unwrap_or_default();
+        let is_lone =
+            matches!(workers.front, Front::Connection(_)) && engine.workers().count() == 1;
         let measured = engine.workers().filter_map(|worker| {
             let process = workers.get_mut(worker.id)?;
             let is_ready = worker.state == WorkerState::Ready;
             let tree = memory::tree(process.pid);
-            look_for_forks(process, &tree);
+            look_for_forks(process, &tree, is_lone);
             // By the time a worker is ready, a wrapper script has started the real process.
             let runs_node = || tree.iter().any(|pid| is_node(*pid));
             let capped = is_ready && *process.is_node.get_or_insert_with(runs_node);
@@ -132,13 +135,16 @@ impl Measuring {
 }
 
 /// Warns of an app that forks workers of its own, because it would do so in every worker.
-fn look_for_forks(process: &mut Process, tree: &[u32]) {
+/// `is_lone` says that there is one worker whose connections are its own: its cluster works.
+fn look_for_forks(process: &mut Process, tree: &[u32], is_lone: bool) {
     let before = std::mem::replace(&mut process.family, tree.len());
-    if tree.len() > before.max(1) && tree[1..].iter().any(|pid| is_cluster_worker(*pid)) {
+    if !is_lone && tree.len() > before.max(1) && tree[1..].iter().any(|pid| is_cluster_worker(*pid))
+    {
         tracing::warn!(
             slot = process.slot.0,
             "the app forks workers of its own (Node's cluster), and so does every worker: remove \
-             cluster.fork from the app, or give --workers 1"
+             cluster.fork from the app, or give --workers 1 --dispatch connection (in a ScaledApp: \
+             `workers: {{count: 1, dispatch: Connection}}`)"
         );
     }
 }

@@ -26,6 +26,29 @@ fn links_between_pages_lead_to_files_and_headings() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[test]
+fn pages_of_the_book_do_not_lead_out_of_it() {
+    let docs = binaries::workspace().join("docs");
+    let mut pages = Vec::new();
+    files(&docs, "md", &mut pages);
+    let mut wrong = Vec::new();
+    for page in &pages {
+        let directory = page.strip_prefix(&docs).unwrap().parent().unwrap();
+        let text = fs::read_to_string(page).unwrap();
+        for link in links(&text).into_iter().filter(|link| !link.contains("://")) {
+            let up = link.split('/').take_while(|part| *part == "..").count();
+            if up > directory.components().count() {
+                wrong.push(format!("{}: ({link})", page.display()));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "the book has only the pages of docs/: name these files in words\n{}",
+        wrong.join("\n")
+    );
+}
+
 /// The targets of `[text](target)` outside of code blocks.
 fn links(text: &str) -> Vec<&str> {
     let mut found = Vec::new();

@@ -19,10 +19,19 @@ pub(super) fn request(service: &Node) -> Option<(i64, String)> {
         }
         other => other.scalar()?,
     };
-    let from = words.find("http://")?;
-    let url = words[from + 7..]
-        .split(|c: char| c.is_whitespace() || c == '"' || c == '\'' || c == '|' || c == ')')
-        .next()?;
+    let end = |c: char| c.is_whitespace() || "\"'|)".contains(c);
+    // curl and wget take `localhost:3000/path` as well.
+    let asks = ["curl", "wget"].iter().any(|tool| words.contains(tool));
+    let mut parts = words.split(end);
+    let bare = |part: &&str| {
+        asks && ["localhost", "127.0.0.1"]
+            .iter()
+            .any(|host| part.starts_with(host))
+    };
+    let url = match words.find("http://") {
+        Some(from) => words[from + 7..].split(end).next()?,
+        None => parts.find(bare)?,
+    };
     let (authority, path) = match url.find('/') {
         Some(at) => url.split_at(at),
         None => (url, "/"),

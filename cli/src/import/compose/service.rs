@@ -34,14 +34,22 @@ const CHANGED: [(&str, &str); 12] = [
 ];
 
 /// Fields without a counterpart, each with what to do.
-const LOST: [(&str, &str); 21] = [
+const LOST: [(&str, &str); 23] = [
     (
         "depends_on",
         "pods start in any order: make the app retry its connections",
     ),
     (
         "labels",
-        "labels of a proxy such as Traefik have no effect: the balancers take its place, or an Ingress in front of them",
+        "labels of a proxy such as Traefik have no effect: the balancers take its place, or an Ingress in front of them; in place of kompose.service.type: spec.balancers.exposure",
+    ),
+    (
+        "post_start",
+        "run it in the app itself, or as lifecycle.postStart of the container app in spec.podTemplate",
+    ),
+    (
+        "pre_stop",
+        "is not needed for a drain: a pod ends only after its requests; other work belongs into the app's handler of the stop signal",
     ),
     ("label_file", "labels of a container have no effect"),
     (

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// The files of a project that say what it runs. Each is read if it is there.
-pub(in super::super) const FILES: [&str; 26] = [
+pub(in super::super) const FILES: [&str; 44] = [
     "Dockerfile",
     "Procfile",
     "package.json",
@@ -30,6 +30,33 @@ pub(in super::super) const FILES: [&str; 26] = [
     "src/main.py",
     "main.ts",
     "server.mjs",
+    "src/main.ts",
+    "src/server.ts",
+    "src/index.ts",
+    "bin/www",
+    "deno.json",
+    "deno.jsonc",
+    "Pipfile",
+    "gunicorn.conf.py",
+    "pom.xml",
+    "build.gradle",
+    "build.gradle.kts",
+    "compose.yaml",
+    "compose.yml",
+    "docker-compose.yaml",
+    "docker-compose.yml",
+    "ecosystem.config.js",
+    "ecosystem.config.cjs",
+    "src/main/resources/application.properties",
+];
+/// Files of other tools that describe how the app runs: `scaledapp import` reads them.
+pub(super) const IMPORTED: [&str; 6] = [
+    "compose.yaml",
+    "compose.yml",
+    "docker-compose.yaml",
+    "docker-compose.yml",
+    "ecosystem.config.js",
+    "ecosystem.config.cjs",
 ];
 
 /// A project's directory.
@@ -37,7 +64,8 @@ pub(in super::super) const FILES: [&str; 26] = [
 pub(in super::super) struct Project {
     /// The name of the directory.
     pub(in super::super) directory: String,
-    /// The contents of those of [`FILES`] that are there.
+    /// The contents of those of [`FILES`] that are there, and of `cmd/*/main.go` and
+    /// `*/__init__.py`.
     pub(in super::super) files: BTreeMap<String, String>,
     /// Programs that are there, as paths from the directory.
     pub(in super::super) programs: Vec<String>,
@@ -63,4 +91,8 @@ impl<T> Guess<T> {
             because: because.into(),
         }
     }
+}
+
+pub(super) fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
 }

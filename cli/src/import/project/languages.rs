@@ -2,13 +2,14 @@
 
 use serde_json::Value;
 
-use super::super::text::{needs_shell, split};
-use super::files::{Guess, Project};
+use super::super::text::words_of;
+use super::files::{Guess, Project, words};
+use super::{node, python};
 
 /// The project's own name.
 pub(super) fn name(project: &Project) -> Option<Guess<String>> {
     let of_package = || {
-        let name = package(project)?["name"].as_str()?.to_owned();
+        let name = node::package(project)?["name"].as_str()?.to_owned();
         // A scope, as in `@acme/web`, is no part of the app's name.
         let name = name.rsplit('/').next().unwrap_or_default().to_owned();
         Some(Guess::new(name, "package.json has this name"))
@@ -23,6 +24,7 @@ pub(super) fn name(project: &Project) -> Option<Guess<String>> {
     };
     of_package()
         .or_else(|| of_toml("pyproject.toml", "project"))
+        .or_else(|| of_toml("pyproject.toml", "tool.poetry"))
         .or_else(|| of_toml("Cargo.toml", "package"))
         .or_else(of_module)
         .filter(|name| !name.value.is_empty())
@@ -30,169 +32,13 @@ pub(super) fn name(project: &Project) -> Option<Guess<String>> {
 
 /// How the project is started.
 pub(super) fn command(project: &Project) -> Option<Guess<Vec<String>>> {
-    node(project)
-        .or_else(|| python(project))
+    node::command(project)
+        .or_else(|| deno(project))
+        .or_else(|| python::command(project))
         .or_else(|| go(project))
         .or_else(|| rust(project))
         .or_else(|| ruby(project))
-}
-
-fn package(project: &Project) -> Option<Value> {
-    serde_json::from_str(project.text("package.json")?).ok()
-}
-
-fn words(words: &[&str]) -> Vec<String> {
-    words.iter().map(|word| (*word).to_owned()).collect()
-}
-
-/// A supervised program must be the app itself: npm passes no signals on.
-fn node(project: &Project) -> Option<Guess<Vec<String>>> {
-    let package = package(project);
-    let start = package
-        .as_ref()
-        .and_then(|package| package["scripts"]["start"].as_str());
-    if let Some(start) = start {
-        let mut parts = split(start);
-        let first = parts.first().cloned().unwrap_or_default();
-        let local = format!("node_modules/.bin/{first}");
-        let why = format!("package.json says `start: {start}`");
-        if !needs_shell(start) && first == "node" {
-            return Some(Guess::new(parts, why));
-        }
-        if !needs_shell(start) && project.programs.contains(&local) {
-            parts[0] = local;
-            return Some(Guess::new(
-                parts,
-                format!("{why}, and npm itself would pass no signals on"),
-            ));
-        }
-        return Some(Guess::new(
-            words(&["npm", "run", "start"]),
-            format!("{why}; the command itself would be better, because npm passes no signals on"),
-        ));
-    }
-    let main = package
-        .as_ref()
-        .and_then(|package| package["main"].as_str());
-    if let Some(main) = main {
-        return Some(Guess::new(
-            words(&["node", main]),
-            "package.json names it as main",
-        ));
-    }
-    let files = [
-        "server.js",
-        "server.mjs",
-        "index.js",
-        "app.js",
-        "src/server.js",
-        "src/index.js",
-    ];
-    let found = files.iter().find(|file| project.text(file).is_some())?;
-    Some(Guess::new(
-        words(&["node", found]),
-        format!("there is {found}"),
-    ))
-}
-
-fn python(project: &Project) -> Option<Guess<Vec<String>>> {
-    let lists = ["requirements.txt", "pyproject.toml"];
-    let needs = |name: &str| {
-        let mut texts = lists.iter().filter_map(|list| project.text(list));
-        texts.any(|text| text.to_ascii_lowercase().contains(name))
-    };
-    let files = [
-        "main.py",
-        "app.py",
-        "server.py",
-        "app/main.py",
-        "src/main.py",
-        "asgi.py",
-        "wsgi.py",
-    ];
-    // The module and the variable of an application, such as `main` and `app`.
-    let application = |class: &str| {
-        files.iter().find_map(|file| {
-            let text = project.text(file)?;
-            let line = text
-                .lines()
-                .find(|line| line.contains(&format!("{class}(")) && line.contains('='))?;
-            let variable = line.split('=').next()?.split(':').next()?.trim();
-            let module = file.trim_end_matches(".py").replace('/', ".");
-            (!variable.contains(' ')).then(|| (format!("{module}:{variable}"), *file))
-        })
-    };
-    if let Some((target, file)) = application("FastAPI").or_else(|| application("Starlette")) {
-        let command = words(&["uvicorn", &target, "--host", "0.0.0.0", "--port", "8000"]);
-        return Some(Guess::new(
-            command,
-            format!("{file} makes an ASGI application"),
-        ));
-    }
-    if let Some((target, file)) = application("Flask") {
-        let why = format!("{file} makes a Flask application");
-        if needs("gunicorn") {
-            let command = words(&[
-                "gunicorn",
-                &target,
-                "--bind",
-                "0.0.0.0:8000",
-                "--threads",
-                "4",
-            ]);
-            return Some(Guess::new(
-                command,
-                format!("{why}, and gunicorn is a dependency"),
-            ));
-        }
-        let module = target.split(':').next().unwrap_or_default().to_owned();
-        let command = words(&[
-            "flask", "--app", &module, "run", "--host", "0.0.0.0", "--port", "8000",
-        ]);
-        return Some(Guess::new(command, why));
-    }
-    if let Some(found) = django(project, needs("gunicorn")) {
-        return Some(found);
-    }
-    let found = ["server.py", "main.py", "app.py"];
-    let found = found.iter().find(|file| project.text(file).is_some())?;
-    Some(Guess::new(
-        words(&["python3", found]),
-        format!("there is {found}"),
-    ))
-}
-
-fn django(project: &Project, has_gunicorn: bool) -> Option<Guess<Vec<String>>> {
-    let manage = project.text("manage.py")?;
-    let settings = manage.split("DJANGO_SETTINGS_MODULE").nth(1)?;
-    let settings = settings.split(['"', '\'']).nth(2)?;
-    let package = settings.split('.').next()?;
-    if has_gunicorn {
-        let target = format!("{package}.wsgi:application");
-        let command = words(&[
-            "gunicorn",
-            &target,
-            "--bind",
-            "0.0.0.0:8000",
-            "--threads",
-            "4",
-        ]);
-        return Some(Guess::new(
-            command,
-            "manage.py is Django's, and gunicorn is a dependency",
-        ));
-    }
-    let command = words(&[
-        "python3",
-        "manage.py",
-        "runserver",
-        "--noreload",
-        "0.0.0.0:8000",
-    ]);
-    Some(Guess::new(
-        command,
-        "manage.py is Django's; gunicorn would be better than its development server",
-    ))
+        .or_else(|| java(project))
 }
 
 fn module(project: &Project) -> Option<String> {
@@ -208,14 +54,56 @@ fn module(project: &Project) -> Option<String> {
 }
 
 fn go(project: &Project) -> Option<Guess<Vec<String>>> {
-    let name = module(project)?;
-    let program = format!("./{name}");
-    let why = if project.programs.contains(&name) {
+    let module = module(project)?;
+    // A program below `cmd` is named by its directory.
+    let of_cmd = || {
+        let mut names = project.files.keys();
+        names.find_map(|file| file.strip_prefix("cmd/")?.strip_suffix("/main.go"))
+    };
+    let below = of_cmd().filter(|_| project.text("main.go").is_none());
+    let name = below.unwrap_or(&module);
+    let package = below.map_or(".".to_owned(), |name| format!("./cmd/{name}"));
+    let why = if project.programs.iter().any(|program| program == name) {
         format!("`go build` has made {name}")
     } else {
-        format!("`go build -o {name} .` makes it (do that first)")
+        format!("`go build -o {name} {package}` makes it (do that first)")
     };
-    Some(Guess::new(vec![program], why))
+    Some(Guess::new(vec![format!("./{name}")], why))
+}
+
+/// The task `start` of Deno.
+fn deno(project: &Project) -> Option<Guess<Vec<String>>> {
+    let file = ["deno.json", "deno.jsonc"]
+        .into_iter()
+        .find(|file| project.text(file).is_some())?;
+    let tasks: Value = serde_json::from_str(project.text(file)?).ok()?;
+    let start = tasks["tasks"]["start"].as_str()?;
+    Some(Guess::new(words_of(start), format!("{file} has this task")))
+}
+
+/// The archive that Maven or Gradle makes. A version is not looked up in parents.
+fn java(project: &Project) -> Option<Guess<Vec<String>>> {
+    let (directory, build) = if project.text("pom.xml").is_some() {
+        ("target", "mvn package")
+    } else {
+        let mut files = ["build.gradle", "build.gradle.kts"].iter();
+        files.find(|file| project.text(file).is_some())?;
+        ("build/libs", "gradle build")
+    };
+    let is_archive = |program: &&String| {
+        let name = program.strip_prefix(directory).unwrap_or_default();
+        let stem = name.strip_suffix(".jar");
+        stem.is_some_and(|stem| !stem.ends_with("-plain") && !stem.ends_with("-sources"))
+    };
+    if let Some(archive) = project.programs.iter().find(is_archive) {
+        let why = format!("`{build}` has made {archive}");
+        return Some(Guess::new(words(&["java", "-jar", archive]), why));
+    }
+    let archive = format!("{directory}/app.jar");
+    let why = format!(
+        "`{build}` makes an archive in {directory}: do that first, and then write its name here"
+    );
+    Some(Guess::new(words(&["java", "-jar", &archive]), why))
 }
 
 fn rust(project: &Project) -> Option<Guess<Vec<String>>> {

@@ -7,7 +7,8 @@ use super::files::{Guess, Project};
 /// The port of apps that nothing says it of; spec.port's default.
 const DEFAULT: i64 = 3000;
 /// What stands before a port in source text.
-const BEFORE: [&str; 8] = [
+const BEFORE: [&str; 9] = [
+    "server.port",
     "process.env.PORT",
     "environ.get(\"PORT\"",
     "environ.get('PORT'",
@@ -30,6 +31,17 @@ pub(super) fn guess(project: &Project, docker: Option<&Dockerfile>, command: &st
         if let Some(port) = in_source(text) {
             return Guess::new(port, format!("{name} mentions it"));
         }
+    }
+    let is_spring = ["pom.xml", "build.gradle", "build.gradle.kts"]
+        .iter()
+        .any(|file| {
+            let text = project.text(file);
+            text.is_some_and(|text| {
+                text.contains("spring-boot") || text.contains("springframework.boot")
+            })
+        });
+    if is_spring {
+        return Guess::new(8080, "Spring Boot listens on it");
     }
     Guess::new(
         DEFAULT,

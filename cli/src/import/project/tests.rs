@@ -54,7 +54,7 @@ fn scripts_get_their_command_and_port() {
             "node_modules/.bin/next start -p 4000",
             4000,
         ),
-        (&[("package.json", package)], &[], "npm run start", 3000),
+        (&[("package.json", package)], &[], "npm run start", 4000),
         (
             &[("package.json", r#"{"main": "lib/a.js"}"#)],
             &[],
@@ -86,7 +86,7 @@ fn scripts_get_their_command_and_port() {
             &[("manage.py", django)],
             &[],
             "python3 manage.py runserver --noreload 0.0.0.0:8000",
-            3000,
+            8000,
         ),
         (
             &[("server.py", "os.environ.get(\"PORT\", \"5001\")")],
@@ -161,4 +161,129 @@ fn names_and_paths_are_those_of_the_project() {
     ));
     let error = made(&[], &[]).unwrap_err();
     assert!(error.contains("scripts.start"), "{error}");
+}
+
+#[test]
+fn scripts_run_without_npm_where_they_can() {
+    let package = |start: &str| {
+        let start = serde_json::Value::from(start);
+        format!("{{\"scripts\": {{\"start\": {start}}}, \"dependencies\": {{\"next\": \"14\"}}}}")
+    };
+    for (start, command) in [
+        ("next start -p 4000", "node_modules/.bin/next start -p 4000"),
+        (
+            "NODE_ENV=production node a.js",
+            "env NODE_ENV=production node a.js",
+        ),
+        ("cross-env A=1 B=2 node a.js", "env A=1 B=2 node a.js"),
+        ("nodemon a.js", "node a.js"),
+        ("bun run index.ts", "bun run index.ts"),
+        ("node a.js && echo", "npm run start"),
+        ("A=$B node a.js", "env A=$B node a.js"),
+        ("react-scripts start", "npm run start"),
+    ] {
+        let (text, assumed) = made(&[("package.json", &package(start))], &[]).unwrap();
+        let words = text.lines().filter_map(|line| line.strip_prefix("  - "));
+        let words: Vec<&str> = words.map(|word| word.trim_matches('"')).collect();
+        assert_eq!(words.join(" "), command, "{start}: {assumed:?}");
+    }
+    let nest = r#"{"scripts": {"start": "nest start", "start:prod": "node dist/main"}}"#;
+    let (text, assumed) = made(&[("package.json", nest)], &[]).unwrap();
+    assert!(text.contains("- dist/main"), "{text}");
+    assert!(
+        assumed.iter().any(|one| one.contains("npm run build")),
+        "{assumed:?}"
+    );
+    let pm2 = r#"{"scripts": {"start": "pm2-runtime start ecosystem.config.js"}}"#;
+    let files = [("package.json", pm2), ("ecosystem.config.js", "")];
+    let error = made(&files, &[]).unwrap_err();
+    assert!(error.contains("scaledapp import ecosystem.config.js"), "{error}");
+    let error = made(&[("package.json", "{\"name\":")], &[]).unwrap_err();
+    assert!(error.contains("not valid JSON"), "{error}");
+}
+
+#[test]
+fn apps_that_start_processes_get_workers_that_fit() {
+    let source = "if (cluster.isPrimary) cluster.fork();";
+    let (text, assumed) = made(&[("server.js", source)], &[]).unwrap();
+    assert!(
+        text.contains("count: 1\n") && text.contains("dispatch: Connection"),
+        "{text}"
+    );
+    assert!(
+        assumed.iter().any(|one| one.contains("remove the fork")),
+        "{assumed:?}"
+    );
+    let docker = "FROM x\nCMD [\"gunicorn\", \"-w\", \"4\", \"-b\", \":8000\", \"a:b\"]\n";
+    let (text, assumed) = made(&[("Dockerfile", docker)], &[]).unwrap();
+    assert!(
+        !text.contains("-w") && text.contains("perCore: 1"),
+        "{text}"
+    );
+    assert!(
+        assumed.iter().any(|one| one.contains("`-w 4` is left out")),
+        "{assumed:?}"
+    );
+    let flask = "app = Flask(__name__)\n";
+    let (text, _) = made(
+        &[
+            ("app.py", flask),
+            ("requirements.txt", "flask\ngunicorn\n"),
+            (
+                "gunicorn.conf.py",
+                "workers = multiprocessing.cpu_count() * 2 + 1\n",
+            ),
+        ],
+        &[],
+    )
+    .unwrap();
+    assert!(text.contains("--workers"), "{text}");
+}
+
+#[test]
+fn packages_and_archives_get_their_command_and_port() {
+    let factory = "def create_app():\n    app = Flask(__name__)\n    return app\n";
+    check(&[
+        (
+            &[("flaskr/__init__.py", factory)][..],
+            &[][..],
+            "flask --app flaskr run --host 0.0.0.0 --port 8000",
+            8000,
+        ),
+        (
+            &[
+                ("go.mod", "module example.com/shop\n"),
+                ("cmd/server/main.go", "http.ListenAndServe(\":8081\", nil)"),
+            ],
+            &[],
+            "./server",
+            8081,
+        ),
+        (
+            &[(
+                "pom.xml",
+                "<artifactId>spring-boot-starter-parent</artifactId>",
+            )],
+            &["target/demo-0.0.1-SNAPSHOT.jar"],
+            "java -jar target/demo-0.0.1-SNAPSHOT.jar",
+            8080,
+        ),
+        (
+            &[("build.gradle.kts", "id(\"org.springframework.boot\")")],
+            &["build/libs/demo-plain.jar"],
+            "java -jar build/libs/app.jar",
+            8080,
+        ),
+        (
+            &[(
+                "deno.json",
+                "{\"tasks\": {\"start\": \"deno run -A main.ts --port 8000\"}}",
+            )],
+            &[],
+            "deno run -A main.ts --port 8000",
+            8000,
+        ),
+    ]);
+    let error = made(&[("compose.yaml", "services: {}")], &[]).unwrap_err();
+    assert!(error.contains("scaledapp import compose.yaml"), "{error}");
 }
