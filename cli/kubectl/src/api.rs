@@ -16,6 +16,7 @@ use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use scaledapp_watch::chain;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -186,7 +187,7 @@ impl Api {
         port: u16,
         page: &str,
     ) -> Result<String, Trouble> {
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{page}");
+        let path = pod_path(namespace, pod, port, page);
         let request = Self::request("GET", &path, "application/json", Vec::new())?;
         let answer = self.answer(request, MAX_POD_ANSWER_BYTES).await?;
         Ok(answer.text)
@@ -224,8 +225,22 @@ impl Api {
         parsed(&answer.text)
     }
 
+    /// The bytes of a pod's port as they come, through the API server.
+    pub(crate) async fn stream_of_pod(
+        &self,
+        namespace: &str,
+        pod: &str,
+        port: u16,
+        page: &str,
+    ) -> Result<impl AsyncBufRead + Send + use<>, Trouble> {
+        self.stream(&pod_path(namespace, pod, port, page)).await
+    }
+
     /// The bytes of a GET as they come. Only the time until the head comes is bounded.
-    pub(crate) async fn stream(&self, path: &str) -> Result<impl AsyncBufRead + use<>, Trouble> {
+    pub(crate) async fn stream(
+        &self,
+        path: &str,
+    ) -> Result<impl AsyncBufRead + Send + use<>, Trouble> {
         let request = Self::request("GET", path, "application/json", Vec::new())?;
         match tokio::time::timeout(self.timeout, self.client.request_stream(request)).await {
             Ok(stream) => stream.map_err(|error| of_kube(&error)),
@@ -238,6 +253,11 @@ impl Api {
             }),
         }
     }
+}
+
+/// The path of a page of a pod's port, through the API server.
+fn pod_path(namespace: &str, pod: &str, port: u16, page: &str) -> String {
+    format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{page}")
 }
 
 async fn config(kubeconfig: Option<&Path>, context: Option<String>) -> Result<Config, Failure> {
@@ -349,20 +369,6 @@ fn of_kube(error: &kube::Error) -> Trouble {
         }
         error => unreachable(chain(error)),
     }
-}
-
-/// An error with its causes, in one line. A cause that the text contains already is left out.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

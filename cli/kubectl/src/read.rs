@@ -187,10 +187,12 @@ async fn ask(api: &Api, pods: &[Pod], depth: Depth, clock: Instant) -> BTreeMap<
         })
         .collect();
     stream::iter(asked)
-        .map(|(key, port, prefix)| async move {
-            let answered = one(api, &key, port, prefix, clock).await;
-            (key, answered)
-        })
+        .map(
+            |(key, port, prefix): (PodKey, u16, Option<&'static str>)| async move {
+                let answered = one(api, &key, port, prefix, clock).await;
+                (key, answered)
+            },
+        )
         .buffer_unordered(AT_ONCE)
         .collect()
         .await
@@ -200,7 +202,7 @@ async fn one(
     api: &Api,
     (namespace, pod): &PodKey,
     port: u16,
-    prefix: Option<&str>,
+    prefix: Option<&'static str>,
     clock: Instant,
 ) -> Answered {
     let status = api.of_pod(namespace, pod, port, "status").await;

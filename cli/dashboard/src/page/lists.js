@@ -40,7 +40,14 @@ function renderApps() {
     if (item.button.getAttribute("aria-current") !== current) item.button.setAttribute("aria-current", current);
   });
   // All texts are written before the first canvas is measured.
-  for (const name of shown) strip(list.known.get(name).parts[3], apps[name].strip, S.sparks[name] || []);
+  const second = Math.floor(S.view.now / 1000);
+  shown.forEach((name, at) => {
+    const canvas = list.known.get(name).parts[3], letters = apps[name].strip;
+    // A second is two pixels of this line, so it is drawn every five seconds, and each second that of other apps.
+    const isDue = !canvas.rates || letters !== canvas.letters || second - canvas.second >= 5 || (second + at) % 5 === 0 && second !== canvas.second;
+    if (isDue) { canvas.rates = (S.sparks[name] || []).slice(); canvas.letters = letters; canvas.second = second; }
+    strip(canvas, letters, canvas.rates);
+  });
 }
 
 const TILES = [
@@ -136,7 +143,7 @@ function renderChain(app) {
   sync($("balancers"), withRest(lbs, moreLbs), fresh, (item, name) => {
     if (name === REST) return setNode(item, "ok", "+ " + plural(moreLbs.length, "balancer"), "all well", "");
     const it = open.balancers[name], late = joined(latency(it.p99));
-    setNode(item, it.state, name, rateText(it.rps), (it.problem || "p99 " + late + " · " + it.inFlight + " in flight") + ageText(it));
+    setNode(item, it.state, name, rateText(it.rps), (it.problem || "p99\u00a0" + late.replace(" ", "\u00a0") + " · " + it.inFlight + "\u00a0in\u00a0flight") + ageText(it));
   });
   sync($("pods"), withRest(shownPods, morePods), () => {
     const item = make("li", "pod");
@@ -151,9 +158,10 @@ function renderChain(app) {
       return;
     }
     const it = open.pods[name];
-    const ready = it.ready + " of " + it.desired + " ready";
-    setNode(item, it.state, name, it.dispatch === "request" ? ready + " · " + rateText(it.rps) : ready,
-      (it.problem || count(it.inFlight) + " in flight · " + count(it.queued) + " waiting") + ageText(it));
+    const ready = it.ready + "/" + it.desired + "\u00a0ready";
+    // A narrow box wraps after the points only.
+    setNode(item, it.state, name, it.dispatch === "request" ? ready + " · " + (isNumber(it.rps) ? count(it.rps) + "/s" : "rate\u00a0unknown") : ready,
+      (it.problem || count(it.inFlight) + "\u00a0in\u00a0flight · " + count(it.queued) + "\u00a0waiting") + ageText(it));
   });
   for (const [name, item] of $("pods").known) {
     if (name === REST) cells(item.strip, morePods.map((pod) => open.pods[pod].strip).join(""));
