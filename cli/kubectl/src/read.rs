@@ -110,17 +110,21 @@ pub(crate) async fn all(
     depth: Depth,
     clock: Instant,
 ) -> Result<Seen, Failure> {
+    let mut seen = objects(api, which).await?;
+    if let (Ok(pods), Depth::Status | Depth::Counters) = (&seen.pods, depth) {
+        seen.answers = ask(api, pods, depth, clock).await;
+    }
+    Ok(seen)
+}
+
+/// Reads the objects, and asks no pod.
+pub(crate) async fn objects(api: &Api, which: &Which) -> Result<Seen, Failure> {
     let (apps, pods, slices) = tokio::join!(apps(api, which), pods(api, which), slices(api, which));
-    let (apps, pods, slices) = (apps?, pods, slices);
-    let answers = match (&pods, depth) {
-        (Ok(pods), Depth::Status | Depth::Counters) => ask(api, pods, depth, clock).await,
-        _ => BTreeMap::new(),
-    };
     Ok(Seen {
-        apps,
+        apps: apps?,
         pods,
         slices,
-        answers,
+        answers: BTreeMap::new(),
     })
 }
 
@@ -187,12 +191,10 @@ async fn ask(api: &Api, pods: &[Pod], depth: Depth, clock: Instant) -> BTreeMap<
         })
         .collect();
     stream::iter(asked)
-        .map(
-            |(key, port, prefix): (PodKey, u16, Option<&'static str>)| async move {
-                let answered = one(api, &key, port, prefix, clock).await;
-                (key, answered)
-            },
-        )
+        .map(|(key, port, prefix)| async move {
+            let answered = one(api, &key, port, prefix, clock).await;
+            (key, answered)
+        })
         .buffer_unordered(AT_ONCE)
         .collect()
         .await
@@ -202,7 +204,7 @@ async fn one(
     api: &Api,
     (namespace, pod): &PodKey,
     port: u16,
-    prefix: Option<&'static str>,
+    prefix: Option<&str>,
     clock: Instant,
 ) -> Answered {
     let status = api.of_pod(namespace, pod, port, "status").await;

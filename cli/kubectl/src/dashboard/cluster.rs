@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 use scaledapp_dashboard::{AdminPlaces, Crowd, Lines, Reach};
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::api::{Api, Why};
 use crate::cli::Which;
-use crate::read::{self, Depth};
+use crate::read;
 
 use super::found;
 
@@ -63,8 +63,8 @@ impl Reach for Cluster {
     type Lines = Followed;
 
     async fn places(&self) -> Result<Vec<AdminPlaces<PodAt>>, String> {
-        let seen = read::all(&self.api, &self.which, Depth::Objects, Instant::now());
-        let seen = seen.await.map_err(|failure| failure.text)?;
+        let seen = read::objects(&self.api, &self.which).await;
+        let seen = seen.map_err(|failure| failure.text)?;
         if let Err(why) = &seen.pods {
             return Err(format!("the pods of the apps are not known: {why}"));
         }
