@@ -316,6 +316,7 @@ fn the_dashboard_shows_what_the_pods_say_to_the_one_who_has_the_token() {
             r#"{"desired":3,"ready":2,"dispatch":"request","workers":[]}"#.to_owned(),
         ),
         _ if path.contains("/pods/shop-2:9377/proxy/") => (403, String::new()),
+        "/apis/scaledapp.io/v1alpha1" => (200, "{}".to_owned()),
         path => shop(path),
     });
     let mut child = server
