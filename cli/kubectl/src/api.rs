@@ -5,6 +5,7 @@
 //! elsewhere; here, a failure only gets one of the few [`Why`]s, so that a missing right can be
 //! shown in place of the one value that needs it.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use http::Request;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use scaledapp_watch::chain;
 use serde::de::DeserializeOwned;
@@ -271,7 +272,11 @@ async fn config(kubeconfig: Option<&Path>, context: Option<String>) -> Result<Co
             Ok(read) => Config::from_custom_kubeconfig(read, &options).await,
             Err(error) => Err(error),
         },
-        None => Config::from_kubeconfig(&options).await,
+        None => match of_list(std::env::var_os("KUBECONFIG").as_deref()) {
+            Some(Ok(read)) => Config::from_custom_kubeconfig(read, &options).await,
+            Some(Err(error)) => Err(error),
+            None => Config::from_kubeconfig(&options).await,
+        },
     };
     match found {
         Ok(config) => Ok(config),
@@ -286,6 +291,19 @@ async fn config(kubeconfig: Option<&Path>, context: Option<String>) -> Result<Co
             ))
         }),
     }
+}
+
+/// The kubeconfig of a list of files. Those that do not exist are left out, as kubectl does; `None` if
+/// there is no list, or none of its files.
+fn of_list(list: Option<&OsStr>) -> Option<Result<Kubeconfig, KubeconfigError>> {
+    let paths: Vec<_> = std::env::split_paths(list?).collect();
+    let mut found = paths.iter().filter(|path| path.exists());
+    let first = found.next().filter(|_| paths.len() > 1)?;
+    let mut all = Kubeconfig::read_from(first);
+    for path in found {
+        all = all.and_then(|all| all.merge(Kubeconfig::read_from(path)?));
+    }
+    Some(all)
 }
 
 /// The headers by which the API server takes another user's rights (`--as`, `--as-group`), from

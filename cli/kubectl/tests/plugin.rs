@@ -348,3 +348,19 @@ fn the_dashboard_shows_what_the_pods_say_to_the_one_who_has_the_token() {
     let (code, out, error) = server.run(&["dashboard", "cart", "--no-browser"]);
     assert_eq!((code, out.as_str()), (1, ""), "{error}");
 }
+
+#[test]
+fn files_of_the_kubeconfig_list_that_do_not_exist_are_left_out() {
+    let server = Server::start(|path, _| shop(path));
+    let config = server.config.path().join("config");
+    let list = |last: &str| format!("/nonexistent/a:{}:{last}", config.display());
+    let run = |list: String| {
+        let mut command = server.command(&["status", "shop", "--quick", "-o", "name"]);
+        let ended = command.env("KUBECONFIG", list).output().unwrap();
+        (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+    };
+    assert_eq!(run(list("/nonexistent/b")), (Some(0), String::new()));
+    let broken = server.config.path().join("broken");
+    std::fs::write(&broken, "{").unwrap();
+    assert_eq!(run(list(broken.to_str().unwrap())).0, Some(2));
+}
