@@ -129,6 +129,12 @@ pub trait Lines: Send {
     fn next(&mut self) -> impl Future<Output = Option<Snapshot>> + Send;
 }
 
+impl Lines for WatchStream {
+    async fn next(&mut self) -> Option<Snapshot> {
+        Self::next(self).await
+    }
+}
+
 /// Finds the apps that run now.
 type Discover = Box<dyn FnMut() -> Result<Vec<AdminPlaces>, String> + Send>;
 

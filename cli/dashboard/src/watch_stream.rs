@@ -7,8 +7,6 @@ use scaledapp_runtime::{LineError, LineStream};
 use scaledapp_wire::Snapshot;
 use tokio::time::timeout;
 
-use crate::reach::Lines;
-
 /// The longest line.
 const MAX_LINE_BYTES: usize = 4 << 10;
 /// A stream without a line for this long has ended: its heartbeat is 250 ms.
@@ -39,10 +37,9 @@ impl WatchStream {
             .await
             .unwrap_or(Err(LineError::Silent(within)))
     }
-}
 
-impl Lines for WatchStream {
-    async fn next(&mut self) -> Option<Snapshot> {
+    /// The next line; `None` if the stream has ended, is silent, or is not a `/watch` stream.
+    pub(crate) async fn next(&mut self) -> Option<Snapshot> {
         let line = match self.first.take() {
             Some(first) => first,
             None => self.stream.next(SILENCE_TIMEOUT).await.ok()?,

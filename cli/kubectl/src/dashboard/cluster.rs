@@ -18,7 +18,7 @@ use crate::api::{Api, Why};
 use crate::cli::Which;
 use crate::read;
 
-use super::found;
+use super::found::{self, PodAt};
 
 /// How many answers are waited for at the same time.
 const MAX_ASKED: usize = 8;
@@ -30,14 +30,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest line of `/watch`.
 const MAX_LINE_BYTES: u64 = 4 << 10;
-
-/// The admin port of a pod.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct PodAt {
-    pub(crate) namespace: String,
-    pub(crate) pod: String,
-    pub(crate) port: u16,
-}
 
 /// The pods of a cluster.
 pub(crate) struct Cluster {

@@ -7,12 +7,19 @@ use scaledapp_crds::words::component;
 use scaledapp_dashboard::{AdminPlaces, BalancerPlace, DnsAnswers, DnsPlace, PodPlace};
 use serde_json::Value;
 
-use super::cluster::PodAt;
 use crate::model::object::{self, text};
 use crate::model::pods::labelled;
 use crate::model::seen::Seen;
 use crate::model::slots::{behind, slot_of};
 use crate::read::admin_port;
+
+/// The admin port of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PodAt {
+    pub(crate) namespace: String,
+    pub(crate) pod: String,
+    pub(crate) port: u16,
+}
 
 /// The apps, with their namespace before a slash if there may be several namespaces.
 pub(crate) fn places(seen: &Seen, with_namespaces: bool) -> Vec<AdminPlaces<PodAt>> {
