@@ -357,7 +357,10 @@ fn files_of_the_kubeconfig_list_that_do_not_exist_are_left_out() {
     let run = |list: String| {
         let mut command = server.command(&["status", "shop", "--quick", "-o", "name"]);
         let ended = command.env("KUBECONFIG", list).output().unwrap();
-        (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+        (
+            ended.status.code(),
+            String::from_utf8(ended.stderr).unwrap(),
+        )
     };
     assert_eq!(run(list("/nonexistent/b")), (Some(0), String::new()));
     let broken = server.config.path().join("broken");
