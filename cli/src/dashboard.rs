@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
-use scaledapp_dashboard::{AdminPlaces, AdminSource, BalancerPlace, Dashboard, DnsPlace, PodPlace};
+use scaledapp_dashboard::{
+    AdminPlaces, AdminSource, BalancerPlace, Dashboard, DnsAnswers, DnsPlace, PodPlace,
+};
 use scaledapp_plan::local::{ADMIN_PORT, HOLDER_ADMIN_PORT};
 use scaledapp_runtime::{Signals, say};
 
@@ -59,7 +61,8 @@ async fn serve(state: Option<PathBuf>, port: u16, open: bool) -> anyhow::Result<
 fn places(run: &State) -> AdminPlaces {
     let pods = run.pods.iter().map(|pod| PodPlace {
         name: pod.name.clone(),
-        address: pod.address,
+        address: pod.address.to_string(),
+        node: None,
         admin: match runs::check(pod) {
             Ok(()) => Ok(pod.admin),
             Err(error) => Err(format!("{error:#}")),
@@ -72,16 +75,17 @@ fn places(run: &State) -> AdminPlaces {
         BalancerPlace {
             name: format!("{}-lb-{slot}", run.app()),
             slot,
-            address: *address,
-            admin,
-            holder,
+            address: address.to_string(),
+            ip: Some(address.ip()),
+            admin: Ok(admin),
+            holder: Some(holder),
         }
     });
     AdminPlaces {
         name: run.app().to_owned(),
         dns: Some(DnsPlace {
             hostname: run.hostname.clone(),
-            server: run.dns,
+            answers: DnsAnswers::Server(run.dns),
         }),
         balancers: balancers.collect(),
         pods: pods.collect(),
@@ -120,8 +124,9 @@ mod tests {
         let places = places(&run);
         let balancer = &places.balancers[0];
         assert_eq!((balancer.name.as_str(), balancer.slot), ("shop-lb-0", 0));
-        assert_eq!(balancer.admin.to_string(), "127.0.77.9:9377");
-        assert_eq!(balancer.holder.to_string(), "127.0.77.9:9378");
+        let at = |text: &str| text.parse().unwrap();
+        assert_eq!(balancer.admin, Ok(at("127.0.77.9:9377")));
+        assert_eq!(balancer.holder, Some(at("127.0.77.9:9378")));
         let reason = places.pods[0].admin.as_ref().unwrap_err();
         assert!(reason.contains("does not answer"), "{reason}");
     }

@@ -51,7 +51,8 @@ impl Crowd {
     fn shape(self, app: u32) -> App {
         let slots = [0_u8, 1].map(|slot| Slot {
             number: slot.into(),
-            address: ([127, 1, app as u8, slot + 1], 8080).into(),
+            address: format!("127.1.{app}.{}:8080", slot + 1),
+            ip: Some([127, 1, app as u8, slot + 1].into()),
             balancer: format!("app-{app}-lb-{slot}"),
         });
         let pods = (0..self.pods).map(|pod| Pod {

@@ -176,7 +176,7 @@ impl AppState {
         }
         if let Some(before) = &self.dns.addresses {
             for slot in &self.shape.slots {
-                let ip = slot.address.ip();
+                let Some(ip) = slot.ip else { continue };
                 let text = match (before.contains(&ip), addresses.contains(&ip)) {
                     (true, false) => "DNS withdraws",
                     (false, true) => "DNS publishes",
@@ -205,9 +205,9 @@ impl AppState {
     }
 
     /// Whether the address of a slot is in the answers of DNS; `None` if that is not known.
-    pub(crate) fn is_published(&self, ip: IpAddr) -> Option<bool> {
+    pub(crate) fn is_published(&self, ip: Option<IpAddr>) -> Option<bool> {
         let addresses = self.dns.addresses.as_ref()?;
-        Some(addresses.contains(&ip))
+        Some(ip.is_some_and(|ip| addresses.contains(&ip)))
     }
 
     /// One word for the app's state, and the reason if it is not well.
@@ -248,8 +248,7 @@ impl AppState {
             return ("degraded", "DNS does not answer".to_owned());
         }
         let withdrawn = self.shape.slots.iter();
-        let withdrawn =
-            withdrawn.filter(|slot| self.is_published(slot.address.ip()) == Some(false));
+        let withdrawn = withdrawn.filter(|slot| self.is_published(slot.ip) == Some(false));
         let withdrawn = withdrawn.count();
         if withdrawn > 0 {
             let of = self.shape.slots.len();
@@ -331,7 +330,8 @@ mod tests {
         let mut app = AppState::default();
         let slots = [0, 1].map(|number| Slot {
             number,
-            address: format!("127.0.77.{}:8080", number + 1).parse().unwrap(),
+            address: format!("127.0.77.{}:8080", number + 1),
+            ip: format!("127.0.77.{}", number + 1).parse().ok(),
             balancer: format!("shop-lb-{number}"),
         });
         app.reshape(App {

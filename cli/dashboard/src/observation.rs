@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::Pin;
 
 use scaledapp_wire::{BalancerStatus, Snapshot, Status};
@@ -32,8 +32,10 @@ pub struct App {
 pub struct Slot {
     /// The slot's number.
     pub number: u32,
-    /// The address.
-    pub address: SocketAddr,
+    /// The address, as text.
+    pub address: String,
+    /// The address as DNS answers it; `None` if it has none yet, or only a name.
+    pub ip: Option<IpAddr>,
     /// The name of the balancer that answers there now.
     pub balancer: String,
 }

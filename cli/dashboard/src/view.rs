@@ -69,14 +69,13 @@ pub(crate) fn row(app: &AppState, now: u64) -> Value {
 /// An app in full.
 pub(crate) fn full(app: &AppState, now: u64) -> Value {
     let slots = app.shape.slots.iter().map(|slot| {
-        let dns = match app.is_published(slot.address.ip()) {
+        let dns = match app.is_published(slot.ip) {
             _ if app.shape.hostname.is_none() => "none",
             None => "unknown",
             Some(true) => "published",
             Some(false) => "withheld",
         };
-        let address = slot.address.to_string();
-        let shown = json!({"address": address, "dns": dns, "by": slot.balancer});
+        let shown = json!({"address": slot.address, "dns": dns, "by": slot.balancer});
         (slot.number.to_string(), shown)
     });
     let balancers = app.balancers.iter();

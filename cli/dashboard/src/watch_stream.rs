@@ -15,19 +15,10 @@ const AGENT: &str = "scaledapp-dashboard";
 
 /// An open stream.
 #[derive(Debug)]
-pub(crate) struct WatchStream {
+pub struct WatchStream {
     stream: LineStream,
     /// The first line, which shows that the answer is a stream, until it is returned.
     first: Option<Vec<u8>>,
-}
-
-/// What a stream brings next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// A line.
-    Line(Snapshot),
-    /// The stream has ended, is silent, or is not a `/watch` stream.
-    End,
 }
 
 impl WatchStream {
@@ -47,16 +38,13 @@ impl WatchStream {
             .unwrap_or(Err(LineError::Silent(within)))
     }
 
-    /// The next line.
-    pub(crate) async fn next(&mut self) -> Next {
+    /// The next line; `None` if the stream has ended, is silent, or is not a `/watch` stream.
+    pub(crate) async fn next(&mut self) -> Option<Snapshot> {
         let line = match self.first.take() {
-            Some(first) => Ok(first),
-            None => self.stream.next(SILENCE_TIMEOUT).await,
+            Some(first) => first,
+            None => self.stream.next(SILENCE_TIMEOUT).await.ok()?,
         };
-        let line = line
-            .ok()
-            .and_then(|line| serde_json::from_slice(&line).ok());
-        line.map_or(Next::End, Next::Line)
+        serde_json::from_slice(&line).ok()
     }
 }
 
@@ -91,17 +79,17 @@ mod tests {
         for ready in [true, false] {
             let next = stream.next().await;
             assert!(
-                matches!(next, Next::Line(line) if line.ready == ready),
+                next.as_ref().is_some_and(|line| line.ready == ready),
                 "{next:?}"
             );
         }
-        assert_eq!(stream.next().await, Next::End);
+        assert_eq!(stream.next().await, None);
     }
 
     #[tokio::test]
     async fn other_answers_are_not_streams() {
         assert!(opened("HTTP/1.1 503 X\r\n\r\n").await.is_err());
         let answer = "HTTP/1.1 200 OK\r\n\r\n4\r\nabc\n\r\n";
-        assert_eq!(opened(answer).await.unwrap().next().await, Next::End);
+        assert_eq!(opened(answer).await.unwrap().next().await, None);
     }
 }

@@ -5,6 +5,7 @@
 //! elsewhere; here, a failure only gets one of the few [`Why`]s, so that a missing right can be
 //! shown in place of the one value that needs it.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
@@ -14,8 +15,9 @@ use http::Request;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
+use scaledapp_watch::chain;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -186,7 +188,7 @@ impl Api {
         port: u16,
         page: &str,
     ) -> Result<String, Trouble> {
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{page}");
+        let path = pod_path(namespace, pod, port, page);
         let request = Self::request("GET", &path, "application/json", Vec::new())?;
         let answer = self.answer(request, MAX_POD_ANSWER_BYTES).await?;
         Ok(answer.text)
@@ -224,8 +226,22 @@ impl Api {
         parsed(&answer.text)
     }
 
+    /// The bytes of a pod's port as they come, through the API server.
+    pub(crate) async fn stream_of_pod(
+        &self,
+        namespace: &str,
+        pod: &str,
+        port: u16,
+        page: &str,
+    ) -> Result<impl AsyncBufRead + Send + use<>, Trouble> {
+        self.stream(&pod_path(namespace, pod, port, page)).await
+    }
+
     /// The bytes of a GET as they come. Only the time until the head comes is bounded.
-    pub(crate) async fn stream(&self, path: &str) -> Result<impl AsyncBufRead + use<>, Trouble> {
+    pub(crate) async fn stream(
+        &self,
+        path: &str,
+    ) -> Result<impl AsyncBufRead + Send + use<>, Trouble> {
         let request = Self::request("GET", path, "application/json", Vec::new())?;
         match tokio::time::timeout(self.timeout, self.client.request_stream(request)).await {
             Ok(stream) => stream.map_err(|error| of_kube(&error)),
@@ -240,6 +256,11 @@ impl Api {
     }
 }
 
+/// The path of a page of a pod's port, through the API server.
+fn pod_path(namespace: &str, pod: &str, port: u16, page: &str) -> String {
+    format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{page}")
+}
+
 async fn config(kubeconfig: Option<&Path>, context: Option<String>) -> Result<Config, Failure> {
     let is_chosen = kubeconfig.is_some() || context.is_some();
     let options = KubeConfigOptions {
@@ -251,7 +272,11 @@ async fn config(kubeconfig: Option<&Path>, context: Option<String>) -> Result<Co
             Ok(read) => Config::from_custom_kubeconfig(read, &options).await,
             Err(error) => Err(error),
         },
-        None => Config::from_kubeconfig(&options).await,
+        None => match of_list(std::env::var_os("KUBECONFIG").as_deref()) {
+            Some(Ok(read)) => Config::from_custom_kubeconfig(read, &options).await,
+            Some(Err(error)) => Err(error),
+            None => Config::from_kubeconfig(&options).await,
+        },
     };
     match found {
         Ok(config) => Ok(config),
@@ -266,6 +291,19 @@ async fn config(kubeconfig: Option<&Path>, context: Option<String>) -> Result<Co
             ))
         }),
     }
+}
+
+/// The kubeconfig of a list of files. Those that do not exist are left out, as kubectl does; `None` if
+/// there is no list, or none of its files.
+fn of_list(list: Option<&OsStr>) -> Option<Result<Kubeconfig, KubeconfigError>> {
+    let paths: Vec<_> = std::env::split_paths(list?).collect();
+    let mut found = paths.iter().filter(|path| path.exists());
+    let first = found.next().filter(|_| paths.len() > 1)?;
+    let mut all = Kubeconfig::read_from(first);
+    for path in found {
+        all = all.and_then(|all| all.merge(Kubeconfig::read_from(path)?));
+    }
+    Some(all)
 }
 
 /// The headers by which the API server takes another user's rights (`--as`, `--as-group`), from
@@ -349,20 +387,6 @@ fn of_kube(error: &kube::Error) -> Trouble {
         }
         error => unreachable(chain(error)),
     }
-}
-
-/// An error with its causes, in one line. A cause that the text contains already is left out.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

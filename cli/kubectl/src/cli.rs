@@ -157,6 +157,9 @@ pub(crate) enum Verb {
     /// Make an app's address reachable on this machine, and open it in a browser
     #[command(after_help = OPEN)]
     Open(OpenArgs),
+    /// Show the apps as they run in one page of the browser, with plots of the last 15 minutes
+    #[command(after_help = DASHBOARD)]
+    Dashboard(DashboardArgs),
     /// Write what is needed to report a problem into one archive, without secrets
     #[command(after_help = BUNDLE)]
     SupportBundle(BundleArgs),
@@ -207,7 +210,8 @@ Examples:
   kubectl scaledapp logs shop -f --tail 20
   kubectl scaledapp logs shop --since 10m --worker 2
 
---worker needs lines that name their worker, as `scaledapp-sidecar run --logs prefix` (or json) writes.";
+--worker needs lines that name their worker. The supervisor writes such lines if the image has
+ENV SCALEDAPP_LOGS=prefix (or json).";
 
 const SCALE: &str = "\
 Examples:
@@ -220,6 +224,15 @@ Examples:
   kubectl scaledapp open shop --slot 1 --port 8080 --no-browser
 
 Listens on 127.0.0.1 only, until Ctrl-C. Connections go to a ready balancer of the slot.";
+
+const DASHBOARD: &str = "\
+Examples:
+  kubectl scaledapp dashboard
+  kubectl scaledapp dashboard -A --port 8080 --no-browser
+
+Listens on 127.0.0.1 only, until Ctrl-C, and answers only who has the printed URL. Changes nothing.
+Figures come from the pods through the API server (get pods/proxy): each second for the app that is
+open, and more seldom for the others.";
 
 const BUNDLE: &str = "\
 Examples:
@@ -412,6 +425,19 @@ pub(crate) struct OpenArgs {
     /// The slot
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) slot: u32,
+    /// Port on 127.0.0.1 [default: a free one]
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub(crate) port: u16,
+    /// Only print the URL
+    #[arg(long)]
+    pub(crate) no_browser: bool,
+}
+
+/// The arguments of `dashboard`.
+#[derive(Debug, Args)]
+pub(crate) struct DashboardArgs {
+    #[command(flatten)]
+    pub(crate) which: Which,
     /// Port on 127.0.0.1 [default: a free one]
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub(crate) port: u16,

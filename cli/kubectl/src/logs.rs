@@ -5,6 +5,7 @@
 
 pub(crate) mod line;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::time::Duration;
@@ -28,6 +29,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How long to wait before a stream that ended is opened again.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// After so many lines of which none names its worker, `--worker` with -f says so.
+const MANY_LINES: u64 = 20;
+
 /// A stream to follow.
 #[derive(Debug, Clone)]
 struct Source {
@@ -50,6 +54,7 @@ pub(crate) async fn run(api: &Api, args: &LogsArgs, color: Color) -> Ended {
         is_terminal: surroundings.is_terminal,
         worker: args.worker,
         timestamps: args.timestamps,
+        marks: Marks::default(),
     };
     let first = pods(api, args).await?;
     if first.is_empty() && !args.follow {
@@ -81,6 +86,9 @@ pub(crate) async fn run(api: &Api, args: &LogsArgs, color: Color) -> Ended {
             scaledapp_runtime::say(&format!("{}: {why}", source.pod));
             failed = Some(why);
         }
+    }
+    if failed.is_none() && args.worker.is_some() && printer.marks.are_missing(1) {
+        return Err(Failure::fails(UNMARKED));
     }
     Ok(if failed.is_some() { UNKNOWN } else { GOOD })
 }
@@ -243,16 +251,43 @@ fn path(api: &Api, args: &LogsArgs, source: &Source, position: &Position, follow
     path
 }
 
+const UNMARKED: &str = "no line names its worker, so --worker selects nothing: build the image with ENV SCALEDAPP_LOGS=prefix (or json), or leave --worker out";
+
+/// How many lines name the worker that wrote them.
+#[derive(Debug, Default)]
+struct Marks {
+    lines: Cell<u64>,
+    marked: Cell<u64>,
+}
+
+impl Marks {
+    fn count(&self, is_marked: bool) {
+        self.lines.set(self.lines.get() + 1);
+        self.marked.set(self.marked.get() + u64::from(is_marked));
+    }
+
+    /// Whether so many lines were read, and none names its worker.
+    fn are_missing(&self, lines: u64) -> bool {
+        self.lines.get() >= lines && self.marked.get() == 0
+    }
+}
+
 struct Printer {
     colours: bool,
     is_terminal: bool,
     worker: Option<u32>,
     timestamps: bool,
+    marks: Marks,
 }
 
 impl Printer {
     fn print(&self, source: &Source, line: Stamped<'_>) {
+        self.marks.count(line.worker().0.is_some());
         let Some(text) = self.shown(source, line) else {
+            // The supervisor's own lines name no worker, so a few of them say nothing.
+            if self.marks.lines.get() == MANY_LINES && self.marks.are_missing(MANY_LINES) {
+                scaledapp_runtime::say(UNMARKED);
+            }
             return;
         };
         let mut stdout = std::io::stdout().lock();
@@ -297,6 +332,7 @@ mod tests {
             is_terminal: false,
             worker,
             timestamps: false,
+            marks: Marks::default(),
         };
         let source = Source {
             pod: "shop-1".to_owned(),

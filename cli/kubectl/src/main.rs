@@ -10,6 +10,7 @@ mod bundle;
 mod check;
 mod cli;
 mod complete;
+mod dashboard;
 mod events;
 mod explain;
 mod logs;
@@ -98,6 +99,7 @@ async fn run(cli: &Cli) -> Ended {
         }
         Verb::Completion { shell } => complete::script(*shell),
         Verb::Complete { words } => complete::complete(words).await,
+        Verb::Dashboard(args) => dashboard::run(&api().await?, args).await,
         Verb::Open(args) => open::run(&api().await?, args).await,
         Verb::SupportBundle(args) => bundle::run(&api().await?, args).await,
     }

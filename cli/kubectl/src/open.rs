@@ -11,7 +11,9 @@ use scaledapp_crds::words::{component, port};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::api::{Api, chain};
+use scaledapp_watch::chain;
+
+use crate::api::Api;
 use crate::cli::{OpenArgs, Which};
 use crate::model::object::text;
 use crate::model::pods::labelled;
@@ -150,7 +152,7 @@ async fn forward(pods: &Kube<Pod>, target: &Target, mut stream: TcpStream) -> Re
 }
 
 /// Opens a browser, if this machine has the usual program for it.
-fn browse(url: &str) {
+pub(crate) fn browse(url: &str) {
     let program = if cfg!(target_os = "macos") {
         "open"
     } else {

@@ -111,17 +111,21 @@ pub(crate) async fn all(
     depth: Depth,
     clock: Instant,
 ) -> Result<Seen, Failure> {
+    let mut seen = objects(api, which).await?;
+    if let (Ok(pods), Depth::Status | Depth::Counters) = (&seen.pods, depth) {
+        seen.answers = ask(api, pods, depth, clock).await;
+    }
+    Ok(seen)
+}
+
+/// Reads the objects, and asks no pod.
+pub(crate) async fn objects(api: &Api, which: &Which) -> Result<Seen, Failure> {
     let (apps, pods, slices) = tokio::join!(apps(api, which), pods(api, which), slices(api, which));
-    let (apps, pods, slices) = (apps?, pods, slices);
-    let answers = match (&pods, depth) {
-        (Ok(pods), Depth::Status | Depth::Counters) => ask(api, pods, depth, clock).await,
-        _ => BTreeMap::new(),
-    };
     Ok(Seen {
-        apps,
+        apps: apps?,
         pods,
         slices,
-        answers,
+        answers: BTreeMap::new(),
     })
 }
 

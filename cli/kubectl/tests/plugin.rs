@@ -291,3 +291,79 @@ fn an_unreachable_server_is_not_known_rather_than_failing() {
     assert_eq!(code, 1);
     assert!(shown.starts_with("api server  x   no answer"), "{shown}");
 }
+
+/// The status and the body of a GET of a page on loopback.
+fn page(at: &str, path: &str, token: Option<&str>) -> (u16, String) {
+    let mut stream = TcpStream::connect(at).unwrap();
+    let token = token.map_or(String::new(), |it| {
+        format!("Authorization: Bearer {it}\r\n")
+    });
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\n{token}Connection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+}
+
+#[test]
+fn the_dashboard_shows_what_the_pods_say_to_the_one_who_has_the_token() {
+    const RUNS: &str = r#"{"items":[{"metadata":{"name":"shop-1","namespace":"web","labels":{"app.kubernetes.io/instance":"shop","app.kubernetes.io/component":"app"}},"spec":{"nodeName":"n7","containers":[]},"status":{"phase":"Running","podIP":"10.0.0.7"}},{"metadata":{"name":"shop-2","namespace":"web","labels":{"app.kubernetes.io/instance":"shop","app.kubernetes.io/component":"app"}},"spec":{"containers":[]},"status":{"phase":"Running","podIP":"10.0.0.8"}}]}"#;
+    let server = Server::start(|path, _| match path {
+        _ if path.starts_with("/api/v1/namespaces/web/pods?") => (200, RUNS.to_owned()),
+        "/api/v1/namespaces/web/pods/shop-1:9377/proxy/status" => (
+            200,
+            r#"{"desired":3,"ready":2,"dispatch":"request","workers":[]}"#.to_owned(),
+        ),
+        _ if path.contains("/pods/shop-2:9377/proxy/") => (403, String::new()),
+        "/apis/scaledapp.io/v1alpha1" => (200, "{}".to_owned()),
+        path => shop(path),
+    });
+    let mut child = server
+        .command(&["dashboard", "--no-browser"])
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    out.read_line(&mut line).unwrap();
+    let (at, token) = line.trim().split_once("/#t=").unwrap();
+    let at = at.strip_prefix("http://").unwrap();
+    assert!(at.starts_with("127.0.0.1:"), "{at}");
+    assert_eq!(page(at, "/api/v1/snapshot", None).0, 401);
+    let end = Instant::now() + Duration::from_secs(30);
+    let shown = loop {
+        let (status, shown) = page(at, "/api/v1/snapshot?app=shop", Some(token));
+        assert_eq!(status, 200);
+        if shown.contains("\"ready\":2") && shown.contains("may not get pods/proxy") {
+            break shown;
+        }
+        assert!(Instant::now() < end, "{shown}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(shown.contains("\"node\":\"n7\""), "{shown}");
+    assert!(shown.contains("\"address\":\"10.0.0.7:3000\""), "{shown}");
+    assert!(shown.contains("\"title\":\"namespace web\""), "{shown}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (code, out, error) = server.run(&["dashboard", "cart", "--no-browser"]);
+    assert_eq!((code, out.as_str()), (1, ""), "{error}");
+}
+
+#[test]
+fn files_of_the_kubeconfig_list_that_do_not_exist_are_left_out() {
+    let server = Server::start(|path, _| shop(path));
+    let config = server.config.path().join("config");
+    let list = |last: &str| format!("/nonexistent/a:{}:{last}", config.display());
+    let run = |list: String| {
+        let mut command = server.command(&["status", "shop", "--quick", "-o", "name"]);
+        let ended = command.env("KUBECONFIG", list).output().unwrap();
+        (
+            ended.status.code(),
+            String::from_utf8(ended.stderr).unwrap(),
+        )
+    };
+    assert_eq!(run(list("/nonexistent/b")), (Some(0), String::new()));
+    let broken = server.config.path().join("broken");
+    std::fs::write(&broken, "{").unwrap();
+    assert_eq!(run(list(broken.to_str().unwrap())).0, Some(2));
+}

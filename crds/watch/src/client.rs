@@ -73,7 +73,7 @@ pub fn reason(error: &kube::Error) -> String {
 }
 
 /// An error with its causes. A cause that the text contains already is left out.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

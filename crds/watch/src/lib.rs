@@ -10,6 +10,6 @@ mod objects;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use client::{ClientError, client, reason};
+pub use client::{ClientError, chain, client, reason};
 pub use follow::{News, follow};
 pub use objects::{Key, Objects};

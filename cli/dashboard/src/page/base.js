@@ -33,6 +33,9 @@ function put(node, text) {
 function kind(node, name) {
   if (node.kind !== name) { node.className = name; node.kind = name; }
 }
+function flag(node, name, value) {
+  if (node[name] !== value) node[name] = value;
+}
 // Gives a list one child for each key, in this order. A child stays the same node while its key
 // stays, so that an update takes away neither the focus nor a selection.
 function sync(parent, keys, begin, update) {

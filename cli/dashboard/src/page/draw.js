@@ -24,6 +24,21 @@ function widthOf(canvas) {
   if (canvas.layout !== LAYOUT || !canvas.wide) { canvas.wide = canvas.clientWidth; canvas.layout = LAYOUT; }
   return canvas.wide;
 }
+// Draws a canvas only if what it shows has changed (`about` says what) and only while it is in the window;
+// otherwise as soon as it is scrolled there.
+const WINDOW = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    target.inView = isIntersecting;
+    if (isIntersecting && target.due) { target.due(); target.due = null; }
+  }
+}, { rootMargin: "40px" });
+function drawn(canvas, about, paint) {
+  if (canvas.inView === undefined) { canvas.inView = false; WINDOW.observe(canvas); }
+  const key = LAYOUT + " " + about;
+  if (canvas.about === key) return;
+  canvas.about = key;
+  if (canvas.inView) paint(); else canvas.due = paint;
+}
 // One worker: a square with an edge. Each state has a shape of its own, so that colour is not needed.
 function cell(g, letter, x, y, size, load) {
   const inner = size - 1;
@@ -74,13 +89,18 @@ function cells(canvas, strip, loads) {
   const columns = Math.max(1, Math.floor((width + gap) / (size + gap)));
   const height = Math.ceil(Math.max(1, strip.length) / columns) * (size + gap);
   if (canvas.shownHeight !== height) { canvas.style.height = height + "px"; canvas.shownHeight = height; }
-  const g = begin(canvas, width, height);
-  for (let at = 0; at < strip.length; at++) {
-    cell(g, strip[at], (at % columns) * (size + gap), Math.floor(at / columns) * (size + gap), size, loads ? loads[at] : 0);
-  }
+  drawn(canvas, strip + loads, () => {
+    const g = begin(canvas, width, height);
+    for (let at = 0; at < strip.length; at++) {
+      cell(g, strip[at], (at % columns) * (size + gap), Math.floor(at / columns) * (size + gap), size, loads ? loads[at] : 0);
+    }
+  });
 }
 // All workers of an app in one line, with the rate of the last minute behind them.
 function strip(canvas, letters, rates) {
+  drawn(canvas, letters + rates, () => drawStrip(canvas, letters, rates));
+}
+function drawStrip(canvas, letters, rates) {
   const [width, height] = [widthOf(canvas), 14];
   if (!width) return;
   const g = begin(canvas, width, height);
@@ -117,6 +137,8 @@ function round(value) {
   for (const step of [1, 2, 4, 6, 8, 10]) if (value <= step * power) return step * power;
   return 10 * power;
 }
+// A number in the 38 pixels that are left of a plot.
+const onAxis = (value) => value >= 1e4 && value < 1e6 ? count(value / 1e3) + "k" : count(value);
 // How many seconds the plots show: no more than there is to see, so that the first minutes fill them too.
 function shownSpan(points, now) {
   const age = points.length ? now - points[0][0] : 0;
@@ -124,6 +146,9 @@ function shownSpan(points, now) {
 }
 // A plot of the last seconds. `lines` are [column of a point, colour, dash]; the first is filled.
 function plot(canvas, points, now, lines, bars, least, at) {
+  drawn(canvas, now + " " + at, () => drawPlot(canvas, points, now, lines, bars, least, at));
+}
+function drawPlot(canvas, points, now, lines, bars, least, at) {
   const [width, height] = [widthOf(canvas), 132];
   if (!width) return;
   const g = begin(canvas, width, height);
@@ -146,7 +171,7 @@ function plot(canvas, points, now, lines, bars, least, at) {
     g.lineTo(width - 4, Math.round(y(end * part)) + 0.5);
     g.stroke();
     g.fillStyle = COLOURS.soft;
-    g.fillText(count(end * part), left - 7, y(end * part));
+    g.fillText(onAxis(end * part), left - 7, y(end * part));
   }
   g.textBaseline = "alphabetic";
   const labels = { 120: [2, 1], 300: [5, 3, 1], 600: [10, 5], 900: [15, 10, 5] }[span];

@@ -1,5 +1,5 @@
 // The list of apps, the picture, the tables and the events, from the present view `S.view`.
-const S = { view: null, points: [], sparks: {}, wanted: "", filter: "", tab: "workers", page: 0, sorts: {}, layout: "", hover: null };
+const S = { view: null, points: [], sparks: {}, wanted: "", filter: "", tab: "workers", page: 0, sorts: {}, layout: "", width: 0, edges: null, hover: null };
 const MAX_APPS = 60, MAX_NODES = 10, MAX_ROWS = 40, MAX_EDGES = 40;
 
 function renderApps() {
@@ -40,7 +40,14 @@ function renderApps() {
     if (item.button.getAttribute("aria-current") !== current) item.button.setAttribute("aria-current", current);
   });
   // All texts are written before the first canvas is measured.
-  for (const name of shown) strip(list.known.get(name).parts[3], apps[name].strip, S.sparks[name] || []);
+  const second = Math.floor(S.view.now / 1000);
+  shown.forEach((name, at) => {
+    const canvas = list.known.get(name).parts[3], letters = apps[name].strip;
+    // A second is two pixels of this line, so it is drawn every five seconds, and each second that of other apps.
+    const isDue = !canvas.rates || letters !== canvas.letters || second - canvas.second >= 5 || (second + at) % 5 === 0 && second !== canvas.second;
+    if (isDue) { canvas.rates = (S.sparks[name] || []).slice(); canvas.letters = letters; canvas.second = second; }
+    strip(canvas, letters, canvas.rates);
+  });
 }
 
 const TILES = [
@@ -97,6 +104,7 @@ function node(item) {
   item.sign.setAttribute("aria-hidden", "true");
   item.name = title.appendChild(document.createTextNode(""));
   item.lines = [add(box, "span", "more"), add(box, "span")];
+  NODES.observe(box);
   return item;
 }
 function setNode(item, state, name, first, second) {
@@ -104,11 +112,11 @@ function setNode(item, state, name, first, second) {
   kind(item.box, "node is-" + colour);
   kind(item.sign, colour); put(item.sign, sign);
   put(item.name, wrapping(name));
-  put(item.lines[0], first.includes("/s") ? first : wrapping(first));
+  put(item.lines[0], first.includes("/s") || first.includes("·") ? first : wrapping(first));
   const late = ["ok", "plain", "published", "none"].includes(state) ? second : word + (second ? ", " + second : "");
   put(item.lines[1], late.includes("·") ? late : wrapping(late));
 }
-const REST = "\u0000rest";
+const REST = "\u0000rest", FLOW = "\u0000flow";
 const ageText = (it) => it.age > 0 ? " (" + it.age + " s old)" : "";
 const rateText = (rate) => isNumber(rate) ? count(rate) + " req/s" : "rate unknown";
 
@@ -135,7 +143,7 @@ function renderChain(app) {
   sync($("balancers"), withRest(lbs, moreLbs), fresh, (item, name) => {
     if (name === REST) return setNode(item, "ok", "+ " + plural(moreLbs.length, "balancer"), "all well", "");
     const it = open.balancers[name], late = joined(latency(it.p99));
-    setNode(item, it.state, name, rateText(it.rps), (it.problem || "p99 " + late + " · " + it.inFlight + " in flight") + ageText(it));
+    setNode(item, it.state, name, rateText(it.rps), (it.problem || "p99\u00a0" + late.replace(" ", "\u00a0") + " · " + it.inFlight + "\u00a0in\u00a0flight") + ageText(it));
   });
   sync($("pods"), withRest(shownPods, morePods), () => {
     const item = make("li", "pod");
@@ -150,7 +158,10 @@ function renderChain(app) {
       return;
     }
     const it = open.pods[name];
-    setNode(item, it.state, name, it.ready + " of " + it.desired + " ready", (it.problem || (it.dispatch === "request" ? rateText(it.rps) + " · " : "") + count(it.inFlight) + " in flight" + (it.queued > 0 ? ", " + it.queued + " wait" : "")) + ageText(it));
+    const ready = it.ready + "/" + it.desired + "\u00a0ready";
+    // A narrow box wraps after the points only.
+    setNode(item, it.state, name, it.dispatch === "request" ? ready + " · " + (isNumber(it.rps) ? count(it.rps) + "/s" : "rate\u00a0unknown") : ready,
+      (it.problem || count(it.inFlight) + "\u00a0in\u00a0flight · " + count(it.queued) + "\u00a0waiting") + ageText(it));
   });
   for (const [name, item] of $("pods").known) {
     if (name === REST) cells(item.strip, morePods.map((pod) => open.pods[pod].strip).join(""));
@@ -195,36 +206,50 @@ function renderEdges(app, open, slots, lbs, pods, restLbs, restPods) {
     }
   }
   for (const pod of ends) { const item = $("pods").known.get(pod); link("w" + pod, item.box, item.strip, rateOf(pod)); }
-  const chain = $("chain"), size = chain.clientWidth + "x" + chain.clientHeight + " " + edges.map((edge) => edge.id).join();
-  const moved = size !== S.layout;
-  S.layout = size;
-  const origin = moved ? chain.getBoundingClientRect() : null;
-  const most = Math.max(1, app.rps || 0);
+  S.edges = edges;
+  const ids = edges.map((edge) => edge.id).join();
   const svg = $("edges");
-  // Many moving points cost too much to draw.
-  svg.classList.toggle("many", edges.filter((edge) => edge.rate > 0.05).length > 16);
-  sync(svg, edges.flatMap((edge) => edge.rate > 0.05 ? [edge.id, edge.id + "\u0000flow"] : [edge.id]), (key) => {
+  sync(svg, edges.flatMap((edge) => edge.rate > 0.05 ? [edge.id, edge.id + FLOW] : [edge.id]), (key) => {
     const path = document.createElementNS(SVG, "path");
-    path.fresh = true;
-    if (key.endsWith("\u0000flow")) path.setAttribute("class", "flow");
+    if (key.endsWith(FLOW)) path.setAttribute("class", "flow");
+    if (S.layout === ids) S.layout = "";
     return path;
-  }, (path, key) => {
-    const isFlow = key.endsWith("\u0000flow"), edge = edges.find((edge) => edge.id === (isFlow ? key.slice(0, -5) : key));
-    if (moved || path.fresh) { path.setAttribute("d", line(edge, origin || chain.getBoundingClientRect())); path.fresh = false; }
-    if (isFlow) return;
-    const width = edge.rate > 0.05 ? 1.5 + 6 * Math.sqrt(edge.rate / most) : 1;
-    if (path.shown !== width) { path.style.strokeWidth = width.toFixed(1); path.shown = width; }
-    const name = edge.rate > 0.05 ? "" : "none";
-    if (path.getAttribute("class") !== name) path.setAttribute("class", name);
+  }, () => {});
+  const most = Math.max(1, app.rps || 0);
+  for (const edge of edges) {
+    const path = svg.known.get(edge.id), isUsed = edge.rate > 0.05;
+    // In steps of half a pixel: a line is painted again only when one can see that it is wider.
+    const width = isUsed ? Math.round(2 * (1.5 + 6 * Math.sqrt(edge.rate / most))) / 2 : 1;
+    if (path.shown !== width) { path.style.strokeWidth = width; path.shown = width; }
+    if (path.used !== isUsed) { path.setAttribute("class", isUsed ? "" : "none"); path.used = isUsed; }
+  }
+  if (S.layout !== ids) { S.layout = ids; requestAnimationFrame(placeEdges); }
+}
+// Where the lines lead. All places are measured before anything is written, so the page is laid out once,
+// and only after a node has moved (`watchNode`).
+function placeEdges() {
+  const origin = $("chain").getBoundingClientRect(), places = new Map();
+  const place = (box) => {
+    if (!places.has(box)) places.set(box, box.getBoundingClientRect());
+    return places.get(box);
+  };
+  const lines = S.edges.map((edge) => line(edge, origin, place));
+  S.edges.forEach((edge, at) => {
+    for (const key of [edge.id, edge.id + FLOW]) {
+      const path = $("edges").known.get(key);
+      if (path && path.line !== lines[at]) { path.setAttribute("d", lines[at]); path.line = lines[at]; }
+    }
   });
 }
-function line(edge, origin) {
-  const from = edge.from.getBoundingClientRect(), to = edge.to.getBoundingClientRect();
-  let [x1, y1, x2, y2] = [from.right - origin.left, from.top + from.height / 2 - origin.top, to.left - origin.left - (edge.to.tagName === "CANVAS" ? 4 : 0), to.top + to.height / 2 - origin.top];
-  if (edge.to.tagName === "CANVAS") y2 = y1;
+// An observer is told after the layout, so that nothing has to be measured in each frame.
+const NODES = new ResizeObserver(() => { if (S.edges) placeEdges(); });
+function line(edge, origin, place) {
+  const from = place(edge.from), to = place(edge.to), isStrip = edge.to.tagName === "CANVAS";
+  let [x1, y1, x2, y2] = [from.right - origin.left, from.top + from.height / 2 - origin.top, to.left - origin.left - (isStrip ? 4 : 0), to.top + to.height / 2 - origin.top];
+  if (isStrip) y2 = y1;
   if (edge.bus) {
-    const middle = ($("balancers").getBoundingClientRect().right + $("pods").getBoundingClientRect().left) / 2 - origin.left;
-    const centre = $("pods").getBoundingClientRect(), y = centre.top + centre.height / 2 - origin.top;
+    const centre = place($("pods")), middle = (place($("balancers")).right + centre.left) / 2 - origin.left;
+    const y = centre.top + centre.height / 2 - origin.top;
     if (edge.bus === "to") [x2, y2] = [middle, y]; else [x1, y1] = [middle, y];
   }
   const bend = (x2 - x1) * 0.5;
@@ -356,10 +381,10 @@ function renderTable() {
     });
   });
   const [text, back, on] = $("pager").children;
-  $("pager").hidden = pages < 2;
+  flag($("pager"), "hidden", pages < 2);
   put(text, shown.length + " of " + keys.length + " shown, page " + (S.page + 1) + " of " + pages);
-  back.disabled = S.page === 0;
-  on.disabled = S.page === pages - 1;
+  flag(back, "disabled", S.page === 0);
+  flag(on, "disabled", S.page === pages - 1);
 }
 function renderEvents() {
   const events = S.view.events, all = $("eventsAll").checked;

@@ -66,8 +66,8 @@ function renderLegend() {
 function render() {
   if (!S.view || document.hidden) return;
   const app = S.view.apps[S.view.open.app];
-  $("app").hidden = !app;
-  $("empty").hidden = Boolean(app) || !S.view.listed;
+  flag($("app"), "hidden", !app);
+  flag($("empty"), "hidden", Boolean(app) || !S.view.listed);
   put($("origin"), S.view.title);
   renderApps();
   if (app) {
@@ -86,8 +86,7 @@ function renderState() {
   kind($("live"), paused || isLate || lost || !seen ? "live" : "live on");
   put($("liveText"), paused ? "paused at " + clock(S.view ? S.view.now : Date.now()) : lost ? "not connected" : isLate ? span(age) + " old" : seen ? "live" : "connecting");
   $("app").classList.toggle("stale", isLate || Boolean(lost));
-  document.documentElement.classList.toggle("still", paused || isLate || Boolean(lost));
-  $("banner").hidden = !problem && !isLate;
+  flag($("banner"), "hidden", !problem && !isLate);
   put($("banner"), problem || (isLate ? "No figures for " + span(age) + ": these are old." : ""));
 }
 // One sentence at most every ten seconds for those who listen.
@@ -219,7 +218,14 @@ function start() {
   });
   document.addEventListener("visibilitychange", () => { if (document.hidden) { if (reading) reading.abort(); } else connect(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  new ResizeObserver(() => { S.layout = ""; LAYOUT++; if (!paused) render(); }).observe($("main"));
+  new ResizeObserver(([{ contentRect }]) => {
+    // The height changes with the texts, and nothing that is drawn depends on it.
+    if (contentRect.width === S.width) return;
+    S.width = contentRect.width;
+    S.layout = "";
+    LAYOUT++;
+    if (!paused) render();
+  }).observe($("main"));
   setInterval(renderState, 1000);
   connect();
 }

@@ -1,6 +1,5 @@
 //! Rates from two readings of a `/metrics` page: requests, failures, and the 99th percentile of
-//! their durations. Only the few families that are needed are read; everything else on the page,
-//! which may be the app's own, is skipped.
+//! their durations. `scaledapp-dashboard` reads the page.
 
 use std::collections::BTreeMap;
 
@@ -39,42 +38,23 @@ pub(crate) struct Rates {
 impl Counters {
     /// Reads the counters with this prefix; `None` if the page has none.
     pub(crate) fn read(page: &str, prefix: &str, at: f64) -> Option<Self> {
-        let mut read = Self {
-            at,
-            ..Self::default()
-        };
-        let mut is_there = false;
-        for line in page.lines() {
-            let Some(rest) = line.strip_prefix(prefix) else {
-                continue;
+        let read = scaledapp_dashboard::counters(page, prefix);
+        let is_there = read.requests > 0 || !read.buckets.is_empty();
+        let mut buckets = BTreeMap::new();
+        for (bound, count) in read.buckets {
+            let microseconds = if bound.is_finite() {
+                (bound * 1e6) as u64
+            } else {
+                u64::MAX
             };
-            let Some((name, value)) = rest.rsplit_once(' ') else {
-                continue;
-            };
-            let Ok(value) = value.parse::<f64>() else {
-                continue;
-            };
-            if let Some(labels) = name.strip_prefix("_requests_total{") {
-                is_there = true;
-                read.requests += value;
-                if labels.contains("code=\"5xx\"") {
-                    read.errors += value;
-                }
-            } else if let Some(labels) = name.strip_prefix("_request_duration_seconds_bucket{") {
-                let bound = labels
-                    .split_once("le=\"")
-                    .and_then(|(_, rest)| rest.split_once('"'));
-                let bound = match bound.map(|(bound, _)| bound) {
-                    Some("+Inf") => u64::MAX,
-                    Some(bound) => bound
-                        .parse::<f64>()
-                        .map_or(u64::MAX, |it| (it * 1e6) as u64),
-                    None => continue,
-                };
-                *read.buckets.entry(bound).or_default() += value;
-            }
+            *buckets.entry(microseconds).or_default() += count as f64;
         }
-        is_there.then_some(read)
+        is_there.then_some(Self {
+            at,
+            requests: read.requests as f64,
+            errors: read.errors as f64,
+            buckets,
+        })
     }
 
     /// The rates since `earlier`; `None` if no time has passed, or if the process has restarted

@@ -113,7 +113,12 @@ fn is_ready(pod: &Pod) -> bool {
 }
 
 /// The names of the pods behind a slot, sorted.
-fn behind(slices: &[EndpointSlice], namespace: &str, name: &str, slot: i64) -> Vec<String> {
+pub(crate) fn behind(
+    slices: &[EndpointSlice],
+    namespace: &str,
+    name: &str,
+    slot: i64,
+) -> Vec<String> {
     let is_it = |slice: &&EndpointSlice| {
         let labels = slice.metadata.labels.as_ref();
         let has = |key: &str, value: &str| {
