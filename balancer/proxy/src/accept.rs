@@ -234,6 +234,9 @@ impl Accepting<'_> {
 
     async fn accepted(&self, accepted: io::Result<Arrived>) {
         match accepted.and_then(|arrived| self.begin(arrived)) {
+            // Connections are listed as newcomers by their tasks, so these run before the next
+            // connection takes a place.
+            Ok(()) if self.thread.occupancy.is_full() => tokio::task::yield_now().await,
             Ok(()) => {}
             // The client closed the connection before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -303,26 +306,30 @@ impl Accepting<'_> {
     }
 
     /// Ends a connection to make room for a new one: the connection that has waited longest
-    /// for a request or, if none has waited for long, the connection whose client has not
-    /// sent or read for longest. The client of another new connection may be about to send
-    /// its request, so new connections end last. A connection whose request waits for an
-    /// endpoint, or for its answer, does not end for this reason.
+    /// for a request; if none has waited for long, the connection whose client has not
+    /// sent or read for longest; if none has, one whose client has not achieved anything yet
+    /// (`newcomers`). The client of another new connection may be about to send
+    /// its request, so idle connections that are new end last. A connection whose request waits
+    /// for an endpoint, or for its answer, does not end for this reason.
     fn make_way(&self) {
         let Thread {
             clock,
             counts,
             complaints,
+            occupancy,
             ..
         } = self.thread;
         if clock.end_oldest_idle(STALL_GRACE) {
             count(&counts.gave_way);
-        } else if !clock.end_longest_stalled(STALL_GRACE) {
-            if clock.end_oldest_idle(Duration::ZERO) {
-                count(&counts.gave_way);
-            }
-        } else {
+        } else if clock.end_longest_stalled(STALL_GRACE) {
             count(&counts.stalled_gave_way);
             complaints.stalled_connection_ended();
+        } else if let Some(newcomer) = occupancy.newcomers.take_next() {
+            count(&counts.stalled_gave_way);
+            complaints.stalled_connection_ended();
+            clock.end_for_room(newcomer);
+        } else if clock.end_oldest_idle(Duration::ZERO) {
+            count(&counts.gave_way);
         }
     }
 

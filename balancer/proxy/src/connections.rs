@@ -148,6 +148,7 @@ impl Connections {
         scheme: Scheme,
     ) {
         let thread = &*self.thread;
+        let newcomer = thread.occupancy.newcomer(&deadline, open.peer);
         let announced = match announced::read(&stream, &deadline).await {
             Ok(Announced::Client {
                 source,
@@ -166,6 +167,7 @@ impl Connections {
                 return;
             }
         };
+        drop(newcomer);
         thread.activity.begins();
         let (transport, redirects) = match scheme.open(stream) {
             Ok(opened) => opened,

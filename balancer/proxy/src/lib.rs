@@ -35,6 +35,7 @@ mod listen;
 mod load;
 mod memory;
 mod metrics;
+mod newcomers;
 mod occupancy;
 mod order;
 mod pages;

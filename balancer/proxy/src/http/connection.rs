@@ -190,6 +190,7 @@ async fn refuse(thread: &Thread, client: &mut Client, refusal: &Refusal) -> Then
 /// Reads the next head; its first byte must come within `timeout`.
 async fn next(thread: &Thread, client: &mut Client, timeout: Duration) -> Next {
     let mut looked = 0;
+    let mut newcomer = None;
     let limits = thread.config.limits.request_head;
     // Old clients send an extra line end after a body, which is not the start of a request.
     skip_empty_lines(client);
@@ -231,6 +232,9 @@ async fn next(thread: &Thread, client: &mut Client, timeout: Duration) -> Next {
                 // Most heads arrive in one piece. A connection that waits for the rest of a
                 // head may wait for long, and needs no more memory than it has bytes.
                 client.input.squeeze(&thread.buffers);
+                if !client.input.is_empty() && newcomer.is_none() {
+                    newcomer = Some(thread.occupancy.newcomer(&client.deadline, client.peer));
+                }
             }
             client.deadline.holds(client.input.held());
             let may_rest =

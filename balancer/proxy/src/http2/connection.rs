@@ -114,6 +114,7 @@ pub(crate) async fn serve(thread: Rc<Thread>, mut client: Client) {
     let early = client.take_input(&thread);
     let io = Io::to_client(&mut client.transport, early);
     let deadline = &client.deadline;
+    let newcomer = thread.occupancy.newcomer(deadline, client.peer);
     let mut handshake = pin!(builder(&thread.config).handshake::<_, Bytes>(io));
     let connection = poll_fn(|context| {
         if let Poll::Ready(made) = handshake.as_mut().poll(context) {
@@ -125,6 +126,7 @@ pub(crate) async fn serve(thread: Rc<Thread>, mut client: Client) {
         thread.counts.failed(Failure::ClientTimeout);
         return;
     };
+    drop(newcomer);
     deadline.holds(CONNECTION_BYTES);
     run(&thread, connection, &about, deadline).await;
 }
