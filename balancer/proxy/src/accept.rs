@@ -25,9 +25,10 @@ use crate::endpoint::Table;
 use crate::housekeeping;
 use crate::keepalive;
 use crate::listen::{Listener, Scheme};
-use crate::memory::Pressure;
+use crate::memory::{NEW_BYTES, SESSION_BYTES};
 use crate::metrics::{Counts, count};
 use crate::occupancy::STALL_GRACE;
+use crate::pressure::Pressure;
 use crate::site::Site;
 use crate::thread::{Common, Thread};
 
@@ -262,7 +263,12 @@ impl Accepting<'_> {
         }
         let (transport, redirects) = scheme.open(stream)?;
         let pressure = thread.memory.pressure();
-        if pressure >= Pressure::Full {
+        let needed = if transport.is_secured() {
+            NEW_BYTES + SESSION_BYTES
+        } else {
+            NEW_BYTES
+        };
+        if pressure >= Pressure::Full || !thread.memory.takes(needed) {
             count(&thread.counts.shed_new);
             thread.refuse(&transport, peer, "out-of-memory");
             return Ok(());
@@ -292,7 +298,7 @@ impl Accepting<'_> {
     /// it first.
     fn begin_unknown(&self, stream: TcpStream, peer: IpAddr, scheme: Scheme) {
         let thread = self.thread;
-        if thread.memory.pressure() >= Pressure::Full {
+        if thread.memory.pressure() >= Pressure::Full || !thread.memory.takes(NEW_BYTES) {
             count(&thread.counts.shed_new);
             return;
         }

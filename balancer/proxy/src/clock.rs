@@ -403,6 +403,12 @@ impl Deadline {
         });
     }
 
+    /// There is no memory for what the connection needs: it must end.
+    pub(crate) fn end_for_memory(&self) {
+        let waker = self.clock.steps.borrow_mut().cut(self.slot, Cut::Memory);
+        drop(waker);
+    }
+
     /// Whether the connection must end although it is busy, and why.
     pub(crate) fn cut(&self) -> Option<Cut> {
         self.with(|step| step.cut)

@@ -82,6 +82,10 @@ impl<'t> Attempt<'_, 't> {
         if let Some(cut) = self.client.deadline.cut() {
             return Poll::Ready(self.failed(cut.into()));
         }
+        let grown = self.request.grown() + self.answer.grown();
+        if grown > 0 && !self.thread.memory.takes(grown as u64) {
+            return Poll::Ready(self.failed(Failure::Memory));
+        }
         self.client.deadline.holds(self.held());
         let now = self.thread.clock.now();
         let (until, cause) = self.until(now);
@@ -291,9 +295,12 @@ impl<'t> Attempt<'_, 't> {
                 }
             }
             if self.thread.memory.may_widen() {
-                self.client.input.widen();
+                self.client.input.widen(&self.thread.buffers);
             }
             let client = &mut *self.client;
+            if !client.may_read(self.thread) {
+                return Poll::Ready(self.failed(Failure::Memory));
+            }
             match client
                 .input
                 .poll_fill(&mut client.transport, &self.thread.buffers, context)
@@ -386,10 +393,14 @@ impl<'t> Attempt<'_, 't> {
                 State::Body(answered) if self.answer.is_taken() => {
                     return Poll::Ready(self.ended(answered));
                 }
-                State::Body(_) if self.thread.memory.may_widen() => self.upstream.input.widen(),
+                State::Body(_) if self.thread.memory.may_widen() => {
+                    self.upstream.input.widen(&self.thread.buffers);
+                }
                 State::Head if self.upstream.input.is_full() => {
                     let limits = self.head_limits();
-                    self.upstream.input.grow(limits.head_bytes);
+                    self.upstream
+                        .input
+                        .grow(limits.head_bytes, &self.thread.buffers);
                 }
                 State::Body(_) | State::Head => {}
             }

@@ -222,7 +222,10 @@ async fn next(thread: &Thread, client: &mut Client, timeout: Duration) -> Next {
         }
         looked = client.input.filled().len();
         if client.input.is_full() {
-            client.input.grow(limits.head_bytes);
+            if !client.may_have(thread, client.input.held()) {
+                return Next::Late;
+            }
+            client.input.grow(limits.head_bytes, &thread.buffers);
         }
         let was_empty = client.input.is_empty();
         let filled = poll_fn(|context| {
@@ -417,7 +420,9 @@ async fn linger(thread: &Thread, client: &mut Client) {
         let timeout = linger.timeout(thread.clock.now(), thread.activity.is_leaving());
         client.owes(thread, timeout);
         client.input.consume(usize::MAX);
-        client.input.widen();
+        if thread.memory.may_widen() {
+            client.input.widen(&thread.buffers);
+        }
         match poll_fn(|context| client.poll_fill(thread, context)).await {
             Ok(read) if read > 0 && !timeout.is_zero() => linger.took(read),
             _ => return,

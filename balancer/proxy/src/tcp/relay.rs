@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use crate::buffer::LARGE_BYTES;
 use crate::clock::{self, Cut, Deadline};
 use crate::endpoint::Endpoint;
 use crate::metrics::add;
@@ -19,9 +20,6 @@ use crate::newcomers::Newcomer;
 use crate::pipes::{MAX_TURN_BYTES, PIPE_BYTES};
 use crate::thread::Thread;
 use crate::transport::{Side, Transport};
-
-/// The size of a direction's memory after a read has filled the first piece.
-const LARGE_BYTES: usize = 64 << 10;
 
 /// How a relay has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -281,7 +279,10 @@ impl Direction<'_, '_> {
                 }
             }
         }
-        if piece.len() < LARGE_BYTES {
+        if piece.len() < LARGE_BYTES
+            && self.thread.memory.may_widen()
+            && self.thread.memory.takes(LARGE_BYTES as u64)
+        {
             *piece = vec![0; LARGE_BYTES];
         }
         Ok(())
