@@ -31,7 +31,9 @@ pub(crate) fn join(thread: &Thread, visit: Visit) -> Option<Ticket<'_>> {
     let ticket = queue.join(visit);
     match &ticket {
         // The autoscaler hears at once that there is demand.
-        Some(ticket) if ticket.is_first() => drop(thread.demand.send_replace(())),
+        Some(ticket) if ticket.is_first() => {
+            thread.demand.send_replace(());
+        }
         None if queue.is_holding() => count(&thread.counts.held_refused),
         Some(_) | None => {}
     }

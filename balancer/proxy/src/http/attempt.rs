@@ -393,16 +393,7 @@ impl<'t> Attempt<'_, 't> {
                 State::Body(answered) if self.answer.is_taken() => {
                     return Poll::Ready(self.ended(answered));
                 }
-                State::Body(_) if self.thread.memory.may_widen() => {
-                    self.upstream.input.widen(&self.thread.buffers);
-                }
-                State::Head if self.upstream.input.is_full() => {
-                    let limits = self.head_limits();
-                    self.upstream
-                        .input
-                        .grow(limits.head_bytes, &self.thread.buffers);
-                }
-                State::Body(_) | State::Head => {}
+                State::Body(_) | State::Head => self.make_room(),
             }
             let upstream = &mut self.upstream;
             let read = upstream.input.poll_fill(
@@ -431,6 +422,19 @@ impl<'t> Attempt<'_, 't> {
                     self.endpoint.hear(self.moved);
                 }
             }
+        }
+    }
+
+    /// Makes room for more of the answer.
+    fn make_room(&mut self) {
+        let most = self.head_limits().head_bytes;
+        let (input, buffers) = (&mut self.upstream.input, &self.thread.buffers);
+        if !matches!(self.state, State::Head) {
+            if self.thread.memory.may_widen() {
+                input.widen(buffers);
+            }
+        } else if input.is_full() {
+            input.grow(most, buffers);
         }
     }
 
