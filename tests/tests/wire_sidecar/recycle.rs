@@ -2,8 +2,6 @@
 //! the supervisor reacts. The module `limits` decides when it reacts, and has unit tests.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::PathBuf;
 
 use scaledapp_tests::http::{self, Request};
 use scaledapp_tests::load::{Load, Method};
