@@ -72,7 +72,7 @@ fn a_burst_never_lets_the_kernel_kill_the_balancer() {
         }
     })
     .unwrap();
-    let body = [b'x'; 70_000];
+    let body = vec![b'x'; 70_000];
     let long = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n";
     let short = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n";
     for (mebibytes, begin, rest) in [
