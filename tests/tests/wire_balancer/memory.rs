@@ -90,12 +90,9 @@ fn a_burst_never_lets_the_kernel_kill_the_balancer() {
         let balancer = launch.ready().unwrap();
         let bytes = [begin.as_bytes(), rest].concat();
         burst(balancer.address(), &bytes, || {
-            let answer = http::get(balancer.address(), "/");
-            assert_eq!(
-                answer.map(|answer| answer.status),
-                Ok(200),
-                "{mebibytes} MiB"
-            );
+            // The largest connections have ended by then, and the others are still held.
+            let served = || http::get(balancer.address(), "/").is_ok_and(|it| it.status == 200);
+            wait::until_true(Duration::from_secs(10), "a request is served again", served).unwrap();
         });
         assert_eq!(limited.kills(), 0, "{mebibytes} MiB");
         let metrics = balancer.metrics().unwrap();
