@@ -48,9 +48,18 @@ pub(crate) fn find(name: &str, state: Option<&Path>) -> anyhow::Result<State> {
             bail!("{name} does not run here: start it with `scaledapp local FILE`")
         }
         (None, None) => bail!(
-            "{name} does not run here, but {} does: give that name, or start {name} with `scaledapp local FILE`",
-            others.join(", ")
+            "{name} does not run here, but {}, or start {name} with `scaledapp local FILE`",
+            that_run(&others)
         ),
+    }
+}
+
+/// Says which other apps run, and that one of them can be named; there is at least one.
+fn that_run(others: &[String]) -> String {
+    match others.split_last() {
+        Some((last, [])) => format!("{last} does: give that name"),
+        Some((last, rest)) => format!("{} and {last} do: give one of these names", rest.join(", ")),
+        None => String::new(),
     }
 }
 
@@ -196,6 +205,18 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+
+    #[test]
+    fn the_other_apps_that_run_are_named_in_a_sentence() {
+        for (others, said) in [
+            (&["chat"][..], "chat does: give that name"),
+            (&["api", "chat"], "api and chat do: give one of these names"),
+            (&["a", "b", "c"], "a, b and c do: give one of these names"),
+        ] {
+            let others: Vec<String> = others.iter().map(|&name| name.to_owned()).collect();
+            assert_eq!(that_run(&others), said);
+        }
+    }
 
     #[test]
     fn a_pod_is_recognised_by_its_environment() {

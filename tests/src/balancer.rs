@@ -18,6 +18,8 @@ pub struct Launch {
     pub admin: SocketAddr,
     /// Further flags of `run`.
     pub options: Vec<String>,
+    /// Words before the command, such as [`crate::memory_limit::Limited::wrapper`].
+    pub wrapper: Vec<String>,
 }
 
 /// A running balancer.
@@ -40,6 +42,7 @@ impl Launch {
             listen: ports::local()?,
             admin: ports::local()?,
             options,
+            wrapper: Vec::new(),
         })
     }
 
@@ -85,7 +88,8 @@ impl Launch {
     /// # Errors
     /// The balancer cannot be started.
     pub fn start(self) -> anyhow::Result<Balancer> {
-        let words = self.words()?;
+        let mut words = self.wrapper.clone();
+        words.extend(self.words()?);
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         Ok(Balancer {

@@ -12,6 +12,7 @@ pub mod fixtures;
 pub mod http;
 pub mod load;
 pub mod local;
+pub mod memory_limit;
 pub mod ports;
 pub mod proc;
 pub mod process;

@@ -25,9 +25,10 @@ use crate::endpoint::Table;
 use crate::housekeeping;
 use crate::keepalive;
 use crate::listen::{Listener, Scheme};
-use crate::memory::Pressure;
+use crate::memory::{NEW_BYTES, SESSION_BYTES};
 use crate::metrics::{Counts, count};
 use crate::occupancy::STALL_GRACE;
+use crate::pressure::Pressure;
 use crate::site::Site;
 use crate::thread::{Common, Thread};
 
@@ -234,6 +235,9 @@ impl Accepting<'_> {
 
     async fn accepted(&self, accepted: io::Result<Arrived>) {
         match accepted.and_then(|arrived| self.begin(arrived)) {
+            // Connections are listed as newcomers by their tasks, so these run before the next
+            // connection takes a place.
+            Ok(()) if self.thread.occupancy.is_full() => tokio::task::yield_now().await,
             Ok(()) => {}
             // The client closed the connection before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -259,7 +263,12 @@ impl Accepting<'_> {
         }
         let (transport, redirects) = scheme.open(stream)?;
         let pressure = thread.memory.pressure();
-        if pressure >= Pressure::Full {
+        let needed = if transport.is_secured() {
+            NEW_BYTES + SESSION_BYTES
+        } else {
+            NEW_BYTES
+        };
+        if pressure >= Pressure::Full || !thread.memory.takes(needed) {
             count(&thread.counts.shed_new);
             thread.refuse(&transport, peer, "out-of-memory");
             return Ok(());
@@ -289,7 +298,7 @@ impl Accepting<'_> {
     /// it first.
     fn begin_unknown(&self, stream: TcpStream, peer: IpAddr, scheme: Scheme) {
         let thread = self.thread;
-        if thread.memory.pressure() >= Pressure::Full {
+        if thread.memory.pressure() >= Pressure::Full || !thread.memory.takes(NEW_BYTES) {
             count(&thread.counts.shed_new);
             return;
         }
@@ -303,26 +312,30 @@ impl Accepting<'_> {
     }
 
     /// Ends a connection to make room for a new one: the connection that has waited longest
-    /// for a request or, if none has waited for long, the connection whose client has not
-    /// sent or read for longest. The client of another new connection may be about to send
-    /// its request, so new connections end last. A connection whose request waits for an
-    /// endpoint, or for its answer, does not end for this reason.
+    /// for a request; if none has waited for long, the connection whose client has not
+    /// sent or read for longest; if none has, one whose client has not achieved anything yet
+    /// (`newcomers`). The client of another new connection may be about to send
+    /// its request, so idle connections that are new end last. A connection whose request waits
+    /// for an endpoint, or for its answer, does not end for this reason.
     fn make_way(&self) {
         let Thread {
             clock,
             counts,
             complaints,
+            occupancy,
             ..
         } = self.thread;
         if clock.end_oldest_idle(STALL_GRACE) {
             count(&counts.gave_way);
-        } else if !clock.end_longest_stalled(STALL_GRACE) {
-            if clock.end_oldest_idle(Duration::ZERO) {
-                count(&counts.gave_way);
-            }
-        } else {
+        } else if clock.end_longest_stalled(STALL_GRACE) {
             count(&counts.stalled_gave_way);
             complaints.stalled_connection_ended();
+        } else if let Some(newcomer) = occupancy.newcomers.take_next() {
+            count(&counts.stalled_gave_way);
+            complaints.stalled_connection_ended();
+            clock.end_for_room(newcomer);
+        } else if clock.end_oldest_idle(Duration::ZERO) {
+            count(&counts.gave_way);
         }
     }
 

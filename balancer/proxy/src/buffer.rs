@@ -3,17 +3,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::ReadBuf;
 
+use crate::headroom::Headroom;
 use crate::transport::Transport;
 
 /// The initial size of a buffer: one read can fill it, and most messages fit into it.
-const SMALL_BYTES: usize = 16 << 10;
+pub(crate) const SMALL_BYTES: usize = 16 << 10;
 /// The size for a body after a read has filled the buffer: more data probably follows, and
 /// larger reads take fewer system calls.
-const LARGE_BYTES: usize = 64 << 10;
+pub(crate) const LARGE_BYTES: usize = 64 << 10;
 /// The most spare buffers that a thread keeps for its next connections.
 const MAX_KEPT: usize = 64;
 
@@ -25,15 +27,30 @@ pub(crate) struct Buffers {
     outputs: RefCell<Vec<Vec<u8>>>,
     /// Bytes of answers that are kept for slow readers.
     held: Cell<usize>,
+    /// Where new memory is counted.
+    headroom: Rc<Headroom>,
 }
 
 impl Buffers {
+    /// No spare memory yet; new memory is counted in `headroom`.
+    pub(crate) fn new(headroom: Rc<Headroom>) -> Self {
+        Self {
+            headroom,
+            ..Self::default()
+        }
+    }
+
     /// Memory to read into: bytes that are all initialized.
     pub(crate) fn take(&self) -> Vec<u8> {
-        self.inputs
-            .borrow_mut()
-            .pop()
-            .unwrap_or_else(|| vec![0; SMALL_BYTES])
+        self.inputs.borrow_mut().pop().unwrap_or_else(|| {
+            self.headroom.spend(SMALL_BYTES as u64);
+            vec![0; SMALL_BYTES]
+        })
+    }
+
+    /// Whether [`Self::take`] has spare memory.
+    fn has_spare(&self) -> bool {
+        !self.inputs.borrow().is_empty()
     }
 
     /// Takes memory from [`Self::take`] back.
@@ -130,10 +147,16 @@ impl Buffer {
         self.bytes.is_empty() || self.end - self.start < self.bytes.len()
     }
 
+    /// Whether the next read takes new memory.
+    pub(crate) fn takes_memory(&self, buffers: &Buffers) -> bool {
+        self.is_empty() && self.bytes.len() < SMALL_BYTES && !buffers.has_spare()
+    }
+
     /// Doubles the memory, up to `most` bytes.
-    pub(crate) fn grow(&mut self, most: usize) {
+    pub(crate) fn grow(&mut self, most: usize, buffers: &Buffers) {
         let wanted = (self.bytes.len() * 2).clamp(SMALL_BYTES, most.max(SMALL_BYTES));
         if wanted > self.bytes.len() {
+            buffers.headroom.spend((wanted - self.bytes.len()) as u64);
             self.bytes.resize(wanted, 0);
         }
     }
@@ -195,8 +218,9 @@ impl Buffer {
     }
 
     /// Makes more room if the last read filled the buffer; meant for bodies.
-    pub(crate) fn widen(&mut self) {
+    pub(crate) fn widen(&mut self, buffers: &Buffers) {
         if self.was_filled && self.is_empty() && self.bytes.len() == SMALL_BYTES {
+            buffers.headroom.spend((LARGE_BYTES - SMALL_BYTES) as u64);
             self.bytes.resize(LARGE_BYTES, 0);
         }
     }

@@ -238,9 +238,14 @@ impl Clock {
         let Some(slot) = self.oldest(List::Stalled, grace) else {
             return false;
         };
+        self.end_for_room(slot);
+        true
+    }
+
+    /// Ends a connection to make room, even if it is busy.
+    pub(crate) fn end_for_room(&self, slot: Slot) {
         let waker = self.steps.borrow_mut().cut(slot, Cut::Room);
         self.wake(waker);
-        true
     }
 
     /// Whether any connection is idle.
@@ -326,6 +331,11 @@ impl Step {
 }
 
 impl Deadline {
+    /// The slot of the connection, until the deadline is dropped.
+    pub(crate) fn slot(&self) -> Slot {
+        self.slot
+    }
+
     fn with<T>(&self, then: impl FnOnce(&mut Step) -> T) -> T {
         then(&mut self.clock.steps.borrow_mut().all[self.slot.index()])
     }
@@ -391,6 +401,12 @@ impl Deadline {
                 step.pace = Pace::Moves;
             }
         });
+    }
+
+    /// There is no memory for what the connection needs: it must end.
+    pub(crate) fn end_for_memory(&self) {
+        let waker = self.clock.steps.borrow_mut().cut(self.slot, Cut::Memory);
+        drop(waker);
     }
 
     /// Whether the connection must end although it is busy, and why.

@@ -13,7 +13,7 @@ use crate::announced::Unannounced;
 use crate::clock::Clock;
 use crate::config::{Config, Role};
 use crate::endpoint::Endpoint;
-use crate::memory::Pressure;
+use crate::pressure::Pressure;
 
 /// A complaint of one kind is repeated after this time at the earliest.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(10);

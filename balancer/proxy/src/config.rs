@@ -191,6 +191,13 @@ pub enum HeadLimitError {
 }
 
 impl Limits {
+    /// How long a request or a connection may wait for an endpoint, in all. It may wait longer if
+    /// it has been held because there was no endpoint at all.
+    pub(crate) fn waiting_time(&self, was_held: bool) -> Duration {
+        let hold = self.hold.filter(|_| was_held);
+        hold.map_or(self.waiting_time, |hold| hold.time)
+    }
+
     /// The limits with the heads that `--head-bytes` and `--head-fields` allow. A number that is
     /// given applies to requests and answers; without it, requests and answers keep their
     /// different defaults.

@@ -148,6 +148,7 @@ impl Connections {
         scheme: Scheme,
     ) {
         let thread = &*self.thread;
+        let newcomer = thread.occupancy.newcomer(&deadline, open.peer);
         let announced = match announced::read(&stream, &deadline).await {
             Ok(Announced::Client {
                 source,
@@ -166,6 +167,7 @@ impl Connections {
                 return;
             }
         };
+        drop(newcomer);
         thread.activity.begins();
         let (transport, redirects) = match scheme.open(stream) {
             Ok(opened) => opened,
@@ -431,9 +433,9 @@ mod tests {
             // Tokio's task adds fields of its own, and its size is a multiple of 128.
             ("at rest", size_of::<Rest>(), 96),
             ("parked", size_of::<Option<ParkedConnection<Open>>>(), 64),
-            ("served", size(Connections::serve), 2800),
+            ("served", size(Connections::serve), 2816),
             ("its client", size_of::<Client>(), 288),
-            ("an attempt", size_of::<Attempt<'_, '_>>(), 552),
+            ("an attempt", size_of::<Attempt<'_, '_>>(), 560),
         ];
         for (name, size, most) in sizes {
             println!("{name}: {size} bytes");

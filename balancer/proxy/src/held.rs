@@ -1,11 +1,13 @@
-//! Requests that are held because there is no endpoint yet: how many bytes they may keep, and
-//! which counters they have.
+//! Requests that wait for an endpoint, and those that are held because there is none yet: how many
+//! bytes they may keep, and what is counted of them.
 //!
 //! How many may be held and in which order they go on is decided in `scaledapp-select`; how long,
 //! in `http::exchange` and `tcp`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use scaledapp_select::{Ticket, Visit};
 
 use crate::config::Hold;
 use crate::metrics::{add, count, shift};
@@ -21,6 +23,21 @@ pub(crate) enum Outcome {
     Refused,
     /// Its client has left.
     Left,
+}
+
+/// Takes a place in the queue; `None` if no more requests may wait.
+pub(crate) fn join(thread: &Thread, visit: Visit) -> Option<Ticket<'_>> {
+    let queue = &thread.upstreams.queue;
+    let ticket = queue.join(visit);
+    match &ticket {
+        // The autoscaler hears at once that there is demand.
+        Some(ticket) if ticket.is_first() => {
+            thread.demand.send_replace(());
+        }
+        None if queue.is_holding() => count(&thread.counts.held_refused),
+        Some(_) | None => {}
+    }
+    ticket
 }
 
 /// A request that is held. Dropping it is the end of holding.

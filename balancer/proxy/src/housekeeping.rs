@@ -1,19 +1,23 @@
 //! The periodic work of a forwarding thread: it advances its clock, gives memory back, and
 //! closes connections that are no longer needed.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::clock::{self, REST_INTERVAL};
 use crate::connections::Connections;
 use crate::drain::Stage;
-use crate::memory::Pressure;
 use crate::metrics::add;
 use crate::occupancy::STALL_GRACE;
+use crate::pressure::Pressure;
 use crate::thread::{IDLE_GRACE, Thread};
 
 /// How often kept connections are swept.
 const SWEEP_INTERVAL: Duration = REST_INTERVAL;
+
+/// The time between two ticks while memory is used up.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(10);
 
 /// Runs until the thread ends.
 pub(crate) async fn run(connections: Rc<Connections>, thread: Rc<Thread>) {
@@ -27,7 +31,14 @@ pub(crate) async fn run(connections: Rc<Connections>, thread: Rc<Thread>) {
     } = &*thread;
     let mut swept = clock::now();
     loop {
-        activity.next_tick().await;
+        let mut ticks = pin!(activity.next_tick());
+        tokio::select! {
+            () = &mut ticks => {}
+            // The next tick would be too late. Ends that follow take a few milliseconds.
+            () = memory.is_exhausted() => {
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+        }
         let now = clock::now();
         let tick = clock.tick(now, activity.stage() >= Stage::Closed);
         if occupancy.is_blocked() && clock.has_stalled(STALL_GRACE) {

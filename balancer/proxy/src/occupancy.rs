@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Deadline};
 use crate::connection_limit::{AddressFull, ConnectionLimit};
+use crate::newcomers::{Newcomer, Newcomers};
 
 /// At the limit of connections, a connection may be ended for a new one if its client has
 /// not sent or read for this long. A lost packet is sent again within a second.
@@ -29,6 +30,7 @@ pub(crate) struct Occupancy {
     clock: Rc<Clock>,
     /// The limit of all threads of the proxy.
     limit: Arc<ConnectionLimit>,
+    pub(crate) newcomers: Newcomers,
     connections: Cell<u32>,
     /// Tasks that serve a connection, or wait for one to serve.
     tasks: Cell<u32>,
@@ -44,6 +46,7 @@ impl Occupancy {
         Self {
             clock,
             limit,
+            newcomers: Newcomers::default(),
             connections: Cell::new(0),
             tasks: Cell::new(0),
             is_blocked: Cell::new(false),
@@ -53,8 +56,19 @@ impl Occupancy {
 
     /// Whether there may be one more connection, or one of this thread could end for it.
     pub(crate) fn has_room(&self) -> bool {
-        let gives_way = || self.clock.has_idle() || self.clock.has_stalled(STALL_GRACE);
+        let gives_way = || {
+            self.clock.has_idle()
+                || !self.newcomers.is_empty()
+                || self.clock.has_stalled(STALL_GRACE)
+        };
         !self.limit.is_full() || !self.limit.is_beyond() && gives_way()
+    }
+
+    /// Lists a connection whose client has not achieved anything yet, until the result is dropped.
+    pub(crate) fn newcomer(&self, deadline: &Deadline, address: IpAddr) -> Newcomer<'_> {
+        let newcomer = self.newcomers.join(deadline, address);
+        self.one_could_end();
+        newcomer
     }
 
     /// Whether the limit is reached.

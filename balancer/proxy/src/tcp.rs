@@ -45,6 +45,7 @@ pub(crate) async fn serve(
     // everything.
     client.set_resets(true);
     count(&thread.counts.arrivals);
+    let newcomer = thread.occupancy.newcomer(&deadline, peer);
     let reached = search::reach(thread, &client, peer, &deadline).await;
     let (entered, mut upstream) = match reached {
         Ok(reached) => reached,
@@ -66,7 +67,15 @@ pub(crate) async fn serve(
         Counted::new(&thread.counts.relays),
     );
     let begun = clock::now();
-    let (end, moved) = relay::run(thread, &mut client, &mut upstream, &deadline, endpoint).await;
+    let (end, moved) = relay::run(
+        thread,
+        &mut client,
+        &mut upstream,
+        &deadline,
+        endpoint,
+        newcomer,
+    )
+    .await;
     tracing::debug!(
         client = %peer,
         endpoint = endpoint.name(),
@@ -130,6 +139,10 @@ fn refuse(thread: &Thread, reason: search::NoEndpoint) {
         }
         search::NoEndpoint::ClientGone => {
             thread.counts.failed(Failure::ClientGone);
+            return;
+        }
+        search::NoEndpoint::Cut(why) => {
+            thread.counts.failed(why.into());
             return;
         }
     };

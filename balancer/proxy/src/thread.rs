@@ -25,6 +25,7 @@ use crate::config::{Config, Limits, UpstreamProtocol};
 use crate::connection_limit::ConnectionLimit;
 use crate::drain::Arrival;
 use crate::endpoint::Table;
+use crate::headroom::Headroom;
 use crate::memory::{Memory, MemoryShare};
 use crate::metrics::{Counts, Metrics, count};
 use crate::occupancy::Occupancy;
@@ -156,6 +157,7 @@ impl Thread {
         clock.tick(clock::now(), false);
         let limits = &config.limits;
         let access = config.access_log.zip(site.access_sink);
+        let headroom = Rc::<Headroom>::default();
         Self {
             limits_requests: common.rates.is_some() || limits.body_bytes.is_some(),
             rates: common.rates,
@@ -174,9 +176,14 @@ impl Thread {
             held_bytes: common.held_bytes,
             activity: Activity::new(Rc::clone(&clock), common.arrival),
             occupancy: Occupancy::new(Rc::clone(&clock), common.connection_limit),
-            memory: MemoryShare::new(common.memory, index, Arc::clone(&counts)),
+            memory: MemoryShare::new(
+                common.memory,
+                index,
+                Arc::clone(&counts),
+                Rc::clone(&headroom),
+            ),
             complaints: Complaints::new(Rc::clone(&clock), config),
-            buffers: Buffers::default(),
+            buffers: Buffers::new(headroom),
             pipes: Pipes::default(),
             turns: Turns::default(),
             fields: RefCell::default(),

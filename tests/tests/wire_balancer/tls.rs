@@ -406,6 +406,31 @@ fn who_speaks_no_tls_is_told_and_who_says_nothing_ends() {
 }
 
 #[test]
+fn half_done_handshakes_give_way_at_once_at_the_limit_of_connections() {
+    let (authority, upstream) = (Authority::new(), Upstream::answering("hello").unwrap());
+    let pair = authority.issue("a.test");
+    let balancer = secured(&upstream, &["--tls", &pair, "--connections", "20"]);
+    let config = Arc::new(authority.client());
+    let begun = Instant::now();
+    // Some say nothing, and some begin a hello.
+    let silent: Vec<_> = (0..100)
+        .map(|at| {
+            let mut socket = TcpStream::connect(balancer.address()).unwrap();
+            if at % 2 == 0 {
+                socket.write_all(&[22, 3, 1, 1, 0, 1, 0]).unwrap();
+            }
+            socket
+        })
+        .collect();
+    for _ in 0..10 {
+        let mut client = open(balancer.address(), &config, "a.test");
+        assert!(ask(&mut client, GET).ends_with("hello"));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{begun:?}");
+    drop(silent);
+}
+
+#[test]
 fn an_upgraded_connection_is_encrypted_too() {
     let authority = Authority::new();
     let upstream = Upstream::start(|mut peer| {

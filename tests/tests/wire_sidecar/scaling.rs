@@ -9,11 +9,11 @@ use std::time::{Duration, SystemTime};
 use rustix::process::Signal;
 use scaledapp_tests::http::{self, Request};
 use scaledapp_tests::load::{Load, Running};
+use scaledapp_tests::memory_limit::Limited;
 use scaledapp_tests::sidecar::{Launch, Sidecar};
 use scaledapp_tests::{fixtures, wait};
 use serde_json::Value;
 
-use crate::recycle::Limited;
 use crate::{SOON, has};
 
 fn app(options: &[&str]) -> Launch {

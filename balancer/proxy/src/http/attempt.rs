@@ -82,6 +82,10 @@ impl<'t> Attempt<'_, 't> {
         if let Some(cut) = self.client.deadline.cut() {
             return Poll::Ready(self.failed(cut.into()));
         }
+        let grown = self.request.grown() + self.answer.grown();
+        if grown > 0 && !self.thread.memory.takes(grown as u64) {
+            return Poll::Ready(self.failed(Failure::Memory));
+        }
         self.client.deadline.holds(self.held());
         let now = self.thread.clock.now();
         let (until, cause) = self.until(now);
@@ -291,9 +295,12 @@ impl<'t> Attempt<'_, 't> {
                 }
             }
             if self.thread.memory.may_widen() {
-                self.client.input.widen();
+                self.client.input.widen(&self.thread.buffers);
             }
             let client = &mut *self.client;
+            if !client.may_read(self.thread) {
+                return Poll::Ready(self.failed(Failure::Memory));
+            }
             match client
                 .input
                 .poll_fill(&mut client.transport, &self.thread.buffers, context)
@@ -386,12 +393,7 @@ impl<'t> Attempt<'_, 't> {
                 State::Body(answered) if self.answer.is_taken() => {
                     return Poll::Ready(self.ended(answered));
                 }
-                State::Body(_) if self.thread.memory.may_widen() => self.upstream.input.widen(),
-                State::Head if self.upstream.input.is_full() => {
-                    let limits = self.head_limits();
-                    self.upstream.input.grow(limits.head_bytes);
-                }
-                State::Body(_) | State::Head => {}
+                State::Body(_) | State::Head => self.make_room(),
             }
             let upstream = &mut self.upstream;
             let read = upstream.input.poll_fill(
@@ -420,6 +422,19 @@ impl<'t> Attempt<'_, 't> {
                     self.endpoint.hear(self.moved);
                 }
             }
+        }
+    }
+
+    /// Makes room for more of the answer.
+    fn make_room(&mut self) {
+        let most = self.head_limits().head_bytes;
+        let (input, buffers) = (&mut self.upstream.input, &self.thread.buffers);
+        if !matches!(self.state, State::Head) {
+            if self.thread.memory.may_widen() {
+                input.widen(buffers);
+            }
+        } else if input.is_full() {
+            input.grow(most, buffers);
         }
     }
 

@@ -56,6 +56,8 @@ pub(crate) struct Flow {
     trailers: PassedTrailers,
     /// How many bytes may wait to be written: a head of any length, and some of the body.
     gather: usize,
+    /// The size of `out` at the last call of [`Self::grown`].
+    counted: usize,
 }
 
 impl Flow {
@@ -65,6 +67,7 @@ impl Flow {
         Self {
             reader: BodyReader::new(from),
             writer: BodyWriter::new(into),
+            counted: out.capacity(),
             out,
             written: 0,
             data: 0,
@@ -195,6 +198,12 @@ impl Flow {
     /// The size of its memory in bytes.
     pub(crate) fn held(&self) -> usize {
         self.out.capacity()
+    }
+
+    /// By how many bytes its memory has grown since the last call.
+    pub(crate) fn grown(&mut self) -> usize {
+        let before = std::mem::replace(&mut self.counted, self.out.capacity());
+        self.counted.saturating_sub(before)
     }
 
     /// Gives back the unused memory.

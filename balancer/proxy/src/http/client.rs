@@ -23,8 +23,9 @@ use super::allowance::Allowance;
 use super::body::Flow;
 use super::request::Then;
 use crate::access::Record;
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, SMALL_BYTES};
 use crate::clock::Deadline;
+use crate::metrics::count;
 use crate::pages::Accepted;
 use crate::thread::Thread;
 use crate::transport::Transport;
@@ -158,12 +159,30 @@ impl Client {
             .set_stalled(now.saturating_add(time), Some(now));
     }
 
+    /// Whether there is memory for the next read. If there is none, the connection must end.
+    pub(super) fn may_read(&self, thread: &Thread) -> bool {
+        !self.input.takes_memory(&thread.buffers) || self.may_have(thread, SMALL_BYTES)
+    }
+
+    /// Whether the connection may have `bytes` more of memory. If not, it must end.
+    pub(super) fn may_have(&self, thread: &Thread, bytes: usize) -> bool {
+        let has = thread.memory.has(bytes as u64);
+        if !has {
+            count(&thread.counts.shed_largest);
+            self.deadline.end_for_memory();
+        }
+        has
+    }
+
     /// Reads once, at most until the deadline; 0 is the end of the client's side.
     pub(super) fn poll_fill(
         &mut self,
         thread: &Thread,
         context: &mut Context<'_>,
     ) -> Poll<Result<usize, Gone>> {
+        if !self.may_read(thread) {
+            return Poll::Ready(Err(Gone::Late));
+        }
         if let Poll::Ready(read) =
             self.input
                 .poll_fill(&mut self.transport, &thread.buffers, context)
@@ -193,7 +212,9 @@ impl Client {
     pub(super) fn poll_discard(&mut self, thread: &Thread, context: &mut Context<'_>) -> bool {
         while !self.finished {
             self.input.consume(usize::MAX);
-            self.input.widen();
+            if thread.memory.may_widen() {
+                self.input.widen(&thread.buffers);
+            }
             if let Some(is_broken) = self.poll_more(thread, context) {
                 return is_broken;
             }

@@ -190,6 +190,7 @@ async fn refuse(thread: &Thread, client: &mut Client, refusal: &Refusal) -> Then
 /// Reads the next head; its first byte must come within `timeout`.
 async fn next(thread: &Thread, client: &mut Client, timeout: Duration) -> Next {
     let mut looked = 0;
+    let mut newcomer = None;
     let limits = thread.config.limits.request_head;
     // Old clients send an extra line end after a body, which is not the start of a request.
     skip_empty_lines(client);
@@ -221,7 +222,10 @@ async fn next(thread: &Thread, client: &mut Client, timeout: Duration) -> Next {
         }
         looked = client.input.filled().len();
         if client.input.is_full() {
-            client.input.grow(limits.head_bytes);
+            if !client.may_have(thread, client.input.held()) {
+                return Next::Late;
+            }
+            client.input.grow(limits.head_bytes, &thread.buffers);
         }
         let was_empty = client.input.is_empty();
         let filled = poll_fn(|context| {
@@ -231,6 +235,9 @@ async fn next(thread: &Thread, client: &mut Client, timeout: Duration) -> Next {
                 // Most heads arrive in one piece. A connection that waits for the rest of a
                 // head may wait for long, and needs no more memory than it has bytes.
                 client.input.squeeze(&thread.buffers);
+                if !client.input.is_empty() && newcomer.is_none() {
+                    newcomer = Some(thread.occupancy.newcomer(&client.deadline, client.peer));
+                }
             }
             client.deadline.holds(client.input.held());
             let may_rest =
@@ -413,7 +420,9 @@ async fn linger(thread: &Thread, client: &mut Client) {
         let timeout = linger.timeout(thread.clock.now(), thread.activity.is_leaving());
         client.owes(thread, timeout);
         client.input.consume(usize::MAX);
-        client.input.widen();
+        if thread.memory.may_widen() {
+            client.input.widen(&thread.buffers);
+        }
         match poll_fn(|context| client.poll_fill(thread, context)).await {
             Ok(read) if read > 0 && !timeout.is_zero() => linger.took(read),
             _ => return,

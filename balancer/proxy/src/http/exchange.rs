@@ -97,6 +97,11 @@ impl<'a> Exchange<'a> {
             let Some(upstream) = reach(thread, self.client, &entered, is_repeated).await else {
                 self.search.failed_at(entered.endpoint());
                 entered.end_quietly();
+                if let Some(cut) = self.client.deadline.cut() {
+                    let cause = Failure::from(cut);
+                    thread.counts.failed(cause);
+                    return (self.give_up(cause, None, false, None).await, None);
+                }
                 continue;
             };
             let (end, upstream, unsent) = self.attempt(upstream, &entered, &mut turn).await;

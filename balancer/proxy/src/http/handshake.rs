@@ -30,6 +30,7 @@ pub(crate) async fn settle(thread: &Thread, client: &mut Client) -> Result<Optio
         return Ok(None);
     }
     client.owes(thread, thread.config.limits.head_time);
+    let newcomer = thread.occupancy.newcomer(&client.deadline, client.peer);
     let settled = loop {
         let taken = poll_fn(|context| {
             let Transport::Secured(secured) = &mut client.transport else {
@@ -46,9 +47,10 @@ pub(crate) async fn settle(thread: &Thread, client: &mut Client) -> Result<Optio
         });
         if let Err(gone) = taken.await {
             count(&thread.counts.handshakes_failed);
-            let why = match gone {
-                Gone::Closed => "the client has gone",
-                Gone::Late => "the client took too long",
+            let why = match (gone, client.deadline.cut()) {
+                (Gone::Closed, _) => "the client has gone",
+                (Gone::Late, None) => "the client took too long",
+                (Gone::Late, Some(_)) => "it made room for another connection",
             };
             thread.complaints.handshake_failed(client.peer, why);
             return Err(());
@@ -58,6 +60,11 @@ pub(crate) async fn settle(thread: &Thread, client: &mut Client) -> Result<Optio
             return Err(());
         };
         let turn = thread.turns.take().await;
+        // It may have waited for long, and nothing is computed for a connection that must end.
+        if client.deadline.cut().is_some() {
+            count(&thread.counts.handshakes_failed);
+            return Err(());
+        }
         let processed = secured.process();
         turn.over().await;
         match processed {
@@ -85,6 +92,7 @@ pub(crate) async fn settle(thread: &Thread, client: &mut Client) -> Result<Optio
             break settled;
         }
     };
+    drop(newcomer);
     count(match settled.handshake {
         Handshake::Full => &thread.counts.handshakes_full,
         Handshake::Retried => &thread.counts.handshakes_retried,

@@ -25,6 +25,7 @@ use crate::clock::Deadline;
 use crate::config::{Config, UpstreamProtocol};
 use crate::http::client::Client;
 use crate::http::connection::{Stream as StreamEnd, serve_stream};
+use crate::memory::SESSION_BYTES;
 use crate::metrics::{Counted, Failure, count};
 use crate::thread::Thread;
 use crate::transport::Transport;
@@ -100,6 +101,10 @@ fn builder(config: &Config) -> Builder {
 /// Serves a connection to its end. What `client` has already sent begins with the preface
 /// (RFC 9113 section 3.4), unless it has sent nothing.
 pub(crate) async fn serve(thread: Rc<Thread>, mut client: Client) {
+    if !thread.memory.takes(SESSION_BYTES) {
+        count(&thread.counts.shed_new);
+        return;
+    }
     count(&thread.counts.http2);
     client.owes(&thread, thread.config.limits.head_time);
     let about = Rc::new(About {
@@ -114,6 +119,7 @@ pub(crate) async fn serve(thread: Rc<Thread>, mut client: Client) {
     let early = client.take_input(&thread);
     let io = Io::to_client(&mut client.transport, early);
     let deadline = &client.deadline;
+    let newcomer = thread.occupancy.newcomer(deadline, client.peer);
     let mut handshake = pin!(builder(&thread.config).handshake::<_, Bytes>(io));
     let connection = poll_fn(|context| {
         if let Poll::Ready(made) = handshake.as_mut().poll(context) {
@@ -125,6 +131,7 @@ pub(crate) async fn serve(thread: Rc<Thread>, mut client: Client) {
         thread.counts.failed(Failure::ClientTimeout);
         return;
     };
+    drop(newcomer);
     deadline.holds(CONNECTION_BYTES);
     run(&thread, connection, &about, deadline).await;
 }

@@ -12,15 +12,14 @@ use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use crate::buffer::LARGE_BYTES;
 use crate::clock::{self, Cut, Deadline};
 use crate::endpoint::Endpoint;
 use crate::metrics::add;
+use crate::newcomers::Newcomer;
 use crate::pipes::{MAX_TURN_BYTES, PIPE_BYTES};
 use crate::thread::Thread;
 use crate::transport::{Side, Transport};
-
-/// The size of a direction's memory after a read has filled the first piece.
-const LARGE_BYTES: usize = 64 << 10;
 
 /// How a relay has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,12 +61,13 @@ pub(super) async fn run(
     upstream: &mut Transport,
     deadline: &Deadline,
     endpoint: &Endpoint,
+    newcomer: Newcomer<'_>,
 ) -> (End, Moved) {
     let (Some(client), Some(upstream)) = (client.side(), upstream.side()) else {
         // A stream of HTTP/2 never comes here.
         return (End::ClientBroke, Moved::default());
     };
-    let silence = Silence::new(thread, deadline);
+    let silence = Silence::new(thread, deadline, newcomer);
     let up = Direction {
         thread,
         silence: &silence,
@@ -96,7 +96,7 @@ pub(super) async fn run(
     (end, moved)
 }
 
-async fn both(up: &Direction<'_>, down: &Direction<'_>, silence: &Silence<'_>) -> End {
+async fn both(up: &Direction<'_, '_>, down: &Direction<'_, '_>, silence: &Silence<'_>) -> End {
     let (client, upstream) = (&up.from, &up.to);
     let (mut sending, mut receiving) = (pin!(up.run()), pin!(down.run()));
     // A side whose bytes have all been read is not read any more, so a reset is not noticed by
@@ -137,25 +137,28 @@ struct Silence<'a> {
     after_end: Duration,
     /// Bytes that both directions hold while a side does not take them.
     held: Cell<usize>,
+    /// Until a byte has moved, the connection may end to make room: it costs its client
+    /// nothing to open connections and leave them.
+    newcomer: Cell<Option<Newcomer<'a>>>,
 }
 
 impl<'a> Silence<'a> {
-    fn new(thread: &Thread, deadline: &'a Deadline) -> Self {
+    fn new(thread: &Thread, deadline: &'a Deadline, newcomer: Newcomer<'a>) -> Self {
         let limits = &thread.config.limits;
         let silence = Self {
             deadline,
             time: Cell::new(limits.upgrade_time),
             after_end: limits.stall_time.min(limits.upgrade_time),
             held: Cell::new(0),
+            newcomer: Cell::new(Some(newcomer)),
         };
-        // Until a byte has moved, the connection may end to make room: it costs its client
-        // nothing to open connections and leave them.
         silence.stalls();
         silence
     }
 
     /// A byte has moved.
     fn breaks(&self) {
+        drop(self.newcomer.take());
         let until = clock::now().saturating_add(self.time.get());
         self.deadline.set_lax(until);
     }
@@ -194,9 +197,9 @@ impl<'a> Silence<'a> {
 }
 
 /// One direction of a relay.
-pub(super) struct Direction<'a> {
+pub(super) struct Direction<'a, 's> {
     thread: &'a Thread,
-    silence: &'a Silence<'a>,
+    silence: &'a Silence<'s>,
     endpoint: &'a Endpoint,
     from: Side<'a>,
     to: Side<'a>,
@@ -206,7 +209,7 @@ pub(super) struct Direction<'a> {
     counter: &'a AtomicU64,
 }
 
-impl Direction<'_> {
+impl Direction<'_, '_> {
     /// Moves all bytes, and then their end.
     async fn run(&self) -> Ended {
         let buffers = &self.thread.buffers;
@@ -276,7 +279,10 @@ impl Direction<'_> {
                 }
             }
         }
-        if piece.len() < LARGE_BYTES {
+        if piece.len() < LARGE_BYTES
+            && self.thread.memory.may_widen()
+            && self.thread.memory.takes(LARGE_BYTES as u64)
+        {
             *piece = vec![0; LARGE_BYTES];
         }
         Ok(())

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use scaledapp_select::{Outcome, Position, Preference, Visit, client_hash};
 
-use crate::clock::{self, Deadline};
+use crate::clock::{self, Cut, Deadline};
 use crate::connect::connect;
 use crate::endpoint::InFlight;
-use crate::held::{Held, Outcome as HeldOutcome};
+use crate::held::{self, Held, Outcome as HeldOutcome};
 use crate::http::exchange::{note, refused};
 use crate::metrics::{Counted, count};
 use crate::sticky_kind::Sticky;
@@ -35,6 +35,8 @@ pub(super) enum NoEndpoint {
     Reset,
     /// Its client has reset it.
     ClientGone,
+    /// It had to make room.
+    Cut(Cut),
 }
 
 /// What a connection has tried so far.
@@ -76,7 +78,13 @@ pub(super) async fn reach<'a>(
         let entered = search.choose(client, deadline).await?;
         count(&thread.counts.connects);
         let endpoint = entered.endpoint();
-        match connect(endpoint.address(), deadline, limits).await {
+        let connected = connect(endpoint.address(), deadline, limits).await;
+        // The attempt was broken off, which says nothing about the endpoint.
+        if let Some(why) = deadline.cut().filter(|_| connected.is_err()) {
+            entered.end_quietly();
+            return Err(NoEndpoint::Cut(why));
+        }
+        match connected {
             Ok(upstream) => {
                 note(thread, endpoint, Outcome::Answered);
                 return Ok((entered, upstream));
@@ -105,9 +113,7 @@ pub(super) async fn reach<'a>(
 impl<'a> Search<'a> {
     /// The end of all waits together.
     fn until(&self) -> Duration {
-        let limits = &self.thread.config.limits;
-        let hold = limits.hold.filter(|_| self.was_held);
-        let time = hold.map_or(limits.waiting_time, |hold| hold.time);
+        let time = self.thread.config.limits.waiting_time(self.was_held);
         self.began.saturating_add(time)
     }
 
@@ -132,18 +138,9 @@ impl<'a> Search<'a> {
             None if self.has_failed => Visit::Unreached,
             None => Visit::First,
         };
-        let Some(mut ticket) = queue.join(visit) else {
-            if queue.is_holding() {
-                count(&thread.counts.held_refused);
-            }
-            return Err(NoEndpoint::QueueFull);
-        };
+        let mut ticket = held::join(thread, visit).ok_or(NoEndpoint::QueueFull)?;
         self.position = Some(ticket.position());
         let _waiting = Counted::new(&thread.counts.waiting);
-        if ticket.is_first() {
-            // The autoscaler hears at once that there is demand.
-            thread.demand.send_replace(());
-        }
         let mut held = None;
         loop {
             let mut waited = false;
@@ -170,7 +167,8 @@ impl<'a> Search<'a> {
                 // The deadline lies ahead of the thread's clock, so this registers the waker.
                 // It is ready only if the client's connection must end to make room.
                 if deadline.poll(context).is_ready() {
-                    return Poll::Ready(Err(NoEndpoint::InTime));
+                    let cut = deadline.cut();
+                    return Poll::Ready(Err(cut.map_or(NoEndpoint::InTime, NoEndpoint::Cut)));
                 }
                 let turn = ticket.poll_turn(context, now);
                 waited |= turn.is_pending();

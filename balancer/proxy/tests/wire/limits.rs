@@ -237,6 +237,40 @@ fn idle_connections_give_way_to_new_ones() {
 }
 
 #[test]
+fn half_heads_give_way_to_new_connections_at_once() {
+    let running = start_with(
+        vec![upstream(OK, Duration::ZERO)],
+        Config {
+            limits: short(|limits| limits.connections = 20),
+            ..Config::balancer()
+        },
+    );
+    let begun = std::time::Instant::now();
+    let mut half: Vec<_> = (0..100)
+        .map(|_| {
+            let mut stream = running.connect();
+            stream.write_all(b"GET / HTTP/1.1\r\nHos").unwrap();
+            stream
+        })
+        .collect();
+    for _ in 0..5 {
+        let answer = running.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        assert!(answer.ends_with("ok"), "{answer}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{begun:?}");
+    let told = read_all(&mut half[0]);
+    assert!(
+        told.starts_with("HTTP/1.1 408 ") && told.ends_with("gave-way\n"),
+        "{told}"
+    );
+    // One of those that are left goes on.
+    let last = half.last_mut().unwrap();
+    last.write_all(b"t: a\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    assert!(read_all(last).ends_with("ok"));
+}
+
+#[test]
 fn a_connection_without_a_request_ends_after_the_time_for_a_head() {
     let limits = short(|limits| limits.head_time = MOMENT);
     let running = start(vec![upstream(OK, Duration::ZERO)], limits);

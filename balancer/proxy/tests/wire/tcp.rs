@@ -1,12 +1,13 @@
 //! Relayed connections: what passes, how each side ends, and what happens without an endpoint.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use scaledapp_proxy::{Config, Endpoint, Limits, Sticky, Table, UpstreamProtocol};
+use socket2::{Domain, Socket, Type};
 
 use crate::peers::{MOMENT, Running, read_all, short, start_with, until};
 
@@ -68,7 +69,7 @@ fn say(from: &mut TcpStream, to: &mut TcpStream, bytes: &[u8]) {
 
 /// Closes with a reset.
 fn reset(stream: TcpStream) {
-    let socket = socket2::Socket::from(stream);
+    let socket = Socket::from(stream);
     socket.set_linger(Some(Duration::ZERO)).unwrap();
 }
 
@@ -96,6 +97,51 @@ fn the_server_may_speak_first_and_bytes_pass_both_ways() {
     assert!(running.counts("x_tcp_received_bytes_total 6"));
     assert!(running.counts("x_tcp_sent_bytes_total 13"));
     assert!(running.counts("x_failures_total{cause=\"client_gone\"} 0"));
+}
+
+/// A connection from another address of this machine.
+fn connect_from(source: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.into()
+}
+
+#[test]
+fn a_relay_without_a_byte_gives_way_at_once_and_one_with_traffic_never_does() {
+    let (running, server) = relay(short(|limits| limits.connections = 8));
+    let mut client = running.connect();
+    let mut app = server.accept();
+    say(&mut client, &mut app, b"mine");
+    let apps = std::thread::spawn(move || {
+        let accepted = std::iter::from_fn(|| Some(server.listener.accept().ok()?.0));
+        accepted.take(62).collect::<Vec<_>>()
+    });
+    // Its address has one silent connection, the other one has many.
+    let mut slow = connect_from([127, 0, 0, 1], running.address);
+    until("it is relayed", || {
+        running.counts("x_tcp_relayed_connections_total 2")
+    });
+    let begun = Instant::now();
+    let silent: Vec<_> = (0..60)
+        .map(|_| connect_from([127, 0, 0, 2], running.address))
+        .collect();
+    let mut last = connect_from([127, 0, 0, 3], running.address);
+    until("all are relayed", || {
+        running.counts("x_tcp_relayed_connections_total 63")
+    });
+    assert!(begun.elapsed() < Duration::from_secs(2), "{begun:?}");
+    let mut apps = apps.join().unwrap();
+    say(&mut client, &mut app, b"still mine");
+    slow.write_all(b"slow").unwrap();
+    last.write_all(b"last").unwrap();
+    for (app, said) in [(0, "slow"), (61, "last")] {
+        let mut heard = [0; 4];
+        apps[app].set_read_timeout(Some(SOON)).unwrap();
+        apps[app].read_exact(&mut heard).unwrap();
+        assert_eq!(heard, said.as_bytes());
+    }
+    drop(silent);
 }
 
 #[test]

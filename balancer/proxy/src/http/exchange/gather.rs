@@ -84,6 +84,10 @@ impl Exchange<'_> {
             if let Err(malformed) = self.request.take(&mut self.client.input) {
                 return Err(self.refuse_body(malformed).await);
             }
+            if !thread.memory.takes(self.request.grown() as u64) {
+                thread.counts.failed(Failure::Memory);
+                return Err(self.give_up(Failure::Memory, None, false, None).await);
+            }
             if self.exceeds_body() {
                 return Err(self.body_is_too_large().await);
             }

@@ -15,12 +15,13 @@ use crate::http::attempt::Answered;
 use crate::http::client::Client;
 use crate::http::upstream::Upstream;
 use crate::http2;
+use crate::memory::NEW_BYTES;
 use crate::metrics::count;
 use crate::thread::Thread;
 use crate::unread::Link;
 
 /// Returns a kept or a new connection to the endpoint; `None` if the endpoint cannot be
-/// reached.
+/// reached, or if the client's connection must end.
 pub(super) async fn reach(
     thread: &Thread,
     client: &Client,
@@ -47,10 +48,16 @@ pub(super) async fn reach(
             return Some(Upstream::new(link, true));
         }
     }
+    if !client.may_have(thread, NEW_BYTES as usize) {
+        return None;
+    }
+    thread.memory.spend(NEW_BYTES);
     count(&thread.counts.connects);
     let limits = &thread.config.limits;
     match connect(endpoint.address(), &client.deadline, limits).await {
         Ok(transport) => Some(Upstream::new(Link::new(transport), false)),
+        // The attempt was broken off, which says nothing about the endpoint.
+        Err(_) if client.deadline.cut().is_some() => None,
         Err(error) => {
             refused(thread, endpoint, &error);
             None

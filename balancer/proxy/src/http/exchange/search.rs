@@ -8,11 +8,11 @@ use std::net::IpAddr;
 use std::task::Poll;
 use std::time::Duration;
 
-use scaledapp_select::{EndedBy, Failed, Fate, Past, Position, Preference, Ticket, Visit};
+use scaledapp_select::{EndedBy, Failed, Fate, Past, Position, Preference, Visit};
 
 use crate::config::Limits;
 use crate::endpoint::{Endpoint, InFlight};
-use crate::held::{Held, Outcome};
+use crate::held::{self, Held, Outcome};
 use crate::http::body::Flow;
 use crate::http::client::{Client, LOOK_INTERVAL};
 use crate::metrics::{Counted, count};
@@ -145,9 +145,7 @@ impl Search {
 
     /// Until when it may wait.
     fn until(&self, since: Duration, limits: &Limits) -> Duration {
-        let hold = limits.hold.filter(|_| self.was_held);
-        let time = hold.map_or(limits.waiting_time, |hold| hold.time);
-        let until = since.saturating_add(time);
+        let until = since.saturating_add(limits.waiting_time(self.was_held));
         until.min(self.client_waits_until.unwrap_or(Duration::MAX))
     }
 
@@ -176,17 +174,6 @@ fn at_once<'a>(thread: &'a Thread, source: IpAddr, search: &Search) -> Option<In
         .or_else(|| upstreams.choose(source, &search.tried, &search.preferences))
 }
 
-/// Takes a place in the queue, if there is one.
-fn join<'a>(thread: &'a Thread, search: &Search) -> Result<Ticket<'a>, NoEndpoint> {
-    let queue = &thread.upstreams.queue;
-    queue.join(search.visit()).ok_or_else(|| {
-        if queue.is_holding() {
-            count(&thread.counts.held_refused);
-        }
-        NoEndpoint::QueueFull
-    })
-}
-
 /// Waits, within limits, for an endpoint and returns it.
 pub(super) async fn choose<'a>(
     thread: &'a Thread,
@@ -201,14 +188,10 @@ pub(super) async fn choose<'a>(
         return Err(NoEndpoint::Elsewhere);
     }
     let queue = &thread.upstreams.queue;
-    let mut ticket = join(thread, search)?;
+    let mut ticket = held::join(thread, search.visit()).ok_or(NoEndpoint::QueueFull)?;
     search.position = Some(ticket.position());
     search.has_waited = true;
     let _waiting = Counted::new(&thread.counts.waiting);
-    if ticket.is_first() {
-        // The autoscaler hears at once that there is demand.
-        thread.demand.send_replace(());
-    }
     let now = thread.clock.now();
     let limits = &thread.config.limits;
     let began = *search.since.get_or_insert(now);
