@@ -1,0 +1,238 @@
+//! `cargo xtask images`: the images, the chart and the manifest of a release, and their way to a
+//! registry.
+//!
+//! The order: compile for each platform, lists of what is linked, images, chart, manifest, push. No
+//! container engine is needed. Everything is written to `target/images`, and the same sources give
+//! the same bytes. `oci` decides how an image looks, `cross` how the other platform is compiled,
+//! `emulated` tries its programs, `sbom` lists what is linked, `chart` fills in the images, and
+//! `push` talks to registries.
+
+mod chart;
+mod cross;
+mod emulated;
+mod oci;
+mod push;
+mod sbom;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use clap::{Args, ValueEnum};
+use scaledapp_tests::binaries;
+
+use crate::console::{note, say, timed};
+use crate::kind::cache::Cache;
+
+/// The registry in the names of images that are not pushed.
+const NOWHERE: &str = "registry.example/scaledapp";
+
+/// The arguments of `images`.
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    /// Push everything to a registry: registry.example/team makes registry.example/team/scaledapp-operator
+    #[arg(long, value_name = "PREFIX")]
+    push: Option<String>,
+    /// The tag of the images; by default the version of the project
+    #[arg(long, value_name = "TAG")]
+    tag: Option<String>,
+    /// The platforms; a second one is cross-compiled
+    #[arg(long, value_enum, value_name = "ARCH", value_delimiter = ',', default_values_t = [Arch::Amd64, Arch::Arm64])]
+    arch: Vec<Arch>,
+    /// The registry speaks http, not https
+    #[arg(long, requires = "push")]
+    plain_http: bool,
+    /// Leave out the lists of linked packages (CycloneDX), whose tool takes minutes to compile
+    #[arg(long)]
+    without_sbom: bool,
+}
+
+/// A processor, by its name in images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Arch {
+    Amd64,
+    Arm64,
+}
+
+impl Arch {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    /// The Rust target, whose programs are static.
+    const fn target(self) -> &'static str {
+        match self {
+            Self::Amd64 => "x86_64-unknown-linux-musl",
+            Self::Arm64 => "aarch64-unknown-linux-musl",
+        }
+    }
+
+    fn is_ours(self) -> bool {
+        self.target().starts_with(std::env::consts::ARCH)
+    }
+}
+
+/// A component with an image of its own. Its program is `scaledapp-NAME`.
+const COMPONENTS: [Component; 4] = [
+    Component {
+        name: "operator",
+        title: "ScaledApp operator",
+        description: "Turns ScaledApps into pods, balancers and DNS records",
+    },
+    Component {
+        name: "sidecar",
+        title: "ScaledApp supervisor",
+        description: "Runs one worker per core behind one port; an init container copies it into app pods",
+    },
+    Component {
+        name: "balancer",
+        title: "ScaledApp balancer",
+        description: "Balances HTTP/1.1, HTTP/2, gRPC, WebSocket and TCP over the pods of an app",
+    },
+    Component {
+        name: "dns",
+        title: "ScaledApp DNS server",
+        description: "Answers with the addresses of the balancers that serve",
+    },
+];
+
+#[derive(Debug, Clone, Copy)]
+struct Component {
+    name: &'static str,
+    title: &'static str,
+    description: &'static str,
+}
+
+impl Component {
+    fn program(self) -> String {
+        format!("scaledapp-{}", self.name)
+    }
+}
+
+/// An image that is in its layout.
+#[derive(Debug)]
+struct Built {
+    component: Component,
+    layout: PathBuf,
+    /// The digest of its index, which names the image of each platform.
+    digest: String,
+}
+
+/// Makes everything and pushes it if asked.
+///
+/// # Errors
+/// A tool is missing, something does not compile, or the registry refuses.
+pub(crate) fn run(args: &ImagesArgs) -> anyhow::Result<bool> {
+    let mut platforms = args.arch.clone();
+    platforms.sort_unstable();
+    platforms.dedup();
+    let version = env!("CARGO_PKG_VERSION");
+    let tag = args.tag.as_deref().unwrap_or(version);
+    check_tag(tag)?;
+    let prefix = args
+        .push
+        .as_deref()
+        .unwrap_or(NOWHERE)
+        .trim_end_matches('/');
+    push::check_prefix(prefix)?;
+    let output = binaries::workspace().join("target/images");
+    fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
+    let mut programs = Vec::new();
+    for arch in platforms {
+        let directory = cross::build(arch)?;
+        emulated::try_programs(arch, &directory)?;
+        programs.push((arch, directory));
+    }
+    if !args.without_sbom {
+        for (arch, _) in &programs {
+            sbom::write(*arch, &output.join("sbom"))?;
+        }
+    }
+    let built = timed("Writing the images", || images(&programs, &output, version))?;
+    let cache = Cache::new();
+    let release = chart::release(&cache, &built, prefix, tag, &output)?;
+    say("");
+    for image in &built {
+        note(&format!(
+            "{}:{tag}@{}",
+            push::repository(prefix, image.component),
+            image.digest
+        ));
+    }
+    fs::write(output.join("digests.txt"), digests(&built, prefix, tag))?;
+    if args.push.is_none() {
+        say(&format!(
+            "\nEverything is in {}. `cargo xtask images --push registry.example/team` pushes it.",
+            output.display()
+        ));
+        return Ok(true);
+    }
+    push::everything(&cache, &built, &release, prefix, tag, args.plain_http)?;
+    let plain = if args.plain_http { " --plain-http" } else { "" };
+    say(&format!(
+        "\nInstall it with\n  helm install scaledapp oci://{prefix}/scaledapp --version {version} -n scaledapp-system --create-namespace{plain}\nor\n  kubectl apply --server-side -f {}",
+        release.manifest.display()
+    ));
+    Ok(true)
+}
+
+/// One image for each component, with a layer for each platform.
+fn images(
+    programs: &[(Arch, PathBuf)],
+    output: &Path,
+    version: &str,
+) -> anyhow::Result<Vec<Built>> {
+    let revision = oci::revision();
+    let mut built = Vec::new();
+    for component in COMPONENTS {
+        let layout = output.join(component.name);
+        let labels = oci::labels(component, version, &revision);
+        let digest = oci::write(&layout, component, programs, &labels)
+            .with_context(|| format!("cannot make the image of the {}", component.name))?;
+        built.push(Built {
+            component,
+            layout,
+            digest,
+        });
+    }
+    Ok(built)
+}
+
+/// A line for each image, for people who pull by digest.
+fn digests(built: &[Built], prefix: &str, tag: &str) -> String {
+    let lines = built.iter().map(|image| {
+        let repository = push::repository(prefix, image.component);
+        format!("{repository}:{tag}@{}\n", image.digest)
+    });
+    lines.collect()
+}
+
+/// Refuses what no registry accepts as a tag (OCI distribution specification, "Pulling manifests").
+fn check_tag(tag: &str) -> anyhow::Result<()> {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let mut bytes = tag.bytes();
+    let begins = bytes.next().is_some_and(is_word);
+    ensure!(
+        begins && tag.len() <= 128 && bytes.all(|byte| is_word(byte) || b".-".contains(&byte)),
+        "{tag:?} is no tag of an image: give letters, digits, dots, dashes and underscores, such as 1.2.3"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_checked_before_anything_is_compiled() {
+        for good in ["0.1.0", "v1.2.3-rc.1", "_x", "a"] {
+            check_tag(good).unwrap();
+        }
+        for bad in ["", "-a", ".a", "a b", "1.0+build", &"x".repeat(129)] {
+            assert!(check_tag(bad).is_err(), "{bad}");
+        }
+    }
+}

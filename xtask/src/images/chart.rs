@@ -1,0 +1,167 @@
+//! The chart of a release, in whose values the images are filled in, and the manifest that it
+//! renders to.
+//!
+//! So `helm install oci://…` needs no values, and `kubectl apply -f install.yaml` installs the same
+//! objects without helm.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+use scaledapp_tests::binaries;
+
+use super::Built;
+use crate::kind::cache::Cache;
+use crate::kind::golang;
+use crate::kind::recipe;
+use crate::kind::run::Run;
+
+/// The namespace of the manifest.
+const NAMESPACE: &str = "scaledapp-system";
+
+/// The files of a release.
+#[derive(Debug)]
+pub(super) struct Release {
+    /// The packed chart.
+    pub(super) chart: PathBuf,
+    /// What the chart renders to, with its namespace.
+    pub(super) manifest: PathBuf,
+}
+
+/// Packs the chart with the images of `built` below `prefix`, and renders it.
+///
+/// # Errors
+/// Helm cannot be built, or refuses the chart.
+pub(super) fn release(
+    cache: &Cache,
+    built: &[Built],
+    prefix: &str,
+    tag: &str,
+    output: &Path,
+) -> anyhow::Result<Release> {
+    let helm = golang::client(cache, &recipe::HELM)?;
+    let work = tempfile::tempdir_in(output)?;
+    let chart = work.path().join("scaledapp");
+    let source = binaries::workspace().join("charts/scaledapp");
+    Run::new("cp", &[Path::new("-rT"), &source, &chart]).done()?;
+    let values = chart.join("values.yaml");
+    let text = fs::read_to_string(&values)?;
+    fs::write(&values, filled(&text, built, prefix, tag)?)?;
+    let version = env!("CARGO_PKG_VERSION");
+    Run::new(
+        &helm,
+        &[
+            Path::new("package"),
+            &chart,
+            Path::new("--destination"),
+            output,
+            Path::new("--version"),
+            Path::new(version),
+            Path::new("--app-version"),
+            Path::new(version),
+        ],
+    )
+    .done()?;
+    let packed = output.join(format!("scaledapp-{version}.tgz"));
+    ensure!(packed.is_file(), "helm has not made {}", packed.display());
+    let words = [
+        "template",
+        "scaledapp",
+        "--namespace",
+        NAMESPACE,
+        "--include-crds",
+    ];
+    let mut words: Vec<&Path> = words.iter().map(Path::new).collect();
+    words.push(&packed);
+    let rendered = Run::new(&helm, &words).text()?;
+    let manifest = output.join("install.yaml");
+    fs::write(&manifest, manifest_of(&rendered))?;
+    Ok(Release {
+        chart: packed,
+        manifest,
+    })
+}
+
+/// The values with the registry, and the tag and digest of each image.
+fn filled(values: &str, built: &[Built], prefix: &str, tag: &str) -> anyhow::Result<String> {
+    let mut text = replaced(
+        values,
+        "  registry: \"\"\n",
+        &format!("  registry: {prefix}\n"),
+    )?;
+    for image in built {
+        let name = image.component.name;
+        text = replaced(
+            &text,
+            &format!("  {name}: {{repository: \"\", tag: \"\", digest: \"\"}}\n"),
+            &format!(
+                "  {name}: {{repository: \"\", tag: \"{tag}\", digest: \"{}\"}}\n",
+                image.digest
+            ),
+        )?;
+    }
+    Ok(text)
+}
+
+fn replaced(text: &str, from: &str, to: &str) -> anyhow::Result<String> {
+    ensure!(
+        text.matches(from).count() == 1,
+        "the chart's values.yaml does not have this line once: {from}"
+    );
+    Ok(text.replace(from, to))
+}
+
+/// The rendered objects after the namespace that contains them, without hooks, which only helm runs.
+fn manifest_of(rendered: &str) -> String {
+    let namespace = format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n  labels:\n    pod-security.kubernetes.io/enforce: restricted\n"
+    );
+    let objects = rendered
+        .split("\n---\n")
+        .map(|object| object.trim_start_matches("---\n"))
+        .filter(|object| !object.contains("helm.sh/hook") && object.contains("kind:"));
+    let mut text = namespace;
+    for object in objects {
+        text.push_str("---\n");
+        text.push_str(object.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::COMPONENTS;
+    use super::*;
+
+    #[test]
+    fn the_values_of_a_release_name_each_image_by_its_digest() {
+        let path = binaries::workspace().join("charts/scaledapp/values.yaml");
+        let values = fs::read_to_string(path).unwrap();
+        let built: Vec<Built> = COMPONENTS
+            .iter()
+            .map(|component| Built {
+                component: *component,
+                layout: PathBuf::new(),
+                digest: format!("sha256:{}", component.name),
+            })
+            .collect();
+        let filled = filled(&values, &built, "registry.example/team", "1.2.3").unwrap();
+        assert!(filled.contains("registry: registry.example/team\n"));
+        for component in COMPONENTS {
+            let digest = format!("digest: \"sha256:{}\"", component.name);
+            assert!(filled.contains(&digest), "{filled}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_begins_with_its_namespace_and_has_no_hooks() {
+        let rendered = "---\n# Source: a\nkind: A\n---\n# Source: t\nkind: Pod\nmetadata:\n  annotations:\n    helm.sh/hook: test\n---\n# Source: b\nkind: B\n";
+        let text = manifest_of(rendered);
+        let kinds: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("kind: "))
+            .collect();
+        assert_eq!(kinds, ["Namespace", "A", "B"]);
+    }
+}
