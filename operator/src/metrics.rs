@@ -1,6 +1,7 @@
 //! The operator's metrics (`scaledapp_operator_…`).
 //!
-//! The values of labels come from fixed sets. The name of an object is never the value of a label.
+//! The values of labels come from fixed sets. The name of an object is never the value of a label,
+//! except in the metrics of `app_metrics.rs`.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -11,6 +12,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use scaledapp_crds::words::component;
+use scaledapp_scale::Reason;
 
 use crate::call::Call;
 use crate::health::State;
@@ -18,6 +21,9 @@ use crate::health::State;
 /// Upper bounds of the histogram of passes, in seconds. A pass without writes takes well under a
 /// millisecond. A pass during which the API server hangs takes several seconds.
 const SECONDS: [f64; 8] = [0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0];
+
+/// Upper bounds of the histogram of concurrencies.
+const CONCURRENCIES: [f64; 8] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PassResult {
@@ -47,6 +53,16 @@ struct ProbeResult {
     result: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionReason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Component {
+    component: &'static str,
+}
+
 /// The metrics of one operator.
 #[derive(Debug)]
 pub struct Metrics {
@@ -59,6 +75,11 @@ pub struct Metrics {
     watch_age: Family<Kind, Gauge<f64, AtomicU64>>,
     namespaces: Family<NamespaceState, Gauge>,
     probes: Family<ProbeResult, Counter>,
+    autoscaled_apps: Gauge,
+    wanted_pods: Gauge,
+    concurrency: Histogram,
+    decisions: Family<DecisionReason, Counter>,
+    silent: Family<Component, Gauge>,
 }
 
 impl Default for Metrics {
@@ -73,6 +94,11 @@ impl Default for Metrics {
             watch_age: Family::default(),
             namespaces: Family::default(),
             probes: Family::default(),
+            autoscaled_apps: Gauge::default(),
+            wanted_pods: Gauge::default(),
+            concurrency: Histogram::new(CONCURRENCIES),
+            decisions: Family::default(),
+            silent: Family::default(),
         }
     }
 }
@@ -116,6 +142,31 @@ impl Metrics {
             "probes",
             "Probes of the admin ports of pods",
             self.probes.clone(),
+        );
+        registry.register(
+            "autoscaled_apps",
+            "Apps that this replica scales",
+            self.autoscaled_apps.clone(),
+        );
+        registry.register(
+            "autoscaling_wanted_pods",
+            "Pods that the autoscaler wants for all apps together",
+            self.wanted_pods.clone(),
+        );
+        registry.register(
+            "autoscaling_concurrency",
+            "Requests that one worker serves well at once, as decisions had it",
+            self.concurrency.clone(),
+        );
+        registry.register(
+            "autoscaling_decisions",
+            "Changed decisions of the autoscaler by reason",
+            self.decisions.clone(),
+        );
+        registry.register(
+            "autoscaling_silent_pods",
+            "Pods of autoscaled apps that do not report their load",
+            self.silent.clone(),
         );
     }
 
@@ -168,5 +219,120 @@ impl Metrics {
         self.probes
             .get_or_create(&ProbeResult { component, result })
             .inc();
+    }
+
+    /// Records a changed decision of an autoscaler.
+    pub(crate) fn scaled(&self, reason: &Reason, concurrency: f64) {
+        let reason = word(reason);
+        self.decisions
+            .get_or_create(&DecisionReason { reason })
+            .inc();
+        self.concurrency.observe(concurrency);
+    }
+
+    /// Shows how many apps are scaled, how many pods they shall have, and how many balancers and
+    /// pods of apps are silent.
+    pub(crate) fn set_autoscaled(&self, apps: usize, pods: u32, silent: (usize, usize)) {
+        self.autoscaled_apps.set(apps as i64);
+        self.wanted_pods.set(i64::from(pods));
+        for (component, count) in [(component::BALANCER, silent.0), (component::APP, silent.1)] {
+            let labels = Component { component };
+            self.silent.get_or_create(&labels).set(count as i64);
+        }
+    }
+}
+
+/// A reason as the value of a label.
+const fn word(reason: &Reason) -> &'static str {
+    match reason {
+        Reason::Started => "started",
+        Reason::Requests { .. } => "requests",
+        Reason::Peak { .. } => "peak",
+        Reason::Growth { .. } => "growth",
+        Reason::Backlog { .. } => "backlog",
+        Reason::Cpu { .. } => "cpu",
+        Reason::Less { .. } => "less",
+        Reason::Schedule { .. } => "schedule",
+        Reason::Min { .. } => "min",
+        Reason::Max { .. } => "max",
+        Reason::Zero { .. } => "zero",
+        Reason::Unschedulable { .. } => "unschedulable",
+        Reason::CrashLooping { .. } => "crash_looping",
+        Reason::Refused { .. } => "refused",
+        Reason::Unknown => "unknown",
+        Reason::Incomplete => "incomplete",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    /// One of each metric, as the operator of an app whose first slot was taken over exposes them.
+    /// The tests of alerts and dashboards read this file, because they have no API server.
+    #[test]
+    fn the_exposition_is_as_recorded() {
+        let metrics = Metrics::default();
+        for (result, took) in [("ok", 2), ("ok", 30), ("conflict", 700)] {
+            metrics.passed(result, Duration::from_millis(took));
+        }
+        metrics.called(Call::new("apply", "Deployment"), "ok");
+        metrics.called(Call::new("apply", "Deployment"), "conflict");
+        metrics.set_state(true, 1);
+        metrics.watch_failed("Pod");
+        metrics.set_watch_age("Pod", Duration::from_millis(1500));
+        metrics.set_namespaces(&[("shop".to_owned(), State::Synced)]);
+        metrics.probed("balancer", "ok");
+        metrics.probed("app", "miss");
+        metrics.set_autoscaled(1, 2, (0, 1));
+        metrics.scaled(
+            &Reason::Zero {
+                after: Duration::from_mins(10),
+            },
+            20.0,
+        );
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        crate::app_metrics::sample().register(&mut registry);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let recorded = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../tests/fixtures/metrics/operator.txt"
+        );
+        // The order of series is that of a hash map.
+        let mut parts: Vec<String> = Vec::new();
+        for line in text.lines() {
+            match parts.last_mut() {
+                Some(part) if !line.starts_with("# HELP") => {
+                    part.push('\n');
+                    part.push_str(line);
+                }
+                _ => parts.push(line.to_owned()),
+            }
+        }
+        let sorted = |part: &String| {
+            let mut lines: Vec<&str> = part.lines().collect();
+            // Buckets of a histogram have an order of their own.
+            if !part.contains("_bucket{") {
+                lines.sort_by_key(|line| {
+                    (
+                        !line.starts_with("# HELP"),
+                        !line.starts_with("# TYPE"),
+                        line.starts_with('#'),
+                        *line,
+                    )
+                });
+            }
+            lines.join("\n")
+        };
+        let text = parts.iter().map(sorted).collect::<Vec<_>>().join("\n") + "\n";
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(recorded, &text).unwrap();
+        }
+        let before = std::fs::read_to_string(recorded).unwrap_or_default();
+        assert_eq!(text, before, "run this test with UPDATE_GOLDEN=1");
     }
 }

@@ -43,6 +43,7 @@ use crate::range::{self, Rules};
 use crate::report::Report;
 use crate::scaling::Scaling;
 use crate::scrape::Scraper;
+use crate::service_manager::ServiceManager;
 use crate::settings::Settings;
 use crate::signals;
 use crate::supervisor::Supervisor;
@@ -108,13 +109,7 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     let watch = Watch::new(settings.limits, jitter_seed());
     let memory = Limiting::find(Path::new("/"));
     look_often(&inputs, watch.limits_memory() || memory.read().is_some());
-    tracing::info!(
-        workers = %settings.workers,
-        mechanism = mechanism.shown().as_str(),
-        dispatch = dispatch.as_str(),
-        port = settings.port,
-        "starting"
-    );
+    log_start(&settings, mechanism);
     let engine = Engine::new(engine_config(&settings), wanted);
     let workers = Workers {
         recipe: recipe(&settings, channel, open_files, ignores_hangup),
@@ -144,12 +139,23 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
         },
         operations: Operations::default(),
         report,
+        service_manager: ServiceManager::find(),
         inputs,
         started,
         stopping: false,
         missed: None,
     };
     Ok(supervisor.run(received).await)
+}
+
+fn log_start(settings: &Settings, mechanism: Mechanism) {
+    tracing::info!(
+        workers = %settings.workers,
+        mechanism = mechanism.shown().as_str(),
+        dispatch = settings.dispatch_shown().as_str(),
+        port = settings.port,
+        "starting"
+    );
 }
 
 /// Makes this process the parent of workers' orphans, which would otherwise go to an init

@@ -91,6 +91,24 @@ pub(crate) struct Counts {
     failures: [AtomicU64; Failure::LABELS.len()],
     times: [AtomicU64; BUCKETS.len() + 1],
     time: AtomicU64,
+    /// Requests, or relayed connections, that have arrived for an endpoint.
+    pub(crate) arrivals: AtomicU64,
+    /// Answers of endpoints with a status below 500.
+    pub(crate) served: AtomicU64,
+    /// The time that endpoints took for these answers, in nanoseconds.
+    pub(crate) served_time: AtomicU64,
+    /// Answers of endpoints with a status of 500 or more, and attempts without an answer.
+    pub(crate) not_served: AtomicU64,
+    /// Times that requests were held, because there was no endpoint yet.
+    pub(crate) held_total: AtomicU64,
+    /// How these have ended.
+    pub(crate) held_served: AtomicU64,
+    pub(crate) held_timed_out: AtomicU64,
+    /// Requests beyond the limits of holding, whether they were held before or not.
+    pub(crate) held_refused: AtomicU64,
+    pub(crate) held_left: AtomicU64,
+    /// How long requests were held, in nanoseconds.
+    pub(crate) held_time: AtomicU64,
     pub(crate) repeated: AtomicU64,
     pub(crate) budget_spent: AtomicU64,
     pub(crate) fatal: AtomicU64,
@@ -128,6 +146,8 @@ pub(crate) struct Counts {
     pub(crate) parked: AtomicI64,
     pub(crate) in_flight: AtomicI64,
     pub(crate) waiting: AtomicI64,
+    /// How many of the waiting requests are held.
+    pub(crate) held: AtomicI64,
     /// Streams of HTTP/2 connections that are being served.
     pub(crate) streams: AtomicI64,
     /// How many of the connections have switched to another protocol.
@@ -180,6 +200,16 @@ impl Counts {
         self.time.store(nanoseconds, Ordering::Relaxed);
     }
 
+    /// Counts an answer of an endpoint, which took `time` for it.
+    pub(crate) fn served(&self, status: u16, time: Duration) {
+        if status < 500 {
+            count(&self.served);
+            add(&self.served_time, time.as_nanos() as u64);
+        } else {
+            count(&self.not_served);
+        }
+    }
+
     /// Counts a failure by its cause.
     pub(crate) fn failed(&self, failure: Failure) {
         count(&self.failures[failure as usize]);
@@ -213,7 +243,7 @@ impl Metrics {
         counts
     }
 
-    fn sum(&self, of: impl Fn(&Counts) -> u64) -> u64 {
+    pub(crate) fn sum(&self, of: impl Fn(&Counts) -> u64) -> u64 {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         threads.iter().map(|counts| of(counts)).sum()
     }
@@ -236,6 +266,11 @@ impl Metrics {
         u32::try_from(self.level(|counts| &counts.waiting)).unwrap_or(0)
     }
 
+    /// Relayed connections.
+    pub(crate) fn relays(&self) -> u32 {
+        u32::try_from(self.level(|counts| &counts.relays)).unwrap_or(0)
+    }
+
     /// Upgraded connections.
     pub(crate) fn tunnels(&self) -> u32 {
         u32::try_from(self.level(|counts| &counts.tunnels)).unwrap_or(0)
@@ -250,7 +285,12 @@ impl Metrics {
 /// A metric's name, its help text, and its counter.
 type Named<T> = (&'static str, &'static str, fn(&Counts) -> &T);
 
-const COUNTERS: [Named<AtomicU64>; 21] = [
+const COUNTERS: [Named<AtomicU64>; 22] = [
+    (
+        "held_requests",
+        "Times that a request was held because there was no endpoint yet",
+        |c| &c.held_total,
+    ),
     ("repeated", "Requests sent again after a failure", |c| {
         &c.repeated
     }),
@@ -359,6 +399,14 @@ const HANDSHAKES: [Labelled; 4] = [
     ("failed", |c| &c.handshakes_failed),
 ];
 
+/// How holding requests has ended.
+const HELD: [Labelled; 4] = [
+    ("served", |c| &c.held_served),
+    ("timed_out", |c| &c.held_timed_out),
+    ("refused", |c| &c.held_refused),
+    ("client_left", |c| &c.held_left),
+];
+
 /// What the headers of proxies in front have said.
 const HEADERS: [Labelled; 4] = [
     ("client", |c| &c.headers_client),
@@ -367,7 +415,7 @@ const HEADERS: [Labelled; 4] = [
     ("late", |c| &c.headers_late),
 ];
 
-const GAUGES: [Named<AtomicI64>; 7] = [
+const GAUGES: [Named<AtomicI64>; 8] = [
     (
         "http2_streams",
         "Streams of HTTP/2 connections that are being served",
@@ -397,6 +445,11 @@ const GAUGES: [Named<AtomicI64>; 7] = [
         "Requests that wait for an endpoint",
         |c| &c.waiting,
     ),
+    (
+        "requests_held",
+        "Requests that wait because there is no endpoint yet",
+        |c| &c.held,
+    ),
 ];
 
 impl Metrics {
@@ -415,6 +468,25 @@ impl Metrics {
                 .encode_counter::<NoLabelSet, _, u64>(&total, None)?;
         }
         Ok(())
+    }
+
+    /// The metrics of requests that are held while there is no endpoint.
+    fn encode_held(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let about = (
+            "held_requests_ended",
+            "Requests that are held no longer, or were not, by outcome",
+            "outcome",
+        );
+        self.encode_labelled(encoder, about, &HELD)?;
+        let held = self.sum(|counts| counts.held_time.load(Ordering::Relaxed)) as f64 / 1e9;
+        encoder
+            .encode_descriptor(
+                "held_seconds",
+                "Time for which requests were held, added up",
+                None,
+                MetricType::Counter,
+            )?
+            .encode_counter::<NoLabelSet, _, u64>(&held, None)
     }
 }
 
@@ -471,6 +543,7 @@ impl Collector for Metrics {
             "says",
         );
         self.encode_labelled(&mut encoder, about, &HEADERS)?;
+        self.encode_held(&mut encoder)?;
         for (name, help, of) in COUNTERS {
             let total = self.sum(|counts| get(of(counts)));
             encoder

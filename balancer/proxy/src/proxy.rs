@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use scaledapp_select::{Queue, Supply};
 use tokio::sync::watch;
 
 use crate::accept::{self, Seed};
@@ -14,6 +15,7 @@ use crate::config::Config;
 use crate::drain::{Arrival, Departure, Pace, Stage};
 use crate::endpoint::Table;
 use crate::listen::Listener;
+use crate::load::Load;
 use crate::metrics::Metrics;
 use crate::site::Site;
 use crate::suspects::Suspects;
@@ -34,6 +36,9 @@ pub struct Proxy {
     arrival: Arc<Arrival>,
     metrics: Metrics,
     suspects: Arc<Suspects>,
+    demand: watch::Receiver<()>,
+    queue: Arc<Queue>,
+    holds: bool,
 }
 
 impl Proxy {
@@ -103,6 +108,9 @@ impl Proxy {
             arrival: common.arrival,
             metrics,
             suspects: common.upstreams.suspects,
+            demand: common.demand.subscribe(),
+            queue: common.upstreams.queue,
+            holds: common.config.limits.hold.is_some(),
         })
     }
 
@@ -191,6 +199,24 @@ impl Proxy {
     /// to time. Only the first `tell` is kept.
     pub fn on_fatal_path(&self, tell: impl Fn(&str) + Send + Sync + 'static) {
         self.suspects.tell(Box::new(tell));
+    }
+
+    /// Says whether there are endpoints, and the capacity of those that serve, so that requests are
+    /// held while there are none. Without [`crate::Limits::hold`] this changes nothing.
+    pub fn set_supply(&self, supply: Supply, capacity: u32) {
+        if self.holds {
+            self.queue.set_supply(supply, capacity);
+        }
+    }
+
+    /// How much is asked of the proxy.
+    pub fn load(&self) -> Load {
+        Load::of(&self.metrics)
+    }
+
+    /// Changes as soon as a request begins to wait for an endpoint while no other one waits.
+    pub fn demand(&self) -> watch::Receiver<()> {
+        self.demand.clone()
     }
 
     /// Requests at endpoints.

@@ -11,10 +11,12 @@
 mod certificates;
 mod heartbeat;
 mod lease;
+mod metrics;
 mod names;
 mod namespaces;
 mod operator;
 mod passes;
 mod render;
 mod rights;
+mod scaling;
 mod server;

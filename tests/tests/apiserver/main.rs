@@ -14,16 +14,19 @@
 
 mod admission;
 mod api;
+mod autoscaling;
 mod certificates;
 mod chart;
 mod injected;
 mod kubelet;
 mod life;
+mod load;
 mod long;
 mod missing;
 mod names;
 mod neighbours;
 mod placement;
+mod plugin;
 mod reach;
 mod refusals;
 mod rights;

@@ -49,6 +49,7 @@ pub(super) async fn forward(
         thread.buffers.put_output(exchange.request.into_out());
         return then;
     }
+    count(&thread.counts.arrivals);
     thread.upstreams.budget.borrow_mut().deposit();
     let (then, unsent) = match exchange.gather().await {
         Ok(()) => exchange.walk().await,
@@ -72,10 +73,11 @@ impl<'a> Exchange<'a> {
         }
         let mut turn = None;
         loop {
-            let entered = match choose(thread, self.client, &mut self.search).await {
-                Ok(entered) => entered,
-                Err(reason) => return (self.refuse(reason).await, None),
-            };
+            let entered =
+                match choose(thread, self.client, &mut self.request, &mut self.search).await {
+                    Ok(entered) => entered,
+                    Err(reason) => return (self.refuse(reason).await, None),
+                };
             let _counted = Counted::new(&thread.counts.in_flight);
             if self.search.is_suspect {
                 entered.suspect();
@@ -218,6 +220,8 @@ impl<'a> Exchange<'a> {
         keep(thread, self.request.is_sent(), upstream, answered, endpoint);
         let elapsed = self.meta.started.elapsed();
         thread.counts.answered(answered.status, elapsed);
+        let served = elapsed.saturating_sub(self.search.waited);
+        thread.counts.served(answered.status, served);
         if !answered.close {
             Then::Next
         } else if self.request.is_sent() && self.client.input.is_empty() {
@@ -250,6 +254,8 @@ impl<'a> Exchange<'a> {
         note(thread, endpoint, Outcome::Answered);
         let elapsed = self.meta.started.elapsed();
         thread.counts.answered(101, elapsed);
+        let served = elapsed.saturating_sub(self.search.waited);
+        thread.counts.served(101, served);
         let _counted = Counted::new(&thread.counts.tunnels);
         if thread.upstreams.suspects.are_known() {
             self.search.answered(thread, &self.request);

@@ -41,6 +41,8 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(2);
 /// How much `h2` lets frames of few bytes wait, in bytes that such frames lack to 256. Only the
 /// client's own connection ends if it sends more of them than servers read.
 const DATA_FRAME_BUDGET: usize = 16 << 20;
+/// About what a connection without streams costs, in bytes: the buffers and tables of the `h2` crate.
+const CONNECTION_BYTES: usize = 16 << 10;
 /// How long a client may take to close a connection after `GOAWAY` was sent.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How old a connection becomes before its client is told to open another one, give or take a
@@ -110,10 +112,7 @@ pub(crate) async fn serve(thread: Rc<Thread>, mut client: Client) {
         tunnels: Cell::new(0),
     });
     let early = client.take_input(&thread);
-    let io = Io {
-        transport: &mut client.transport,
-        early: Bytes::from(early),
-    };
+    let io = Io::to_client(&mut client.transport, early);
     let deadline = &client.deadline;
     let mut handshake = pin!(builder(&thread.config).handshake::<_, Bytes>(io));
     let connection = poll_fn(|context| {
@@ -126,6 +125,7 @@ pub(crate) async fn serve(thread: Rc<Thread>, mut client: Client) {
         thread.counts.failed(Failure::ClientTimeout);
         return;
     };
+    deadline.holds(CONNECTION_BYTES);
     run(&thread, connection, &about, deadline).await;
 }
 
@@ -165,7 +165,7 @@ async fn run(
             }
             Poll::Ready(match ready!(connection.poll_accept(context)) {
                 Some(Ok(asked)) => Heard::Request(Box::new(asked)),
-                Some(Err(_)) | None => Heard::Ended,
+                error => ended(thread, about, error.and_then(Result::err).as_ref()),
             })
         });
         match heard.await {
@@ -226,6 +226,23 @@ async fn run(
             Heard::Ended => return,
         }
     }
+}
+
+/// The connection has ended. If the `h2` crate has ended it because of what the client sent, nothing
+/// is known of the request.
+fn ended(thread: &Thread, about: &About, error: Option<&h2::Error>) -> Heard {
+    if let Some(error) = error.filter(|error| error.is_library() && error.is_go_away())
+        && let Some(reason) = error.reason()
+        && reason != Reason::NO_ERROR
+    {
+        let complaints = &thread.complaints;
+        thread.counts.failed(Failure::Refused);
+        complaints.http2_is_malformed(about.peer, reason.description());
+        if let Some(access) = &thread.access {
+            access.refused(about.peer, about.tls_version, 400, "http2");
+        }
+    }
+    Heard::Ended
 }
 
 /// Serves one stream.

@@ -4,12 +4,15 @@
 //! What a failed attempt means for the next one is decided in `broken`.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::task::Poll;
 use std::time::Duration;
 
-use scaledapp_select::{EndedBy, Failed, Fate, Past, Position, Preference, Visit};
+use scaledapp_select::{EndedBy, Failed, Fate, Past, Position, Preference, Ticket, Visit};
 
+use crate::config::Limits;
 use crate::endpoint::{Endpoint, InFlight};
+use crate::held::{Held, Outcome};
 use crate::http::body::Flow;
 use crate::http::client::{Client, LOOK_INTERVAL};
 use crate::metrics::{Counted, count};
@@ -35,8 +38,11 @@ pub(super) enum NoEndpoint {
 pub(super) struct Search {
     /// Endpoints at which it has failed since it last waited.
     tried: Vec<u64>,
-    /// Until when it may wait. Set at its first wait, for all of its waits together.
-    until: Option<Duration>,
+    /// Since when it has waited. Set at its first wait; the time applies to all of its waits
+    /// together.
+    since: Option<Duration>,
+    /// It has been held, so it may wait for as long as that.
+    was_held: bool,
     /// Until when its client waits, if the client has said so.
     client_waits_until: Option<Duration>,
     /// The endpoints that its client prefers, in this order.
@@ -57,6 +63,8 @@ pub(super) struct Search {
     name: Option<Name>,
     /// It has waited for an endpoint since it was admitted.
     pub(super) has_waited: bool,
+    /// For how long it has waited, in all.
+    pub(super) waited: Duration,
 }
 
 impl Search {
@@ -135,6 +143,14 @@ impl Search {
         thread.upstreams.suspects.answered(now, name, ended);
     }
 
+    /// Until when it may wait.
+    fn until(&self, since: Duration, limits: &Limits) -> Duration {
+        let hold = limits.hold.filter(|_| self.was_held);
+        let time = hold.map_or(limits.waiting_time, |hold| hold.time);
+        let until = since.saturating_add(time);
+        until.min(self.client_waits_until.unwrap_or(Duration::MAX))
+    }
+
     fn visit(&self) -> Visit {
         if self.again || self.position.is_some() {
             Visit::Again(self.position)
@@ -146,44 +162,57 @@ impl Search {
     }
 }
 
+/// Returns an endpoint that takes the request without waiting, if nobody waits already.
+fn at_once<'a>(thread: &'a Thread, source: IpAddr, search: &Search) -> Option<InFlight<'a>> {
+    let upstreams = &thread.upstreams;
+    if upstreams.queue.is_contended() {
+        return None;
+    }
+    let apart = search
+        .is_suspect
+        .then(|| upstreams.choose(source, &upstreams.apart(&search.tried), &search.preferences));
+    apart
+        .flatten()
+        .or_else(|| upstreams.choose(source, &search.tried, &search.preferences))
+}
+
+/// Takes a place in the queue, if there is one.
+fn join<'a>(thread: &'a Thread, search: &Search) -> Result<Ticket<'a>, NoEndpoint> {
+    let queue = &thread.upstreams.queue;
+    queue.join(search.visit()).ok_or_else(|| {
+        if queue.is_holding() {
+            count(&thread.counts.held_refused);
+        }
+        NoEndpoint::QueueFull
+    })
+}
+
 /// Waits, within limits, for an endpoint and returns it.
 pub(super) async fn choose<'a>(
     thread: &'a Thread,
     client: &mut Client,
+    request: &mut Flow,
     search: &mut Search,
 ) -> Result<InFlight<'a>, NoEndpoint> {
-    let queue = &thread.upstreams.queue;
-    if search.is_suspect
-        && !queue.is_contended()
-        && let Some(entered) = thread.upstreams.choose(
-            client.source,
-            &thread.upstreams.apart(&search.tried),
-            &search.preferences,
-        )
-    {
-        return Ok(entered);
-    }
-    if !queue.is_contended()
-        && let Some(entered) =
-            thread
-                .upstreams
-                .choose(client.source, &search.tried, &search.preferences)
-    {
+    if let Some(entered) = at_once(thread, client.source, search) {
         return Ok(entered);
     }
     if search.elsewhere {
         return Err(NoEndpoint::Elsewhere);
     }
-    let Some(mut ticket) = queue.join(search.visit()) else {
-        return Err(NoEndpoint::QueueFull);
-    };
+    let queue = &thread.upstreams.queue;
+    let mut ticket = join(thread, search)?;
     search.position = Some(ticket.position());
     search.has_waited = true;
     let _waiting = Counted::new(&thread.counts.waiting);
+    if ticket.is_first() {
+        // The autoscaler hears at once that there is demand.
+        thread.demand.send_replace(());
+    }
     let now = thread.clock.now();
-    let time = thread.config.limits.waiting_time;
-    let until = *search.until.get_or_insert(now + time);
-    let until = until.min(search.client_waits_until.unwrap_or(Duration::MAX));
+    let limits = &thread.config.limits;
+    let began = *search.since.get_or_insert(now);
+    let mut held = None;
     loop {
         let mut waited = false;
         poll_fn(|context| {
@@ -192,7 +221,24 @@ pub(super) async fn choose<'a>(
             if client.poll_gone(thread, context) || client.waits_until(thread, since) <= now {
                 return Poll::Ready(Err(NoEndpoint::ClientGone));
             }
+            if let Some(hold) = &limits.hold
+                && (held.is_some() || queue.is_holding())
+            {
+                search.was_held = true;
+                let held = held.get_or_insert_with(|| {
+                    request.squeeze();
+                    Held::begin(thread, hold)
+                });
+                if !held.keeps(request.held() + client.input.held()) {
+                    held.ends(Outcome::Refused);
+                    return Poll::Ready(Err(NoEndpoint::QueueFull));
+                }
+            }
+            let until = search.until(began, limits);
             if until <= now {
+                if let Some(held) = &mut held {
+                    held.ends(Outcome::TimedOut);
+                }
                 return Poll::Ready(Err(NoEndpoint::InTime));
             }
             let leaves = client.waits_until(thread, since);
@@ -204,7 +250,7 @@ pub(super) async fn choose<'a>(
             if client.deadline.poll(context).is_ready() {
                 return Poll::Ready(Err(NoEndpoint::InTime));
             }
-            let turn = ticket.poll_turn(context);
+            let turn = ticket.poll_turn(context, now);
             waited |= turn.is_pending();
             turn.map(Ok)
         })
@@ -218,7 +264,11 @@ pub(super) async fn choose<'a>(
                 .upstreams
                 .choose(client.source, &search.tried, &search.preferences)
         {
-            ticket.found();
+            entered.was_held(ticket.found());
+            if let Some(held) = &mut held {
+                held.ends(Outcome::Served);
+            }
+            search.waited += thread.clock.now().saturating_sub(now);
             return Ok(entered);
         }
         ticket.found_nothing(search.tried.is_empty());
