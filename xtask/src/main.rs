@@ -21,6 +21,8 @@ mod kind;
 mod languages;
 mod simulate;
 mod test;
+#[cfg(test)]
+mod workflows;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -99,11 +101,14 @@ const IMAGES_EXAMPLES: &str = "\
 Examples:
   cargo xtask images
   cargo xtask images --push registry.example/team
+  cargo xtask images --push registry.internal:5000/team --ca-file ca.crt
   cargo xtask images --push localhost:5000/team --plain-http --arch amd64 --without-sbom
+  cargo xtask images --downloads https://example.org/releases/v0.1.0
 
 Needs no container engine. Writes into target/images, for amd64 and arm64: an
 image of each component (OCI layouts), the chart with the images' digests,
-install.yaml, the lists of linked packages (CycloneDX), and digests.txt.
+install.yaml, the lists of linked packages (CycloneDX), and digests.txt. With
+--downloads also archives of all programs, krew's manifest and SHA256SUMS.
 Credentials are those that docker, podman, crane or helm have stored; crane and
 helm are compiled from pinned Go modules, zig comes from PyPI.";
 
@@ -201,7 +206,7 @@ fn main() -> ExitCode {
         } => test::run_languages(),
         Command::Test { fast, .. } => test::run(fast),
         Command::Kind(words) => kind::run(words),
-        Command::Images(args) => images::run(&args),
+        Command::Images(args) => images::run(args),
         Command::Bench(args) => bench::run(&args),
         Command::Simulate(args) => simulate::run(&args),
     };

@@ -2,7 +2,8 @@
 //! renders to.
 //!
 //! So `helm install oci://…` needs no values, and `kubectl apply -f install.yaml` installs the same
-//! objects without helm.
+//! objects without helm. `dist/install.yaml` is the manifest of the chart as it is in this repository,
+//! where nobody's registry is filled in: the word REGISTRY stands for it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,10 @@ use crate::kind::run::Run;
 
 /// The namespace of the manifest.
 const NAMESPACE: &str = "scaledapp-system";
+
+/// What stands for the registry in `dist/install.yaml`. No registry has a name in capitals, so a
+/// manifest in which it was forgotten pulls from nowhere.
+const NO_REGISTRY: &str = "REGISTRY";
 
 /// The files of a release.
 #[derive(Debug)]
@@ -47,6 +52,9 @@ pub(super) fn release(
     let values = chart.join("values.yaml");
     let text = fs::read_to_string(&values)?;
     fs::write(&values, filled(&text, built, prefix, tag)?)?;
+    // Helm packs the times of the files; the same sources shall give the same archive.
+    let script = r#"find "$0" -exec touch --no-dereference --date=@0 {} +"#;
+    Run::new("sh", &[Path::new("-c"), Path::new(script), &chart]).done()?;
     let version = env!("CARGO_PKG_VERSION");
     Run::new(
         &helm,
@@ -64,6 +72,36 @@ pub(super) fn release(
     .done()?;
     let packed = output.join(format!("scaledapp-{version}.tgz"));
     ensure!(packed.is_file(), "helm has not made {}", packed.display());
+    let manifest = output.join("install.yaml");
+    fs::write(&manifest, rendered(&helm, &packed, &[])?)?;
+    Ok(Release {
+        chart: packed,
+        manifest,
+    })
+}
+
+/// The manifest of the chart as it is in this repository, for `dist/install.yaml`.
+///
+/// # Errors
+/// Helm cannot be built, or refuses the chart.
+pub(super) fn without_registry(cache: &Cache) -> anyhow::Result<String> {
+    let helm = golang::client(cache, &recipe::HELM)?;
+    let chart = binaries::workspace().join("charts/scaledapp");
+    let manifest = rendered(&helm, &chart, &[&format!("image.registry={NO_REGISTRY}")])?;
+    Ok(format!(
+        "# What `helm template` makes of charts/scaledapp, for clusters without helm. `cargo xtask images \
+         --manifest`\n# writes it. {NO_REGISTRY} stands for the registry to which `cargo xtask images --push` \
+         has pushed:\n#   sed 's|{NO_REGISTRY}/|registry.example/team/|' dist/install.yaml | kubectl apply \
+         --server-side -f -\n{manifest}"
+    ))
+}
+
+/// Where `cargo xtask images --manifest` writes [`without_registry`].
+pub(super) fn committed() -> PathBuf {
+    binaries::workspace().join("dist/install.yaml")
+}
+
+fn rendered(helm: &Path, chart: &Path, values: &[&str]) -> anyhow::Result<String> {
     let words = [
         "template",
         "scaledapp",
@@ -72,14 +110,11 @@ pub(super) fn release(
         "--include-crds",
     ];
     let mut words: Vec<&Path> = words.iter().map(Path::new).collect();
-    words.push(&packed);
-    let rendered = Run::new(&helm, &words).text()?;
-    let manifest = output.join("install.yaml");
-    fs::write(&manifest, manifest_of(&rendered))?;
-    Ok(Release {
-        chart: packed,
-        manifest,
-    })
+    words.push(chart);
+    for value in values {
+        words.extend([Path::new("--set"), Path::new(value)]);
+    }
+    Ok(manifest_of(&Run::new(helm, &words).text()?))
 }
 
 /// The values with the registry, and the tag and digest of each image.
@@ -163,5 +198,26 @@ mod tests {
             .filter_map(|line| line.strip_prefix("kind: "))
             .collect();
         assert_eq!(kinds, ["Namespace", "A", "B"]);
+    }
+
+    #[test]
+    fn the_committed_manifest_is_what_helm_renders() {
+        let cache = Cache::new();
+        if golang::client(&cache, &recipe::HELM).is_err() {
+            println!("skipped: there is no helm, and no Go that compiles it");
+            return;
+        }
+        let expected = without_registry(&cache).unwrap();
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(committed(), &expected).unwrap();
+        }
+        let found = fs::read_to_string(committed()).unwrap_or_default();
+        // Thousands of lines are no message.
+        let differs = found.lines().zip(expected.lines()).find(|(a, b)| a != b);
+        assert!(
+            found == expected,
+            "dist/install.yaml is not what helm renders: `cargo xtask images --manifest` renews it; \
+             the first line that differs: {differs:?}"
+        );
     }
 }

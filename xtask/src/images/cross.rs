@@ -4,13 +4,14 @@
 //! C. Both are zig, which comes as a package of PyPI, and cargo-zigbuild hands it to cargo. Versions
 //! are pinned as a pair, because not every pair builds that library.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use scaledapp_tests::binaries;
 
-use super::{Arch, COMPONENTS};
+use super::{Arch, COMPONENTS, Component, archives};
 use crate::cargo::{output_of, tool};
 use crate::compile;
 use crate::console::timed;
@@ -18,11 +19,12 @@ use crate::distribution;
 
 const PYPI: [&str; 2] = ["cargo-zigbuild==0.24.1", "ziglang==0.17.1"];
 
-/// Compiles all programs for `arch`. Returns their directory.
+/// Compiles the programs of the images for `arch`, and with `downloads` also those that people start
+/// themselves. Returns their directory.
 ///
 /// # Errors
 /// A tool cannot be installed, or something does not compile.
-pub(super) fn build(arch: Arch) -> anyhow::Result<PathBuf> {
+pub(super) fn build(arch: Arch, downloads: bool) -> anyhow::Result<PathBuf> {
     if arch.is_ours() {
         ensure!(
             compile::run()?,
@@ -39,12 +41,17 @@ pub(super) fn build(arch: Arch) -> anyhow::Result<PathBuf> {
     let tools = tools()?;
     let directory = binaries::workspace().join("target/images/build");
     timed(&format!("Building static binaries for {target}"), || {
-        compile_with(&tools, target, &directory)
+        compile_with(&tools, target, &directory, downloads)
     })?;
     Ok(directory.join(target).join("release"))
 }
 
-fn compile_with(tools: &Path, target: &str, directory: &Path) -> anyhow::Result<()> {
+fn compile_with(
+    tools: &Path,
+    target: &str,
+    directory: &Path,
+    downloads: bool,
+) -> anyhow::Result<()> {
     let mut path = tools.as_os_str().to_owned();
     if let Some(rest) = std::env::var_os("PATH") {
         path.push(":");
@@ -53,9 +60,13 @@ fn compile_with(tools: &Path, target: &str, directory: &Path) -> anyhow::Result<
     let mut command = tool(&tools.join("cargo-zigbuild").into_os_string());
     command.args(["zigbuild", "--release", "--locked", "--target", target]);
     command.arg("--target-dir").arg(directory);
-    for component in COMPONENTS {
-        let program = component.program();
-        command.args(["--package", &program, "--bin", &program]);
+    let mut programs: BTreeSet<String> = COMPONENTS.map(Component::program).into();
+    if downloads {
+        programs.extend(archives::PROGRAMS.map(str::to_owned));
+        programs.insert(archives::PLUGIN.to_owned());
+    }
+    for program in &programs {
+        command.args(["--package", compile::package(program), "--bin", program]);
     }
     let status = command.env("PATH", path).status();
     let status = status.context("cannot start cargo-zigbuild")?;

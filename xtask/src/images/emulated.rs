@@ -57,16 +57,29 @@ pub(super) fn try_programs(arch: Arch, directory: &Path) -> anyhow::Result<()> {
                     component.program()
                 );
             }
-            one_request(directory)
+            // It is built with the programs for this machine.
+            match binaries::path("scaledapp-hello-rust") {
+                Ok(hello) => one_request(directory, &hello),
+                Err(_) => {
+                    note(
+                        "No request was tried, because the sample app is not built (`cargo xtask build`).",
+                    );
+                    Ok(())
+                }
+            }
         },
     )
 }
 
 /// Makes the kernel run programs for arm64 with qemu.
 fn interpreter() -> anyhow::Result<()> {
+    // The packages of other distributions register a qemu of another name themselves.
+    if Path::new(INTERPRETERS).join(QEMU).exists() {
+        return Ok(());
+    }
     distribution::ensure(QEMU, &["qemu-user"])?;
-    let registered = Path::new(INTERPRETERS).join(QEMU);
-    if registered.exists() {
+    // Debian's package may just have registered it.
+    if Path::new(INTERPRETERS).join(QEMU).exists() {
         return Ok(());
     }
     let register = Path::new(INTERPRETERS).join("register");
@@ -91,7 +104,7 @@ impl Drop for Running {
 
 /// Sends a request through a balancer and a supervisor to the sample app, which is a program of
 /// this machine.
-fn one_request(directory: &Path) -> anyhow::Result<()> {
+fn one_request(directory: &Path, hello: &Path) -> anyhow::Result<()> {
     let free = [
         ports::local()?,
         ports::local()?,
@@ -99,7 +112,6 @@ fn one_request(directory: &Path) -> anyhow::Result<()> {
         ports::local()?,
     ];
     let [app, app_admin, front, front_admin] = free;
-    let hello = binaries::path("scaledapp-hello-rust")?;
     let port = app.port().to_string();
     let words = [
         "run",

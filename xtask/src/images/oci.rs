@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
-use super::{Arch, Component};
+use super::{Arch, Component, program};
 use crate::cargo::output_of;
 use crate::kind::archive;
 use crate::kind::run::Run;
@@ -25,15 +25,24 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// The user nobody, because Pod Security `restricted` demands a user that is not root.
 const USER: &str = "65534:65534";
 const EPOCH: &str = "1970-01-01T00:00:00Z";
-const SOURCE: &str = env!("CARGO_PKG_REPOSITORY");
 /// How long packing and hashing a program may take on a busy machine.
 const PACK_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// What tools show of an image, as labels and as annotations.
 pub(super) type Labels = BTreeMap<String, String>;
 
+/// What an image was made from; what is not known is empty.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin<'a> {
+    pub(super) version: &'a str,
+    /// The commit.
+    pub(super) revision: &'a str,
+    /// The address of the sources.
+    pub(super) source: &'a str,
+}
+
 /// The labels of a component's image.
-pub(super) fn labels(component: Component, version: &str, revision: &str) -> Labels {
+pub(super) fn labels(component: Component, origin: &Origin<'_>) -> Labels {
     let mut labels = Labels::new();
     let mut put = |name: &str, value: &str| {
         if !value.is_empty() {
@@ -43,10 +52,10 @@ pub(super) fn labels(component: Component, version: &str, revision: &str) -> Lab
     };
     put("title", component.title);
     put("description", component.description);
-    put("version", version);
-    put("revision", revision);
+    put("version", origin.version);
+    put("revision", origin.revision);
     put("licenses", env!("CARGO_PKG_LICENSE"));
-    put("source", SOURCE);
+    put("source", origin.source);
     put("base.name", "scratch");
     labels
 }
@@ -87,9 +96,10 @@ pub(super) fn write(
     fs::create_dir_all(layout.join("blobs/sha256"))?;
     let mut manifests = Vec::new();
     for (arch, directory) in programs {
-        let program = component.program();
-        let source = directory.join(&program);
-        let at = format!("/usr/local/bin/{program}");
+        let name = component.program();
+        let source = directory.join(&name);
+        program::check(&source, *arch)?;
+        let at = format!("/usr/local/bin/{name}");
         let (layer, diff) = layer(layout, &source, &at)?;
         let config = put(layout, &configuration(*arch, &at, &diff, labels))?;
         let manifest = json!({
@@ -200,11 +210,16 @@ mod tests {
         let programs = [Arch::Amd64, Arch::Arm64].map(|arch| {
             let at = directory.path().join(arch.name());
             fs::create_dir_all(&at).unwrap();
-            fs::write(at.join("scaledapp-dns"), arch.name()).unwrap();
+            fs::write(at.join("scaledapp-dns"), program::stand_in(arch, "")).unwrap();
             (arch, at)
         });
         let dns = COMPONENTS[3];
-        let labels = labels(dns, "1.2.3", "");
+        let origin = Origin {
+            version: "1.2.3",
+            revision: "",
+            source: "",
+        };
+        let labels = labels(dns, &origin);
         let layouts = ["one", "two"].map(|name| directory.path().join(name));
         let digests = layouts
             .each_ref()

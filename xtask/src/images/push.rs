@@ -1,14 +1,16 @@
-//! The way to a registry: crane pushes images, and helm pushes the chart. Both read the credentials
-//! that `docker login`, `podman login`, `crane auth login` or `helm registry login` have stored.
+//! The way to a registry: crane pushes images, and helm pushes the chart. Both get the credentials
+//! that `credentials` finds.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
 use super::chart::Release;
+use super::credentials::{self, Credentials};
 use super::{Built, Component};
-use crate::console::timed;
+use crate::console::{note, timed};
 use crate::kind::cache::Cache;
 use crate::kind::golang;
 use crate::kind::recipe;
@@ -17,8 +19,17 @@ use crate::kind::run::Run;
 /// How long one upload may take.
 const PUSH_TIMEOUT: Duration = Duration::from_mins(10);
 const CURE: &str = "log in with `docker login REGISTRY`, `podman login` or `helm registry login`; \
-    if the registry speaks http, add --plain-http; whether the repository has to exist first \
-    depends on the registry";
+    if the registry speaks http, add --plain-http; if its certificate is signed by an authority of \
+    your own, add --ca-file FILE; whether the repository has to exist first depends on the registry";
+
+/// How a registry is reached.
+#[derive(Debug, Default)]
+pub(super) struct Access {
+    /// It speaks http.
+    pub(super) plain_http: bool,
+    /// A file with the certificates of authorities that the machine does not know.
+    pub(super) ca_file: Option<PathBuf>,
+}
 
 /// The repository of a component's image.
 pub(super) fn repository(prefix: &str, component: Component) -> String {
@@ -48,55 +59,83 @@ pub(super) fn everything(
     release: &Release,
     prefix: &str,
     tag: &str,
-    plain_http: bool,
+    access: &Access,
+) -> anyhow::Result<()> {
+    let environment = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    with_login(cache, built, release, prefix, tag, access, environment)
+}
+
+/// As [`everything`], with the environment variables that lead to stored credentials.
+pub(super) fn with_login(
+    cache: &Cache,
+    built: &[Built],
+    release: &Release,
+    prefix: &str,
+    tag: &str,
+    access: &Access,
+    environment: impl Fn(&str) -> Option<PathBuf>,
 ) -> anyhow::Result<()> {
     let crane = golang::programs(cache, &recipe::CRANE)?.join("crane");
+    let helm = golang::client(cache, &recipe::HELM)?;
+    let registry = prefix.split('/').next().unwrap_or(prefix);
+    let credentials = credentials::find(registry, environment)?;
+    match &credentials {
+        Some(found) => note(&format!(
+            "Credentials for {registry} come from {}.",
+            found.source.display()
+        )),
+        None => note(&format!(
+            "There are no stored credentials for {registry}; it is asked without any."
+        )),
+    }
+    let with = |program: &Path, words: &[OsString]| {
+        let run = Run::new(program, words).within(PUSH_TIMEOUT).cure(CURE);
+        surrounded(run, access, credentials.as_ref())
+    };
     for image in built {
         let reference = format!("{}:{tag}", repository(prefix, image.component));
+        let log = cache.log(&format!("push-{}", image.component.name));
         timed(&format!("Pushing {reference}"), || {
-            push_image(&crane, &image.layout, &reference, plain_http)
+            let layout = image.layout.clone().into_os_string();
+            let words = crane_words(access, ["push".into(), layout, (&reference).into()]);
+            with(&crane, &words).log(log).done()
         })?;
-        let command = digest(&crane, &reference, plain_http);
-        let digest = command.text().context("the pushed image cannot be read")?;
+        let words = crane_words(access, ["digest".into(), (&reference).into()]);
+        let digest = with(&crane, &words).text();
+        let digest = digest.context("the pushed image cannot be read")?;
         ensure!(
             digest.trim() == image.digest,
             "{reference} is {digest} in the registry, but {} was pushed: somebody else pushes there",
             image.digest
         );
     }
-    let helm = golang::client(cache, &recipe::HELM)?;
     let to = format!("oci://{prefix}");
     timed(&format!("Pushing the chart to {to}/scaledapp"), || {
-        let mut words = vec![Path::new("push"), &release.chart, Path::new(&to)];
-        if plain_http {
-            words.push(Path::new("--plain-http"));
+        let mut words: Vec<OsString> = vec!["push".into(), (&release.chart).into(), (&to).into()];
+        words.extend(access.plain_http.then(|| "--plain-http".into()));
+        if let Some(found) = &credentials {
+            words.extend(["--registry-config".into(), found.file().into_os_string()]);
         }
-        Run::new(&helm, &words)
-            .within(PUSH_TIMEOUT)
-            .cure(CURE)
-            .done()
+        with(&helm, &words).done()
     })
 }
 
-fn push_image(
-    crane: &Path,
-    layout: &Path,
-    reference: &str,
-    plain_http: bool,
-) -> anyhow::Result<()> {
-    let layout = layout.to_string_lossy();
-    let mut words = vec!["push", &*layout, reference, "--index"];
-    words.extend(plain_http.then_some("--insecure"));
-    Run::new(crane, &words)
-        .within(PUSH_TIMEOUT)
-        .cure(CURE)
-        .done()
+fn crane_words<const N: usize>(access: &Access, words: [OsString; N]) -> Vec<OsString> {
+    let mut words = Vec::from(words);
+    words.extend(access.plain_http.then(|| "--insecure".into()));
+    words
 }
 
-fn digest(crane: &Path, reference: &str, plain_http: bool) -> Run {
-    let mut words = vec!["digest", reference];
-    words.extend(plain_http.then_some("--insecure"));
-    Run::new(crane, &words).within(PUSH_TIMEOUT).cure(CURE)
+/// Adds what crane and helm read from their environment.
+fn surrounded(mut run: Run, access: &Access, credentials: Option<&Credentials>) -> Run {
+    if let Some(found) = credentials {
+        run = run.env("DOCKER_CONFIG", found.directory());
+    }
+    if let Some(file) = &access.ca_file {
+        // Go also reads the directory with the machine's own authorities.
+        run = run.env("SSL_CERT_FILE", file);
+    }
+    run
 }
 
 #[cfg(test)]

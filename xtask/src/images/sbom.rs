@@ -18,11 +18,11 @@ use crate::console::timed;
 
 const VERSION: &str = "0.5.9";
 
-/// Writes `scaledapp-COMPONENT-ARCH.cdx.json` for each component into `output`.
+/// Writes `scaledapp-COMPONENT-ARCH.cdx.json` for each component into `output`. Returns their paths.
 ///
 /// # Errors
 /// The tool cannot be installed, or does not list a program.
-pub(super) fn write(arch: Arch, output: &Path) -> anyhow::Result<()> {
+pub(super) fn write(arch: Arch, output: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let program = installed()?;
     fs::create_dir_all(output)?;
     timed(
@@ -31,7 +31,8 @@ pub(super) fn write(arch: Arch, output: &Path) -> anyhow::Result<()> {
     )
 }
 
-fn list(program: &Path, arch: Arch, output: &Path) -> anyhow::Result<()> {
+fn list(program: &Path, arch: Arch, output: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let _cleared = Strays;
     let mut command = tool(&program.as_os_str().to_owned());
     command.args(["cyclonedx", "--format", "json", "--describe", "binaries"]);
     command.args(["--spec-version", "1.5", "--target", arch.target()]);
@@ -40,7 +41,7 @@ fn list(program: &Path, arch: Arch, output: &Path) -> anyhow::Result<()> {
         status.success(),
         "cargo-cyclonedx exited with {status}; its messages are above"
     );
-    let mut found = Vec::new();
+    let (mut found, mut written) = (Vec::new(), Vec::new());
     collect(binaries::workspace(), &mut found)?;
     for component in COMPONENTS {
         let name = format!("{}_bin.cdx.json", component.program());
@@ -56,12 +57,24 @@ fn list(program: &Path, arch: Arch, output: &Path) -> anyhow::Result<()> {
             metadata.remove("timestamp");
         }
         let name = format!("{}-{}.cdx.json", component.program(), arch.name());
-        fs::write(output.join(name), serde_json::to_string_pretty(&content)?)?;
+        let at = output.join(name);
+        fs::write(&at, serde_json::to_string_pretty(&content)?)?;
+        written.push(at);
     }
-    for path in found {
-        fs::remove_file(path)?;
+    Ok(written)
+}
+
+/// Removes all lists among the sources when it is dropped, also after a failure or Ctrl-C.
+struct Strays;
+
+impl Drop for Strays {
+    fn drop(&mut self) {
+        let mut found = Vec::new();
+        drop(collect(binaries::workspace(), &mut found));
+        for path in found {
+            drop(fs::remove_file(path));
+        }
     }
-    Ok(())
 }
 
 /// All lists below a directory, outside of `target` and hidden directories.
