@@ -195,7 +195,7 @@ fn make(args: &ImagesArgs) -> anyhow::Result<bool> {
         images(&programs, &output, version, &args.source)
     })?;
     let cache = Cache::new();
-    let release = chart::release(&cache, &built, prefix, tag, &output)?;
+    let release = chart::release(&cache, &built, prefix, tag, &args.source, &output)?;
     say("");
     for line in digests(&built, prefix, tag).lines() {
         note(line);

@@ -86,14 +86,14 @@ pub(crate) fn stoppable<T: Send + 'static>(
                 let _gone = child.map(|child| kill_process(child, Signal::TERM));
             }
             if since.elapsed() >= CLEAN_UP_TIMEOUT {
-                bail!("stopped while something was half done; {left}");
+                bail!("stopped while something was half done. {left}");
             }
         }
         std::thread::sleep(Duration::from_millis(50));
     }
     let done = working.join();
     if interrupt.is_set() {
-        bail!("stopped; {left}");
+        bail!("stopped. {left}");
     }
     match done {
         Ok(done) => done,

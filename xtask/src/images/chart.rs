@@ -33,7 +33,8 @@ pub(super) struct Release {
     pub(super) manifest: PathBuf,
 }
 
-/// Packs the chart with the images of `built` below `prefix`, and renders it.
+/// Packs the chart with the images of `built` below `prefix`, and renders it. `source` is the address of
+/// the sources, and may be empty.
 ///
 /// # Errors
 /// Helm cannot be built, or refuses the chart.
@@ -42,19 +43,25 @@ pub(super) fn release(
     built: &[Built],
     prefix: &str,
     tag: &str,
+    source: &str,
     output: &Path,
 ) -> anyhow::Result<Release> {
     let helm = golang::client(cache, &recipe::HELM)?;
     let work = tempfile::tempdir_in(output)?;
     let chart = work.path().join("scaledapp");
-    let source = binaries::workspace().join("charts/scaledapp");
-    Run::new("cp", &[Path::new("-rT"), &source, &chart]).done()?;
+    let original = binaries::workspace().join("charts/scaledapp");
+    Run::new("cp", &[Path::new("-rT"), &original, &chart]).done()?;
     let values = chart.join("values.yaml");
     let text = fs::read_to_string(&values)?;
     fs::write(&values, filled(&text, built, prefix, tag)?)?;
+    if !source.is_empty() {
+        // Helm pushes it as an annotation, by which ghcr.io finds the repository.
+        let about = chart.join("Chart.yaml");
+        let text = fs::read_to_string(&about)?;
+        fs::write(&about, format!("{text}sources: [{source:?}]\n"))?;
+    }
     // Helm packs the times of the files; the same sources shall give the same archive.
-    let script = r#"find "$0" -exec touch --no-dereference --date=@0 {} +"#;
-    Run::new("sh", &[Path::new("-c"), Path::new(script), &chart]).done()?;
+    without_times(&chart)?;
     let version = env!("CARGO_PKG_VERSION");
     Run::new(
         &helm,
@@ -72,12 +79,20 @@ pub(super) fn release(
     .done()?;
     let packed = output.join(format!("scaledapp-{version}.tgz"));
     ensure!(packed.is_file(), "helm has not made {}", packed.display());
+    // Helm pushes the time of the archive as that of its creation.
+    without_times(&packed)?;
     let manifest = output.join("install.yaml");
     fs::write(&manifest, rendered(&helm, &packed, &[])?)?;
     Ok(Release {
         chart: packed,
         manifest,
     })
+}
+
+/// Sets the times of all files below `path` to 0.
+fn without_times(path: &Path) -> anyhow::Result<()> {
+    let script = r#"find "$0" -exec touch --no-dereference --date=@0 {} +"#;
+    Run::new("sh", &[Path::new("-c"), Path::new(script), path]).done()
 }
 
 /// The manifest of the chart as it is in this repository, for `dist/install.yaml`.

@@ -58,11 +58,16 @@ fn candidates(variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
     let docker = variable("DOCKER_CONFIG").or_else(|| home(".docker"));
     let helm = || Some(configuration()?.join("helm/registry/config.json"));
     let podman = |root: Option<PathBuf>| Some(root?.join("containers/auth.json"));
+    // Where podman stores them without a session, such as root's in a container.
+    let without_session = || {
+        let user = rustix::process::geteuid().as_raw();
+        Some(PathBuf::from(format!("/run/containers/{user}/auth.json")))
+    };
     [
         variable("REGISTRY_AUTH_FILE"),
         docker.map(|directory| directory.join("config.json")),
         variable("HELM_REGISTRY_CONFIG").or_else(helm),
-        podman(variable("XDG_RUNTIME_DIR")),
+        podman(variable("XDG_RUNTIME_DIR")).or_else(without_session),
         podman(configuration()),
     ]
     .into_iter()

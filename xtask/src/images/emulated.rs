@@ -58,15 +58,11 @@ pub(super) fn try_programs(arch: Arch, directory: &Path) -> anyhow::Result<()> {
                 );
             }
             // It is built with the programs for this machine.
-            match binaries::path("scaledapp-hello-rust") {
-                Ok(hello) => one_request(directory, &hello),
-                Err(_) => {
-                    note(
-                        "No request was tried, because the sample app is not built (`cargo xtask build`).",
-                    );
-                    Ok(())
-                }
+            if let Ok(hello) = binaries::path("scaledapp-hello-rust") {
+                return one_request(directory, &hello);
             }
+            note("No request was tried: `cargo xtask build` makes the app that answers it.");
+            Ok(())
         },
     )
 }

@@ -116,7 +116,8 @@ pub(super) fn with_login(
         if let Some(found) = &credentials {
             words.extend(["--registry-config".into(), found.file().into_os_string()]);
         }
-        with(&helm, &words).done()
+        // Helm writes times of this machine's zone into what it pushes.
+        with(&helm, &words).env("TZ", "UTC").done()
     })
 }
 

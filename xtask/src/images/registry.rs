@@ -2,6 +2,7 @@
 //! (docker-registry of Debian) on loopback, and skopeo and helm read them back. Once each over http,
 //! over TLS with an authority that the machine does not know, and over TLS with a password.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ mod authority;
 use authority::Authority;
 
 const TAG: &str = "v1";
+const SOURCE: &str = "https://example.org/source";
 const USER: &str = "pusher";
 const PASSWORD: &str = "open sesame";
 /// What `htpasswd -B` makes of them.
@@ -61,14 +63,20 @@ impl Registry {
         );
         if let Some([certificate, key]) = tls {
             let (certificate, key) = (certificate.display(), key.display());
-            settings += &format!("  tls: {{certificate: {certificate}, key: {key}}}\n");
+            writeln!(
+                settings,
+                "  tls: {{certificate: {certificate}, key: {key}}}"
+            )
+            .unwrap();
         }
         if guarded {
             let path = at("htpasswd");
-            settings += &format!(
-                "auth: {{htpasswd: {{realm: test, path: {}}}}}\n",
-                path.display()
-            );
+            let path = path.display();
+            writeln!(
+                settings,
+                "auth: {{htpasswd: {{realm: test, path: {path}}}}}"
+            )
+            .unwrap();
         }
         fs::write(at("settings.yaml"), settings).unwrap();
         let child = Command::new("docker-registry")
@@ -105,8 +113,7 @@ fn stand_ins(directory: &Path) -> Vec<Built> {
         }
         (arch, at)
     });
-    let source = "https://example.org/source";
-    super::images(&programs, directory, "1.2.3", source).unwrap()
+    super::images(&programs, directory, "1.2.3", SOURCE).unwrap()
 }
 
 /// What is read with, and how.
@@ -187,14 +194,15 @@ fn there_and_back(built: &[Built], reader: &Reader, registry: &Registry) {
     let prefix = registry.prefix();
     let output = registry.directory.path().join("release");
     fs::create_dir(&output).unwrap();
-    let release = || chart::release(&reader.cache, built, &prefix, TAG, &output).unwrap();
+    let release = || chart::release(&reader.cache, built, &prefix, TAG, SOURCE, &output).unwrap();
     let first = fs::read(release().chart).unwrap();
     let release: Release = release();
     assert!(
         first == fs::read(&release.chart).unwrap(),
         "the same bytes again"
     );
-    // Twice, as after a failure half-way: what is there is no error.
+    // Twice, as after a failure half-way: what is there is no error, and stays the same.
+    let mut digests = Vec::new();
     for _ in 0..2 {
         let login = reader.login.path();
         push::with_login(
@@ -207,7 +215,13 @@ fn there_and_back(built: &[Built], reader: &Reader, registry: &Registry) {
             |name| (name == "DOCKER_CONFIG").then(|| login.to_owned()),
         )
         .unwrap();
+        let version = env!("CARGO_PKG_VERSION");
+        let chart = reader.skopeo(&["--raw"], &format!("{prefix}/scaledapp:{version}"));
+        let source = &chart["annotations"]["org.opencontainers.image.source"];
+        assert_eq!(source, SOURCE);
+        digests.push(chart);
     }
+    assert_eq!(digests[0], digests[1]);
     let rendered = reader.rendered(&prefix, registry.directory.path());
     for image in built {
         let name = push::repository(&prefix, image.component);
@@ -232,7 +246,7 @@ fn there_and_back(built: &[Built], reader: &Reader, registry: &Registry) {
             assert_eq!(config["Entrypoint"][0], program.as_str());
             let label = |name: &str| &config["Labels"][format!("org.opencontainers.image.{name}")];
             assert_eq!(label("version"), "1.2.3");
-            assert_eq!(label("source"), "https://example.org/source");
+            assert_eq!(label("source"), SOURCE);
         }
     }
 }
