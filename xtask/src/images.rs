@@ -4,12 +4,13 @@
 //! The order: compile for each platform, lists of what is linked, images, chart, manifest, push. No
 //! container engine is needed. Everything is written to `target/images`, and the same sources give
 //! the same bytes. `oci` decides how an image looks, `cross` how the other platform is compiled,
-//! `program` refuses what could not start, `emulated` tries its programs, `sbom` lists what is linked,
+//! `component` lists what there is an image of, `program` refuses what could not start, `emulated` tries its programs, `sbom` lists what is linked,
 //! `chart` fills in the images, `archives` makes the downloads of a release, `push` talks to
 //! registries, and `credentials` finds the login.
 
 mod archives;
 mod chart;
+mod component;
 mod credentials;
 mod cross;
 mod emulated;
@@ -24,9 +25,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use scaledapp_tests::binaries;
 
+use self::component::{Arch, Built, COMPONENTS};
 use crate::console::{note, say, timed};
 use crate::interrupt;
 use crate::kind::cache::Cache;
@@ -69,80 +71,6 @@ pub(crate) struct ImagesArgs {
     /// Only write dist/install.yaml from charts/scaledapp
     #[arg(long, conflicts_with_all = ["push", "downloads"])]
     manifest: bool,
-}
-
-/// A processor, by its name in images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-enum Arch {
-    Amd64,
-    Arm64,
-}
-
-impl Arch {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Amd64 => "amd64",
-            Self::Arm64 => "arm64",
-        }
-    }
-
-    /// The Rust target, whose programs are static.
-    const fn target(self) -> &'static str {
-        match self {
-            Self::Amd64 => "x86_64-unknown-linux-musl",
-            Self::Arm64 => "aarch64-unknown-linux-musl",
-        }
-    }
-
-    fn is_ours(self) -> bool {
-        self.target().starts_with(std::env::consts::ARCH)
-    }
-}
-
-/// A component with an image of its own. Its program is `scaledapp-NAME`.
-const COMPONENTS: [Component; 4] = [
-    Component {
-        name: "operator",
-        title: "ScaledApp operator",
-        description: "Turns ScaledApps into pods, balancers and DNS records",
-    },
-    Component {
-        name: "sidecar",
-        title: "ScaledApp supervisor",
-        description: "Runs one worker per core behind one port; an init container copies it into app pods",
-    },
-    Component {
-        name: "balancer",
-        title: "ScaledApp balancer",
-        description: "Balances HTTP/1.1, HTTP/2, gRPC, WebSocket and TCP over the pods of an app",
-    },
-    Component {
-        name: "dns",
-        title: "ScaledApp DNS server",
-        description: "Answers with the addresses of the balancers that serve",
-    },
-];
-
-#[derive(Debug, Clone, Copy)]
-struct Component {
-    name: &'static str,
-    title: &'static str,
-    description: &'static str,
-}
-
-impl Component {
-    fn program(self) -> String {
-        format!("scaledapp-{}", self.name)
-    }
-}
-
-/// An image that is in its layout.
-#[derive(Debug)]
-struct Built {
-    component: Component,
-    layout: PathBuf,
-    /// The digest of its index, which names the image of each platform.
-    digest: String,
 }
 
 /// Makes everything and pushes it if asked. At Ctrl-C, its commands are ended first.

@@ -10,7 +10,8 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use scaledapp_tests::binaries;
 
-use super::{Arch, program};
+use super::component::Arch;
+use super::program;
 use crate::kind::run::Run;
 
 /// The programs for one machine, which share an archive.

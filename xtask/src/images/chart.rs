@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::ensure;
 use scaledapp_tests::binaries;
 
-use super::Built;
+use super::component::Built;
 use crate::kind::cache::Cache;
 use crate::kind::golang;
 use crate::kind::recipe;
@@ -181,7 +181,7 @@ fn manifest_of(rendered: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::COMPONENTS;
+    use super::super::component::COMPONENTS;
     use super::*;
 
     #[test]

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use scaledapp_tests::binaries;
 
-use super::{Arch, COMPONENTS, Component, archives};
+use super::archives;
+use super::component::{Arch, COMPONENTS, Component};
 use crate::cargo::{output_of, tool};
 use crate::compile;
 use crate::console::timed;

@@ -15,7 +15,7 @@ use anyhow::{Context as _, bail, ensure};
 use scaledapp_tests::http::{self, Request};
 use scaledapp_tests::{binaries, ports, wait};
 
-use super::{Arch, COMPONENTS};
+use super::component::{Arch, COMPONENTS};
 use crate::cargo::output_of;
 use crate::console::{note, timed};
 use crate::distribution;

@@ -13,7 +13,8 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
-use super::{Arch, Component, program};
+use super::component::{Arch, Component};
+use super::program;
 use crate::cargo::output_of;
 use crate::kind::archive;
 use crate::kind::run::Run;
@@ -196,7 +197,7 @@ fn configuration(arch: Arch, program: &str, diff: &str, labels: &Labels) -> Valu
 
 #[cfg(test)]
 mod tests {
-    use super::super::COMPONENTS;
+    use super::super::component::COMPONENTS;
     use super::*;
 
     fn read(layout: &Path, digest: &Value) -> Value {

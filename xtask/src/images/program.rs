@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::Arch;
+use super::component::Arch;
 
 /// How much of a file is read. Linkers write the table of segments right behind the header.
 const HEAD_BYTES: u64 = 4096;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 
 use super::chart::Release;
+use super::component::{Built, Component};
 use super::credentials::{self, Credentials};
-use super::{Built, Component};
 use crate::console::{note, timed};
 use crate::kind::cache::Cache;
 use crate::kind::golang;

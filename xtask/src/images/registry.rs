@@ -14,8 +14,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::chart::{self, Release};
+use super::component::{Arch, Built, COMPONENTS};
+use super::program;
 use super::push::{self, Access};
-use super::{Arch, Built, COMPONENTS, program};
 use crate::kind::cache::Cache;
 use crate::kind::golang;
 use crate::kind::recipe;

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use scaledapp_tests::binaries;
 use serde_json::Value;
 
-use super::{Arch, COMPONENTS};
+use super::component::{Arch, COMPONENTS};
 use crate::cargo::{cargo, output_of, tool};
 use crate::console::timed;
 
