@@ -83,7 +83,7 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     let bounds = settings.workers.bounds(cores);
     let wanted = bounds.context("check --workers")?.min;
     let open_files = raise_open_files();
-    adopt_orphans()?;
+    adopt_orphans();
     let admin = match settings.admin.0 {
         None => None,
         Some(address) => {
@@ -159,13 +159,17 @@ fn log_start(settings: &Settings, mechanism: Mechanism) {
 }
 
 /// Makes this process the parent of workers' orphans, which would otherwise go to an init
-/// process that does not know them. PID 1 gets them anyway.
-fn adopt_orphans() -> anyhow::Result<()> {
-    if std::process::id() != 1 {
-        rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
-            .context("cannot become a subreaper")?;
+/// process that does not know them. PID 1 gets them anyway. Under emulation (qemu-user), the call
+/// is refused; then init reaps the orphans, and workers are supervised all the same.
+fn adopt_orphans() {
+    if std::process::id() != 1
+        && let Err(error) = rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
+    {
+        tracing::warn!(
+            %error,
+            "processes that workers leave behind will be children of init, because this kernel refuses PR_SET_CHILD_SUBREAPER"
+        );
     }
-    Ok(())
 }
 
 fn scaling_of(rules: Rules, max_in_flight: Option<NonZeroU32>) -> Scaling {

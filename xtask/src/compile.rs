@@ -196,7 +196,7 @@ fn build(
 }
 
 /// The package of a binary.
-fn package(binary: &'static str) -> &'static str {
+pub(crate) fn package(binary: &str) -> &str {
     match binary {
         "scaledapp-load" => "scaledapp-tests",
         "kubectl-scaledapp" => "scaledapp-kubectl",

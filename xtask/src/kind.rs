@@ -6,19 +6,19 @@
 //! `node` and `recipe` have the content of the nodes. `archive` makes images without an engine,
 //! `engine` is the container engine, and `run` runs external commands.
 
-mod archive;
-mod cache;
+pub(crate) mod archive;
+pub(crate) mod cache;
 mod check;
 mod cluster;
 mod debian;
 mod deploy;
 mod engine;
-mod golang;
+pub(crate) mod golang;
 mod lock;
 mod network;
 mod node;
-mod recipe;
-mod run;
+pub(crate) mod recipe;
+pub(crate) mod run;
 mod source;
 mod stub_zone;
 

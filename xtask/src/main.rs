@@ -2,7 +2,7 @@
 //!
 //! This file parses the command line and maps results to exit codes. `compile` builds the binaries,
 //! `demo` runs the demo, `test` runs the tests, `languages` installs runtimes for them, `kind`
-//! makes a cluster, `bench` runs measurements, and `simulate` runs the autoscaler against traces.
+//! makes a cluster, `images` makes and pushes a release, `bench` runs measurements, and `simulate` runs the autoscaler against traces.
 
 #![expect(
     clippy::doc_markdown,
@@ -15,11 +15,14 @@ mod compile;
 mod console;
 mod demo;
 mod distribution;
+mod images;
 mod interrupt;
 mod kind;
 mod languages;
 mod simulate;
 mod test;
+#[cfg(test)]
+mod workflows;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +39,7 @@ Examples:
   cargo xtask demo --keep    the same, and leaves it running until Ctrl-C
   cargo xtask test           every test (--fast: none on a cluster; --languages: the runtimes)
   cargo xtask kind           a Kubernetes cluster on this machine
+  cargo xtask images         container images and chart (--push PREFIX: to a registry)
   cargo xtask bench          what a hop costs, beside nginx; bench workers: the supervisor
   cargo xtask simulate       the autoscaler against traces of load, beside Knative and HPA
 
@@ -93,6 +97,21 @@ packages and from Go modules pinned in tests/cluster/parts: a quarter of an hour
 the first time, then about a minute, and seconds while the cluster is healthy.
 Everything made is kept in target/kind.";
 
+const IMAGES_EXAMPLES: &str = "\
+Examples:
+  cargo xtask images
+  cargo xtask images --push registry.example/team
+  cargo xtask images --push registry.internal:5000/team --ca-file ca.crt
+  cargo xtask images --push localhost:5000/team --plain-http --arch amd64 --without-sbom
+  cargo xtask images --downloads https://example.org/releases/v0.1.0
+
+Needs no container engine. Writes into target/images, for amd64 and arm64: an
+image of each component (OCI layouts), the chart with the images' digests,
+install.yaml, the lists of linked packages (CycloneDX), and digests.txt. With
+--downloads also archives of all programs, krew's manifest and SHA256SUMS.
+Credentials are those that docker, podman, crane or helm have stored; crane and
+helm are compiled from pinned Go modules, zig comes from PyPI.";
+
 const BENCH_EXAMPLES: &str = "\
 Examples:
   cargo xtask bench                      CPU time of each hop beside nginx, a minute
@@ -143,6 +162,9 @@ enum Command {
     /// Create, reuse or remove the kind cluster
     #[command(after_help = KIND_EXAMPLES)]
     Kind(kind::KindArgs),
+    /// Make the container images and the chart, and push them if asked
+    #[command(after_help = IMAGES_EXAMPLES)]
+    Images(images::ImagesArgs),
     /// Measure hops beside nginx, or workers beside other supervisors, as ratios
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(bench::BenchArgs),
@@ -184,6 +206,7 @@ fn main() -> ExitCode {
         } => test::run_languages(),
         Command::Test { fast, .. } => test::run(fast),
         Command::Kind(words) => kind::run(words),
+        Command::Images(args) => images::run(args),
         Command::Bench(args) => bench::run(&args),
         Command::Simulate(args) => simulate::run(&args),
     };

@@ -52,7 +52,7 @@ const APISERVER: &str = "apiserver";
 
 /// Programs that tests run: name, purpose, and the package that is installed if the program is
 /// missing.
-const PROGRAMS: [(&str, &str, Option<&str>); 4] = [
+const PROGRAMS: [(&str, &str, Option<&str>); 5] = [
     (
         "node",
         "the sample app and most of the wire tests",
@@ -61,13 +61,15 @@ const PROGRAMS: [(&str, &str, Option<&str>); 4] = [
     ("python3", "tests with a Python app", Some("python3")),
     ("go", "tests with a static Go server", None),
     ("chromium", "the dashboard in a browser", Some("chromium")),
+    ("skopeo", REGISTRY, Some("skopeo")),
 ];
 
 /// Servers that tests run, in the form of [`PROGRAMS`]. With systemd, installing their packages
 /// would start them as services of the machine, which tests must not do.
-const SERVERS: [(&str, &str, Option<&str>); 3] = [
+const SERVERS: [(&str, &str, Option<&str>); 4] = [
     ("named", RECURSORS, Some("bind9")),
     ("unbound", RECURSORS, Some("unbound")),
+    ("docker-registry", REGISTRY, Some("docker-registry")),
     // The package also has promtool.
     (
         "prometheus",
@@ -78,6 +80,9 @@ const SERVERS: [(&str, &str, Option<&str>); 3] = [
 
 /// Purpose of the name servers of [`SERVERS`], for the test target `recursors`.
 const RECURSORS: &str = "real recursors that ask our DNS server";
+
+/// Purpose of the registry of [`SERVERS`] and of the program that reads it.
+const REGISTRY: &str = "images and chart in a real registry";
 
 /// How long the output may take to end after the runner has ended. A process that a test has not
 /// ended may keep the output open.

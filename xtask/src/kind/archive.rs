@@ -111,7 +111,34 @@ pub(crate) fn write(
     // archive, which may be too much for /tmp.
     let beside = archive.parent().context("an archive is in a directory")?;
     let work = tempfile::tempdir_in(beside)?;
-    let (layer, tree) = (work.path().join("layer.tar"), work.path().join("tree"));
+    let layer = work.path().join("layer.tar");
+    self::layer(work.path(), &layer, root, contents)?;
+    let layer_text = layer.to_string_lossy();
+    let digest = Run::new("sha256sum", &[&*layer_text])
+        .within(COPY_TIMEOUT)
+        .text()?;
+    let digest = digest.split_whitespace().next().unwrap_or_default();
+    ensure!(digest.len() == 64, "sha256sum says {digest:?}");
+    let put = |name: &str, value: &Value| fs::write(work.path().join(name), value.to_string());
+    put("config.json", &configuration(start, digest))?;
+    put("manifest.json", &manifest(reference))?;
+    let (archive, work) = (archive.to_string_lossy(), work.path().to_string_lossy());
+    let files = ["manifest.json", "config.json", "layer.tar"];
+    tar(&[&["-cf", &*archive, "-C", &*work][..], &files].concat())
+}
+
+/// Writes the layer of an image: files and directories on top of the archive of a root file system,
+/// if there is one. `work` is a directory that has room for a copy of the contents.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn layer(
+    work: &Path,
+    layer: &Path,
+    root: Option<&Path>,
+    contents: &[Content<'_>],
+) -> anyhow::Result<()> {
+    let tree = work.join("tree");
     // The image has a /tmp, for mounts and for programs that write to it if the root is writable.
     let temporary = tree.join("tmp");
     fs::create_dir_all(&temporary)?;
@@ -127,22 +154,11 @@ pub(crate) fn write(
             .done()?;
     }
     if let Some(root) = root {
-        fs::copy(root, &layer).with_context(|| format!("cannot copy {}", root.display()))?;
+        fs::copy(root, layer).with_context(|| format!("cannot copy {}", root.display()))?;
     }
-    let (layer_text, tree) = (layer.to_string_lossy(), tree.to_string_lossy());
+    let (layer, tree) = (layer.to_string_lossy(), tree.to_string_lossy());
     let verb = if root.is_some() { "-rf" } else { "-cf" };
-    tar(&[verb, &layer_text, "-C", &tree, "--mode=a+rX", "."])?;
-    let digest = Run::new("sha256sum", &[&*layer_text])
-        .within(COPY_TIMEOUT)
-        .text()?;
-    let digest = digest.split_whitespace().next().unwrap_or_default();
-    ensure!(digest.len() == 64, "sha256sum says {digest:?}");
-    let put = |name: &str, value: &Value| fs::write(work.path().join(name), value.to_string());
-    put("config.json", &configuration(start, digest))?;
-    put("manifest.json", &manifest(reference))?;
-    let (archive, work) = (archive.to_string_lossy(), work.path().to_string_lossy());
-    let files = ["manifest.json", "config.json", "layer.tar"];
-    tar(&[&["-cf", &*archive, "-C", &*work][..], &files].concat())
+    tar(&[verb, &layer, "-C", &tree, "--mode=a+rX", "."])
 }
 
 /// Runs tar with options by which its output depends on the names, modes and content of the files,

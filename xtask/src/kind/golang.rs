@@ -141,6 +141,8 @@ fn describe(unit: &Unit) -> anyhow::Result<String> {
         "node" => "github.com/containerd/containerd/v2",
         "coredns" => "github.com/coredns/coredns",
         "helm" => "helm.sh/helm/v4",
+        "crane" => "github.com/google/go-containerregistry",
+        "actionlint" => "github.com/rhysd/actionlint",
         _ => package,
     };
     Ok(format!("{} {}", unit.name, version_in(unit.part, module)?))

@@ -117,6 +117,25 @@ pub(crate) const HELM: Unit = Unit {
     stamped: false,
 };
 
+/// crane, which pushes images to registries.
+pub(crate) const CRANE: Unit = Unit {
+    name: "crane",
+    part: "crane",
+    programs: &[("github.com/google/go-containerregistry/cmd/crane", "crane")],
+    tags: "",
+    stamped: false,
+};
+
+/// actionlint, which checks the workflows of GitHub.
+#[cfg(test)]
+pub(crate) const ACTIONLINT: Unit = Unit {
+    name: "actionlint",
+    part: "actionlint",
+    programs: &[("github.com/rhysd/actionlint/cmd/actionlint", "actionlint")],
+    tags: "",
+    stamped: false,
+};
+
 /// The units of a node image. Kubernetes, which takes longest to compile, comes first.
 pub(crate) const NODE: [&Unit; 5] = [&KUBERNETES, &KUBECTL, &CONTAINERS, &COREDNS, &ETCD];
 
@@ -245,7 +264,7 @@ require (
     #[test]
     fn every_unit_has_its_part_with_pinned_versions() {
         let parts = scaledapp_tests::binaries::workspace().join("tests/cluster/parts");
-        for unit in NODE.into_iter().chain([&KIND, &HELM]) {
+        for unit in NODE.into_iter().chain([&KIND, &HELM, &CRANE, &ACTIONLINT]) {
             let part = parts.join(unit.part);
             let go_mod = std::fs::read_to_string(part.join("go.mod")).unwrap();
             assert!(part.join("go.sum").is_file(), "{}", unit.name);
