@@ -106,6 +106,12 @@ fn object(file: &Path, shown: &str, app: &ScaledApp) -> anyhow::Result<Object> {
             "spec.resources is not enforced on one machine: workers follow its cores".to_owned(),
         );
     }
+    if app.autoscaling.is_some() {
+        notes.push(
+            "spec.autoscaling does not scale on one machine: the fewest pods run, at least one, each with the most workers"
+                .to_owned(),
+        );
+    }
     if app.tls.as_ref().is_some_and(|tls| tls.clients.is_some()) {
         notes.push(
             "spec.balancers.tls.clientCertificates names a Secret, and one machine has none: clients are not asked for certificates"

@@ -7,7 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt;
 
-pub use crate::status::{ScaledAppStatus, SlotStatus, WorkersStatus};
+pub use crate::status::{AutoscalingStatus, ScaledAppStatus, SlotStatus, WorkersStatus};
 pub use crate::v1alpha1::ScaledAppObject as ScaledApp;
 
 /// The rule for names: an app's name becomes the name of a Service, which older API servers

@@ -44,6 +44,16 @@ impl FromStr for Quantity {
 impl Quantity {
     /// The amount as a whole number, rounded up; `None` beyond 64 bits.
     pub fn whole(&self) -> Option<u64> {
+        self.times(0)
+    }
+
+    /// The amount in thousandths, as CPU is counted, rounded up; `None` beyond 64 bits.
+    pub fn thousandths(&self) -> Option<u64> {
+        self.times(3)
+    }
+
+    /// The amount times ten to the power of `zeros`, rounded up.
+    fn times(&self, zeros: i32) -> Option<u64> {
         let digits = |byte: u8| byte.is_ascii_digit() || byte == b'.';
         let end = self.0.bytes().take_while(|byte| digits(*byte)).count();
         let (number, suffix) = self.0.split_at(end);
@@ -69,7 +79,7 @@ impl Quantity {
         // Digits after the 18th are dropped. With any suffix, they are worth less than two units.
         let fraction = fraction.get(..18).unwrap_or(fraction);
         let digits: u128 = format!("0{whole}{fraction}").parse().ok()?;
-        let exponent = decimal - i32::try_from(fraction.len()).ok()?;
+        let exponent = decimal + zeros - i32::try_from(fraction.len()).ok()?;
         let scaled = digits.checked_mul(1 << binary)?;
         let amount = if exponent >= 0 {
             scaled.checked_mul(10_u128.checked_pow(exponent.unsigned_abs())?)?
@@ -134,6 +144,20 @@ mod tests {
         }
         for text in ["", "m", "-1", "1.2.3", "5 Gi", "512mb", "1e", "2cores"] {
             assert!(text.parse::<Quantity>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn amounts_of_cpu_are_read_in_thousandths() {
+        for (text, thousandths) in [
+            ("2", Some(2000)),
+            ("500m", Some(500)),
+            ("1.5", Some(1500)),
+            ("0.0001", Some(1)),
+            ("1k", Some(1_000_000)),
+            ("1e99", None),
+        ] {
+            assert_eq!(text.parse::<Quantity>().unwrap().thousandths(), thousandths);
         }
     }
 

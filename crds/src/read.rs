@@ -48,7 +48,7 @@ impl Header {
 }
 
 /// Fields and values that a user may expect but that are refused, each with what to do instead.
-const NOT_YET: [(&str, &str); 7] = [
+const NOT_YET: [(&str, &str); 6] = [
     (
         "issuerRef",
         "not supported yet: create a cert-manager Certificate with the same secretName as here",
@@ -56,10 +56,6 @@ const NOT_YET: [(&str, &str); 7] = [
     ("timeouts", "not supported yet: leave it out"),
     ("retries", "not supported yet: leave it out"),
     ("externalDns", "not supported yet: leave it out"),
-    (
-        "autoscaling",
-        "not supported yet: leave it out and use `scaledapp scale`",
-    ),
     ("processes", "not supported yet: leave it out"),
     (
         "status",

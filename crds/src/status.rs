@@ -21,6 +21,9 @@ pub struct ScaledAppStatus {
     pub pods: String,
     /// The processes in the pods.
     pub workers: WorkersStatus,
+    /// What the autoscaler has decided; absent without `spec.autoscaling`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<AutoscalingStatus>,
     /// The label selector of the app's pods, as text; for the scale subresource.
     pub selector: String,
     /// The addresses, and whether each of them serves.
@@ -49,6 +52,26 @@ pub struct WorkersStatus {
     pub ready: i32,
     /// `READY/WANTED`, for people.
     pub summary: String,
+}
+
+/// What the autoscaler has decided.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AutoscalingStatus {
+    /// Pods that there should be.
+    pub pods: i32,
+    /// Workers that each pod should need; its supervisor decides by its own load.
+    pub workers: i32,
+    /// CPU that each pod should have, in cores; absent without `autoscaling.cpu`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<String>,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// Since when the numbers are these, as a time of RFC 3339.
+    pub since: String,
+    /// How many requests one worker serves well at the same time, as given or as learnt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<f64>,
 }
 
 /// One slot: an address that outlives balancers.

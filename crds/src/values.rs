@@ -86,6 +86,15 @@ where
     Ok(number.map(|number| number.0))
 }
 
+/// The whole number of a field that must be there.
+pub(crate) fn whole_required<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<i64>,
+{
+    Whole::deserialize(deserializer).map(|number| number.0)
+}
+
 /// The whole numbers of a list.
 pub(crate) fn wholes<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where

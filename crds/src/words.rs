@@ -67,6 +67,9 @@ pub mod annotation {
     /// On a Deployment: the total number of pods that replaced an equal number of pods per node, so
     /// that no pod had to be replaced.
     pub const KEPT_TOTAL: &str = "scaledapp.io/kept-total";
+    /// On a Deployment with an autoscaler: the number of pods that the last event about it named,
+    /// and when.
+    pub const SCALED: &str = "scaledapp.io/scaled";
     /// On a Deployment with pods per node: the number of nodes that count.
     pub const NODES: &str = "scaledapp.io/nodes";
     /// On a Deployment with pods per node: hashes of the nodes that lack a pod and cannot
@@ -179,6 +182,10 @@ reasons! {
     DeploymentPaused,
     /// Pods are being added or removed.
     Scaling,
+    /// There is no pod because there is no request; the balancers hold the next one.
+    ScaledToZero,
+    /// Requests wait at the balancers for the first pod.
+    WakingUp,
     /// No node takes one of the pods.
     Unschedulable,
     /// No node takes any pod.

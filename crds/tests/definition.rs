@@ -192,6 +192,10 @@ const GOOD: &[&str] = &[
     "{image: i, command: [a], workers: {perCore: 2, readiness: {path: /healthz, timeout: 30s}, drainTimeout: 1h, stopSignal: sigint}}",
     "{image: i, command: [a], workers: {stopGrace: 90s}, balancers: {slowStart: 0s, trafficDistribution: PreferSameZone, timeouts: {head: 5s, body: 1h, answer: 10m, stall: 20m, stream: 6h, upgrade: 12h, idle: 30s, halfClose: 0s}, limits: {connections: 4000, connectionsPerAddress: 100, requestsPerSecondPerAddress: 50, requestBurstPerAddress: 200, bodySize: 10Mi, bodyRate: 0, headBytes: 131072, headFields: 200}, accessLog: {format: Combined, sample: 5, query: false}}}",
     "{image: i, command: [a], balancers: {limits: {bodySize: '1000000'}, accessLog: {}, errorPages: {configMapName: hello-pages.v2}}}",
+    "{image: i, command: [a], autoscaling: {}}",
+    "{image: i, command: [a], resources: {limits: {cpu: 1}}, autoscaling: {pods: {min: 0, max: 20}, workers: {min: 1, max: 4}, utilization: 70, concurrency: 20, cpu: {max: 2}, zeroAfter: 10m, scaleDown: {window: 2m}, schedules: [{cron: '0 8 * * 1-5', timeZone: Europe/Rome, minPods: 6, for: 10h}]}}",
+    "{image: i, command: [a], autoscaling: {pods: {min: 20}, schedules: [{cron: '0 8 * * 1-5', minPods: 20}, {cron: '0 20 * * 1-5', minPods: 0}]}}",
+    "{image: i, command: [a], appProtocol: tcp, autoscaling: {workers: {min: 2, max: 2}}}",
     "{image: i, command: [a], balancers: {replicas: 8, exposure: LoadBalancer}, dns: {hostname: hello.apps.example.com, ttl: 24h}}",
     "{image: i, command: [a], balancers: {forwardedFrom: [10.0.0.0/8, 192.0.2.7, 'fd00::/8', '::1', '::ffff:10.0.0.0/104', 0.0.0.0/0, '2001:db8::1/128']}}",
     "{image: i, command: [a], balancers: {proxyProtocol: {from: [10.0.0.0/8, '::1']}}}",
@@ -203,6 +207,78 @@ const GOOD: &[&str] = &[
 
 /// Bad inputs, each with the message of its rule.
 const BAD: &[(&str, &str)] = &[
+    (
+        "{image: i, command: [a], replicas: {total: 2}, autoscaling: {}}",
+        "is not for an app with autoscaling, which decides how many pods there are: leave replicas out. `kubectl scale` writes replicas.total; set autoscaling.pods.min instead",
+    ),
+    (
+        "{image: i, command: [a], workers: {count: 2}, autoscaling: {}}",
+        "perCore and count are not for an app with autoscaling, which decides how many workers a pod has: leave them out. For a fixed number, write the same min and max in autoscaling.workers",
+    ),
+    (
+        "{image: i, command: [a], autoscaling: {pods: {min: 3, max: 2}}}",
+        "min is more than max: raise max or lower min",
+    ),
+    (
+        "{image: i, command: [a], autoscaling: {workers: {min: 3, max: 2}}}",
+        "min is more than max: raise max or lower min",
+    ),
+    (
+        "{image: i, command: [a], autoscaling: {pods: {min: -1}}}",
+        "is out of range: give 0 to 5000",
+    ),
+    (
+        "{image: i, command: [a], autoscaling: {pods: {min: 0, max: 0}}}",
+        "0 pods serve nothing, and there is a limit: give 1 to 5000",
+    ),
+    (
+        "{image: i, command: [a], autoscaling: {workers: {min: 0}}}",
+        "0 workers serve nothing, and there is a limit: give 1 to 1024",
+    ),
+    (
+        "{image: i, command: [a], workers: {dispatch: Connection}, autoscaling: {workers: {min: 1, max: 4}}}",
+        "a range needs dispatch Request: with Connection, workers accept connections themselves, so nobody sees when one more is needed; write the same min and max",
+    ),
+    (
+        "{image: i, command: [a], appProtocol: tcp, autoscaling: {workers: {min: 1, max: 4}}}",
+        "a range needs dispatch Request: with Connection, workers accept connections themselves, so nobody sees when one more is needed; write the same min and max",
+    ),
+    (
+        "{image: i, command: [a], autoscaling: {utilization: 100}}",
+        "is out of range: give 10 to 95 percent, such as 70; the rest is spare for load that comes suddenly",
+    ),
+    (
+        "{image: i, command: [a], autoscaling: {concurrency: 0}}",
+        "is out of range: give 1 to 10000 requests, or leave it out, and it is learnt",
+    ),
+    (
+        "{image: i, command: [a], autoscaling: {cpu: {max: 2}}}",
+        "needs the CPU that a pod starts with: give spec.resources.limits.cpu or spec.resources.requests.cpu, or leave cpu out",
+    ),
+    (
+        "{image: i, command: [a], autoscaling: {zeroAfter: 0s}}",
+        "is out of range: give 1s to 24h",
+    ),
+    (
+        "{image: i, command: [a], autoscaling: {scaleDown: {window: 25h}}}",
+        "is out of range: give 1s to 24h",
+    ),
+    (
+        "{image: i, command: [a], autoscaling: {schedules: [{cron: 8 o'clock, minPods: 1, for: 1h}]}}",
+        "is not a cron pattern: write five fields, minute, hour, day of month, month and day of week, such as \"0 8 * * 1-5\" for 08:00 from Monday to Friday",
+    ),
+    (
+        "{image: i, command: [a], autoscaling: {schedules: [{cron: '0 8 * * *', minPods: 1, for: 169h}]}}",
+        "is out of range: give 1s to 168h",
+    ),
+    (
+        "{image: i, command: [a], autoscaling: {schedules: [{cron: '0 8 * * *', minPods: 1}]}}",
+        "has one schedule without an end, and it would never end: add for: 10h to it, or a second schedule without for that begins when it shall end",
+    ),
+    (
+        "{image: i, command: [a], autoscaling: {schedules: [{cron: '0 8 * * *', minPods: 11, for: 1h}]}}",
+        "has a minPods above autoscaling.pods.max (10 by default): raise pods.max, or lower minPods",
+    ),
     (
         "{image: i, command: [a], workers: {stopGrace: 2h}}",
         "is longer than 1h, and a stop could take that long: give at most 1h",

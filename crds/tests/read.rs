@@ -114,7 +114,7 @@ fn an_error_names_line_column_field_and_cure() {
         (
             "prot: 1",
             "8:3: spec.prot: there is no such field; known fields: image, command, args, env, envFrom, \
-             workingDir, port, adminPort, appProtocol, replicas, workers, resources, balancers, dns, podTemplate, supervisor, paused",
+             workingDir, port, adminPort, appProtocol, replicas, autoscaling, workers, resources, balancers, dns, podTemplate, supervisor, paused",
         ),
         ("port: many", "8:9: spec.port: must be a whole number"),
         (
@@ -172,8 +172,8 @@ fn an_error_names_line_column_field_and_cure() {
 #[test]
 fn a_planned_field_is_refused_with_what_to_do_now() {
     assert_eq!(
-        error("autoscaling: {}"),
-        "8:3: spec.autoscaling: not supported yet: leave it out and use `scaledapp scale`"
+        error("processes: []"),
+        "8:3: spec.processes: not supported yet: leave it out"
     );
 }
 

@@ -67,6 +67,7 @@ pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
         hostname_refused: hostnames::refused(app, &context.ownership),
         autoscalers,
         asked_from: context.namespace.clone(),
+        scaling: None,
     }
 }
 

@@ -103,6 +103,7 @@ fn empty_cluster(nodes: u16) -> Observed {
         hostname_refused: None,
         autoscalers: Vec::new(),
         asked_from: String::new(),
+        scaling: None,
         used: std::collections::BTreeMap::new(),
         admitted: std::collections::BTreeMap::new(),
     }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use scaledapp_crds::v1alpha1::{AccessLogFormat, Algorithm, AppProtocol, Dispatch};
 use scaledapp_http1::Network;
+use scaledapp_scale::Range;
 
-use crate::Hostname;
+use crate::{Autoscaling, Hostname};
 
 /// An app with all of its values.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ValidatedApp {
     /// The app's name, an RFC 1123 label.
     pub name: String,
@@ -31,6 +32,8 @@ pub struct ValidatedApp {
     pub protocol: Protocol,
     /// How many pods.
     pub pods: Pods,
+    /// What the autoscaler may do; `None` if the numbers of pods and workers are the user's.
+    pub autoscaling: Option<Autoscaling>,
     /// What runs in a pod.
     pub workers: Workers,
     /// TLS at the balancers.
@@ -140,6 +143,8 @@ pub enum Pods {
     PerNode(NonZeroU32),
     /// A total.
     Total(NonZeroU32),
+    /// As many within this range as the autoscaler decides.
+    Auto(Range),
 }
 
 /// How many workers in a pod.
@@ -149,6 +154,8 @@ pub enum WorkerCount {
     PerCore(NonZeroU32),
     /// A total.
     Count(NonZeroU32),
+    /// As many as the supervisor decides by load: the fewest and the most.
+    Range(NonZeroU32, NonZeroU32),
 }
 
 /// What runs in a pod.
@@ -207,6 +214,12 @@ impl ValidatedApp {
     /// Whether balancers relay connections instead of requests.
     pub fn is_tcp(&self) -> bool {
         matches!(self.protocol, Protocol::Tcp(_))
+    }
+
+    /// How long a balancer holds a request while there is no pod; `None` if the app always has one.
+    pub fn hold(&self) -> Option<Duration> {
+        let scaler = self.autoscaling.as_ref().filter(|it| it.reaches_zero())?;
+        Some(scaler.hold(self.workers.readiness.timeout))
     }
 
     /// Flags of the balancer for the PROXY protocol.

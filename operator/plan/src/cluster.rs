@@ -31,6 +31,7 @@ mod reach;
 mod refused;
 mod resources;
 mod rights;
+mod scaling;
 mod selection;
 mod slots;
 mod status;
@@ -55,7 +56,7 @@ pub use objects::{
     Event, EventType, Kind, ObjectKey, Objects, Plan, PodAnnotations, Stalled, names,
 };
 pub use observed::{
-    Answer, Autoscaler, Balancer, Node, Observed, Pod, Supervisor, Target, Trouble,
+    Answer, Autoscaler, Balancer, Node, Observed, Pod, Scaled, Supervisor, Target, Trouble,
 };
 pub use pod_failure::{Part, PodFailure, WaitsFor};
 pub use refused::{Cause, refused};
@@ -214,6 +215,7 @@ fn whole(
         facts::young_until(observed),
         failures::wake(observed),
         scale.count.as_ref().and_then(|count| count.wake),
+        scale.news.as_ref().and_then(|news| news.wake),
         issuance::wake(app, observed),
     ];
     plan.wake = wakes.into_iter().flatten().min();
@@ -314,11 +316,15 @@ fn changes(app: &App, observed: &Observed, scale: &Scale) -> Vec<Event> {
     };
     let mut events = Vec::new();
     let live = workload::live(app, observed);
-    let before = live.and_then(|live| live.spec.replicas);
-    if let Some(before) = before.filter(|before| *before != scale.replicas) {
-        let note = format!("pods: from {before} to {}", scale.replicas);
-        events.push(normal(Reason::Scaling, "Scale", note));
-    }
+    let note = match &scale.news {
+        Some(news) => news.note(observed),
+        None => {
+            let before = live.and_then(|live| live.spec.replicas);
+            let before = before.filter(|before| *before != scale.replicas);
+            before.map(|before| format!("pods: from {before} to {}", scale.replicas))
+        }
+    };
+    events.extend(note.map(|note| normal(Reason::Scaling, "Scale", note)));
     if desired_state::is_other_number(app, observed) {
         let note = format!("workers of each pod: {}", desired_state::workers(app));
         events.push(normal(Reason::WorkersChanged, "ScaleWorkers", note));

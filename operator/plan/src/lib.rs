@@ -6,6 +6,7 @@
 //! plan, byte for byte.
 
 mod app;
+mod autoscaling;
 #[cfg(feature = "kubernetes")]
 pub mod cluster;
 mod expand;
@@ -17,5 +18,6 @@ pub use app::{
     AccessLog, Balancers, ClientCertificates, Dns, Environment, Issuer, Limits, Pods, Protocol,
     Readiness, Times, Tls, ValidatedApp, WorkerCount, Workers,
 };
+pub use autoscaling::Autoscaling;
 pub use names::{Hostname, HostnameError};
 pub use validate::{Violation, validate};

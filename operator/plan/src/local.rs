@@ -138,11 +138,13 @@ pub fn demand(app: &ValidatedApp, machine: Machine) -> Result<Demand, LocalError
     let pods = match app.pods {
         Pods::Total(total) => u64::from(total.get()),
         Pods::PerNode(per_node) => u64::from(per_node.get()) * u64::from(machine.nodes.get()),
+        // One machine has no autoscaler: it runs the fewest pods that serve.
+        Pods::Auto(range) => u64::from(range.min().max(1)),
     };
     let in_range = u32::try_from(pods).ok().filter(|pods| *pods <= MAX_PODS);
     let pods = in_range.ok_or(LocalError::TooManyPods { pods })?;
     let workers = match app.workers.count {
-        WorkerCount::Count(count) => count.get(),
+        WorkerCount::Count(count) | WorkerCount::Range(_, count) => count.get(),
         // Simulated pods share this machine's cores; each real pod would have a node's cores.
         WorkerCount::PerCore(per_core) => per_core
             .get()

@@ -4,6 +4,7 @@
 //! rules of the CRD express most of these rules, so that `kubectl apply` refuses most invalid
 //! objects already.
 
+mod autoscaling;
 mod balancers;
 
 use std::fmt;
@@ -110,9 +111,17 @@ impl Check {
                 "is empty: name a directory or leave it out",
             );
         }
+        let dispatch = self.dispatch(workers.dispatch, tcp);
+        let autoscaling = self.autoscaling(spec, dispatch);
         let pods = self.pods(spec.replicas.as_ref());
         let count = self.worker_count(&workers);
-        let dispatch = self.dispatch(workers.dispatch, tcp);
+        let (pods, count) = match &autoscaling {
+            Some(scaler) => {
+                let (min, max) = scaler.workers();
+                (Pods::Auto(scaler.pods()), WorkerCount::Range(min, max))
+            }
+            None => (pods, count),
+        };
         let readiness = self.readiness(workers.readiness.as_ref(), dispatch);
         let drain_timeout = self.drain_timeout(workers.drain_timeout);
         let stop_grace = self.stop_grace(workers.stop_grace);
@@ -143,6 +152,7 @@ impl Check {
             admin_port,
             protocol,
             pods,
+            autoscaling,
             workers: Workers {
                 count,
                 dispatch,

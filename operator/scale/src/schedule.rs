@@ -61,7 +61,7 @@ pub enum ScheduleError {
 }
 
 /// One schedule.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     text: String,
     cron: Cron,

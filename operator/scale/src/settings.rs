@@ -80,7 +80,7 @@ impl CpuRange {
 }
 
 /// The settings of one app's autoscaler.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// How many pods. With a minimum of 0, an app without requests has none.
     pub pods: Range,

@@ -20,14 +20,14 @@ use scaledapp_crds::v1alpha1::Algorithm;
 use scaledapp_crds::words::{component, label, port};
 
 use super::frame::linux;
-use super::meta::{Owner, SERVICE_ACCOUNT, selects};
+use super::meta::{Owner, SERVICE_ACCOUNT, selects, time};
 use super::pod_template::{
     pod_security, probe, security, token_file, token_mount, token_volume, words,
 };
 use super::slots::{POD_PORT, POD_TLS_PORT, SLOT_TLS_PORT};
 use super::{App, Settings, Stalled, overlay};
-use crate::Tls;
 use crate::local::ADMIN_PORT;
+use crate::{Pods, Tls};
 
 /// How long work in flight may take to finish after SIGTERM.
 const DRAIN: &str = "30s";
@@ -225,6 +225,9 @@ fn container(app: &App, settings: &Settings) -> Container {
     for (name, value) in app.app.proxy_protocol_flags() {
         flag(name, &value);
     }
+    if let Some(hold) = app.app.hold() {
+        flag("--hold", &time(hold));
+    }
     let tls = app.app.tls.iter();
     for (name, value) in tls.flat_map(|tls| tls_flags(tls, app.app.is_tcp())) {
         flag(name, &value);
@@ -357,7 +360,7 @@ pub(super) fn role_binding(app: &App) -> RoleBinding {
 }
 
 /// Budgets that allow one eviction at a time. A single pod gets no budget, because the drain of its
-/// node would never finish.
+/// node would never finish. With an autoscaler, the budget does not come and go with the second pod.
 pub(super) fn budgets(
     app: &App,
     replicas: i32,
@@ -377,7 +380,11 @@ pub(super) fn budgets(
         }),
         status: None,
     };
-    let app_budget = (replicas > 1).then(|| budget(app.app.name.clone(), component::APP, pods));
+    let has_several = match app.app.pods {
+        Pods::Auto(range) => range.max() > 1,
+        Pods::Total(_) | Pods::PerNode(_) => replicas > 1,
+    };
+    let app_budget = has_several.then(|| budget(app.app.name.clone(), component::APP, pods));
     let balancers = (slots > 1).then(|| budget(owner.balancers(), component::BALANCER, balancers));
     app_budget.into_iter().chain(balancers).collect()
 }

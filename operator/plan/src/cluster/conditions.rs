@@ -19,6 +19,7 @@ use super::facts::{Facts, Outcome};
 use super::issuance;
 use super::meta::cut;
 use super::rights;
+use super::scaling::Sleep;
 
 /// Reasons of `Progressing` that do not show that the app has ever been complete.
 const NOT_STARTED: [Reason; 7] = [
@@ -68,6 +69,10 @@ pub(super) fn conditions(
         });
     let is_told_unowned = find(condition::DEGRADED)
         .is_some_and(|degraded| Reason::NotOwned == degraded.reason.as_str());
+    let slept = find(condition::READY).is_some_and(|ready| {
+        let reasons = [Reason::ScaledToZero, Reason::WakingUp];
+        ready.status == "True" && reasons.iter().any(|it| *it == ready.reason.as_str())
+    });
     let judge = Judge {
         object,
         observed,
@@ -75,6 +80,7 @@ pub(super) fn conditions(
         facts,
         started: started || facts.complete(),
         is_told_unowned,
+        slept,
     };
     let stalled = judge.stalled();
     let progressing = judge.progressing(&stalled);
@@ -141,6 +147,8 @@ struct Judge<'a> {
     started: bool,
     /// The last written `Degraded` condition has the reason `NotOwned`.
     is_told_unowned: bool,
+    /// According to the last written `Ready` condition, the app had no pod, as decided.
+    slept: bool,
 }
 
 impl Judge<'_> {
@@ -267,6 +275,9 @@ impl Judge<'_> {
         if facts.serves() && (self.started || facts.complete()) {
             return verdict(true, Reason::AsWanted, "requests are served");
         }
+        if let Some(sleeping) = self.sleeping() {
+            return sleeping;
+        }
         // The reason of a stalled app comes first, because it explains why the rest is missing.
         if stalled.holds {
             return verdict(false, stalled.reason, stalled.message.clone());
@@ -326,6 +337,26 @@ impl Judge<'_> {
             );
         }
         self.no_slot()
+    }
+
+    /// An app without a pod serves all the same if its balancers hold requests.
+    fn sleeping(&self) -> Option<Verdict> {
+        let facts = self.facts;
+        if !self.started || !facts.serves_somewhere() {
+            return None;
+        }
+        let (reason, message) = match facts.sleep {
+            Sleep::Asleep => (
+                Reason::ScaledToZero,
+                "there is no pod because there are no requests: the next one waits at a balancer until a pod is ready",
+            ),
+            Sleep::Waking if self.slept => (
+                Reason::WakingUp,
+                "requests wait at the balancers until the first pod is ready",
+            ),
+            Sleep::Waking | Sleep::Awake => return None,
+        };
+        Some(verdict(true, reason, message))
     }
 
     fn no_slot(&self) -> Verdict {

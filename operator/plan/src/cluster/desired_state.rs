@@ -17,11 +17,11 @@ use scaledapp_http1::Tokens;
 use scaledapp_wire::Desired;
 
 use super::meta::{annotate, annotation as annotated, json, map};
-use super::nodes;
 use super::pod_template::{Pinned, RELOAD_KEY, TOKEN_KEY, WORKERS_KEY};
 use super::selection::app_pods;
 use super::workload::Scale;
 use super::{Answer, App, Objects, Observed, Pod, PodAnnotations};
+use super::{nodes, scaling};
 use crate::WorkerCount;
 
 /// How long a pod may take to report the outcome of its reload before the next pod's turn.
@@ -38,6 +38,8 @@ pub(super) fn workers(app: &App) -> String {
     match app.app.workers.count {
         WorkerCount::PerCore(each) => format!("{each}x"),
         WorkerCount::Count(count) => count.to_string(),
+        WorkerCount::Range(min, max) if min == max => max.to_string(),
+        WorkerCount::Range(min, max) => format!("{min}..{max}"),
     }
 }
 
@@ -147,10 +149,12 @@ pub(super) fn pod_updates(
         Next::Wait(left) => Some(left),
     };
     let changed = since(annotation::WORKERS_SINCE);
+    let costs = scaling::costs(observed);
     let touch = |pod: &&Pod| {
         let token = reload.filter(|_| matches!(next, Next::Pod(name) if name == pod.name));
         let mut annotations = desired_annotations(app, pod, changed, token, observed.now);
-        annotations.extend(cost(pod, observed, scale, pinned));
+        let idle = costs.get(pod.uid.as_str());
+        annotations.extend(cost(pod, observed, scale, pinned, idle));
         annotations.retain(|name, value| pod.annotations.get(name) != Some(value));
         (!annotations.is_empty()).then(|| PodAnnotations {
             name: pod.name.clone(),
@@ -202,12 +206,14 @@ fn desired_annotations(
     annotations
 }
 
-/// The deletion cost of a pod: pods on nodes that no longer count are deleted first.
+/// The deletion cost of a pod: pods on nodes that no longer count are deleted first, and of those
+/// that an autoscaler removes the `idle` ones.
 fn cost(
     pod: &Pod,
     observed: &Observed,
     scale: &Scale,
     pinned: &Pinned,
+    idle: Option<&String>,
 ) -> Option<(String, String)> {
     let waiting = scale
         .count
@@ -223,11 +229,12 @@ fn cost(
     let marked = pod
         .annotations
         .get(annotation::DELETION_COST)
-        .is_some_and(|cost| cost == DELETED_FIRST);
-    let cost = match (leaving, marked) {
-        (true, _) => DELETED_FIRST,
-        (false, true) => DEFAULT_COST,
-        (false, false) => return None,
+        .is_some_and(|cost| cost == DELETED_FIRST || scaling::is_idlest(cost));
+    let cost = match (leaving, idle, marked) {
+        (true, _, _) => DELETED_FIRST,
+        (false, Some(cost), _) => cost,
+        (false, None, true) => DEFAULT_COST,
+        (false, None, false) => return None,
     };
     Some((annotation::DELETION_COST.to_owned(), cost.to_owned()))
 }

@@ -14,6 +14,7 @@ use super::failures;
 use super::meta::{Owner, annotation as annotated, slot_of};
 use super::pod_failure::PodFailure;
 use super::reach;
+use super::scaling::{self, Sleep};
 use super::selection::app_pods;
 use super::slots::{leads_somewhere, serving};
 use super::{Answer, App, Kind, ObjectKey, Observed, Plan, Pod, Supervisor};
@@ -90,6 +91,8 @@ pub(super) struct Facts {
     pub(super) no_node: bool,
     /// Some nodes lack a pod and cannot take one.
     pub(super) full_nodes: bool,
+    /// Whether an app whose balancers hold requests has no pod, and why.
+    pub(super) sleep: Sleep,
 }
 
 /// The owner of the app's objects.
@@ -150,10 +153,18 @@ impl Facts {
             pods.any(|pod| pod.slot == u32::try_from(slot.slot).ok())
         };
         let seen_ready = app_pods(observed).filter(|pod| pod.ready).count();
+        let failure = failures::of_app(observed, live);
+        let ready = state.ready_replicas.unwrap_or_default();
+        // A plan that is stalled or an app that is paused wakes nobody.
+        let acts = |(app, plan): &(&App, &Plan)| plan.stalled.is_none() && !app.paused;
+        let sleep = match outcome.planned().filter(acts) {
+            Some((app, _)) if failure.is_none() => scaling::sleep(app, observed, wanted, ready),
+            _ => Sleep::Awake,
+        };
         Self {
             wanted,
             pods,
-            ready: state.ready_replicas.unwrap_or_default(),
+            ready,
             seen_ready: i32::try_from(seen_ready).unwrap_or(i32::MAX),
             changing: !written || !rolled || pods != wanted,
             resume_cure: live.filter(|_| !rolled).and_then(resume_cure),
@@ -165,7 +176,8 @@ impl Facts {
                     progress.status.as_deref() == Some("False")
                         && progress.reason.as_deref() == Some("ProgressDeadlineExceeded")
                 }),
-            failure: failures::of_app(observed, live),
+            failure,
+            sleep,
             balancer_failure: failures::of_balancers(
                 observed,
                 object.metadata.name.as_deref().unwrap_or_default(),
@@ -197,7 +209,12 @@ impl Facts {
 
     /// At least one pod is ready, and at least one slot serves.
     pub(super) fn serves(&self) -> bool {
-        self.ready > 0 && self.slots.iter().any(|slot| slot.serving)
+        self.ready > 0 && self.serves_somewhere()
+    }
+
+    /// At least one slot serves.
+    pub(super) fn serves_somewhere(&self) -> bool {
+        self.slots.iter().any(|slot| slot.serving)
     }
 }
 

@@ -46,6 +46,19 @@ pub struct Observed {
     pub autoscalers: Vec<Autoscaler>,
     /// The operator's own namespace, from which it connects to pods.
     pub asked_from: String,
+    /// What the app's autoscaler has decided; `None` if the app has none, or as long as a new
+    /// leader has not observed enough.
+    pub scaling: Option<Scaled>,
+}
+
+/// What the autoscaler has decided for the app.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scaled {
+    /// Pods, workers, CPU, and why.
+    pub decision: scaledapp_scale::Decision,
+    /// Uids of app pods, the idlest first; the first ones are deleted first
+    /// (pod-deletion-cost).
+    pub idlest: Vec<String>,
 }
 
 /// The properties of a node that decide which pods it takes.

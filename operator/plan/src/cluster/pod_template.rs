@@ -440,7 +440,8 @@ pub(super) fn token_volume(app: &App) -> Volume {
     }
 }
 
-/// How pods are spread over nodes. Pods of a total may share a node if no other node has room.
+/// How pods are spread over nodes. Pods of a total, or as many as an autoscaler wants, may share a
+/// node if no other node has room.
 /// With pods per node, no node may get more than `per_node` pods. A full node gets no pod, and this
 /// must not keep the other nodes from getting their pods.
 fn spread(app: &App) -> Vec<TopologySpreadConstraint> {
@@ -451,7 +452,7 @@ fn spread(app: &App) -> Vec<TopologySpreadConstraint> {
             vec![constraint(app, "DoNotSchedule", most), even]
         }
         Pods::PerNode(_) => vec![constraint(app, "DoNotSchedule", 1)],
-        Pods::Total(_) => vec![constraint(app, "ScheduleAnyway", 1)],
+        Pods::Total(_) | Pods::Auto(_) => vec![constraint(app, "ScheduleAnyway", 1)],
     }
 }
 

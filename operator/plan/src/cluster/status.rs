@@ -11,7 +11,7 @@ use super::conditions::conditions;
 use super::facts::{Facts, Outcome, owner};
 use super::meta::cut;
 use super::selection::{self, app_pods};
-use super::{Event, EventType, Observed};
+use super::{Event, EventType, Observed, scaling};
 
 /// The maximum number of supervisor images in the status. During an upgrade there are two. The number is bounded
 /// because anybody who may create pods can give them the operator's labels.
@@ -48,6 +48,10 @@ pub fn status(object: &ScaledApp, observed: &Observed, outcome: Outcome<'_>) -> 
         ready_replicas: facts.ready,
         pods: format!("{}/{}", facts.ready, facts.wanted),
         workers: facts.workers.clone(),
+        autoscaling: match outcome.planned() {
+            Some((app, _)) => scaling::status(app, observed, before.autoscaling.as_ref()),
+            None => before.autoscaling.clone(),
+        },
         selector: selector(object, observed, outcome),
         serving: format!("{serving}/{}", facts.slots.len()),
         hostname,

@@ -13,6 +13,7 @@ use scaledapp_crds::words::{annotation, component, port};
 use super::meta::{annotate, annotation as annotated, selects};
 use super::nodes::{self, Count};
 use super::pod_template::Pinned;
+use super::scaling::{self, News};
 use super::{App, Observed};
 use crate::Pods;
 
@@ -28,6 +29,8 @@ pub(super) struct Scale {
     /// New pods start before old ones stop; otherwise one old pod stops first.
     pub(super) surge: bool,
     pub(super) count: Option<Count>,
+    /// What an event says about the change, for an app with an autoscaler.
+    pub(super) news: Option<News>,
 }
 
 pub(super) fn live<'a>(app: &App, observed: &'a Observed) -> Option<&'a Deployment> {
@@ -46,14 +49,18 @@ pub(super) fn scale(app: &App, observed: &Observed, pinned: &Pinned) -> Scale {
         status.updated_replicas.unwrap_or_default() < status.replicas.unwrap_or_default();
     let went_first = live.is_some_and(goes_first);
     let waits = |least| nodes::oldest_refused(observed).is_some_and(|age| age >= least);
+    let of_total = |replicas: u32| Scale {
+        replicas: i32::try_from(replicas).unwrap_or(i32::MAX),
+        surge: replicas <= 1 || !(is_rolling && (went_first || waits(PENDING_TIMEOUT))),
+        count: None,
+        news: None,
+    };
     let per_node = match app.app.pods {
-        Pods::Total(total) => {
-            let replicas = total.get() as i32;
-            return Scale {
-                replicas,
-                surge: replicas == 1 || !(is_rolling && (went_first || waits(PENDING_TIMEOUT))),
-                count: None,
-            };
+        Pods::Total(total) => return of_total(total.get()),
+        Pods::Auto(range) => {
+            let scale = of_total(scaling::pods(range, live, observed));
+            let news = Some(News::of(live, scale.replicas, observed.now));
+            return Scale { news, ..scale };
         }
         Pods::PerNode(per_node) => per_node.get(),
     };
@@ -70,6 +77,7 @@ pub(super) fn scale(app: &App, observed: &Observed, pinned: &Pinned) -> Scale {
         replicas,
         surge: replicas == 1 || !one_goes_first,
         count: Some(count),
+        news: None,
     }
 }
 
@@ -94,6 +102,9 @@ pub(super) fn deployment(app: &App, pinned: Pinned, scale: &Scale) -> Deployment
     }
     if let Some(total) = pinned.kept_total {
         annotate(&mut metadata, annotation::KEPT_TOTAL, total.to_string());
+    }
+    if let Some(news) = &scale.news {
+        annotate(&mut metadata, annotation::SCALED, news.told.to_string());
     }
     if let Some(count) = &scale.count {
         annotate(&mut metadata, annotation::NODES, count.nodes.to_string());

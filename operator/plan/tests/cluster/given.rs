@@ -76,6 +76,7 @@ pub(crate) fn cluster(nodes: u32) -> Observed {
         used: std::collections::BTreeMap::new(),
         autoscalers: Vec::new(),
         asked_from: "ops".to_owned(),
+        scaling: None,
         admitted: std::collections::BTreeMap::new(),
     }
 }

@@ -13,6 +13,7 @@ mod nodes;
 mod observed;
 mod older;
 mod pinning;
+mod scaling;
 mod slots;
 mod snapshots;
 mod status;
