@@ -2,5 +2,4 @@
 //! [`health`] decides what it means.
 
 pub(crate) mod health;
-mod lines;
 pub(crate) mod watch;

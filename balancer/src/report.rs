@@ -1,4 +1,4 @@
-//! What the admin port shows about the balancer: `/livez /readyz /metrics /status`.
+//! What the admin port shows about the balancer: `/livez /readyz /metrics /status /load`.
 //!
 //! All values are looked up at each request, and a request changes nothing.
 
@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use scaledapp_proxy::{Proxy, Table};
-use scaledapp_runtime::{Probe, Routes};
-use scaledapp_wire::{BalancerStatus, EndpointStatus};
+use scaledapp_runtime::{Load, Probe, Routes};
+use scaledapp_wire::{BalancerLoad, BalancerStatus, EndpointStatus};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -26,6 +26,8 @@ pub(crate) struct Report {
     pub(crate) listing: watch::Receiver<Listing>,
     pub(crate) registry: Registry,
     pub(crate) draining: AtomicBool,
+    /// Identifies the process in `/load`.
+    pub(crate) run: String,
 }
 
 impl Report {
@@ -84,5 +86,24 @@ impl Routes for Report {
         };
         // Its fields are numbers and strings, which can always be serialized.
         serde_json::to_value(status).unwrap_or_default()
+    }
+
+    fn load(&self) -> Option<Load> {
+        let (proxy, run) = (Arc::clone(&self.proxy), self.run.clone());
+        Some(Load {
+            line: Arc::new(move || {
+                let load = proxy.load();
+                let line = BalancerLoad {
+                    arrivals: load.arrivals,
+                    connected: load.connected,
+                    in_flight: load.in_flight,
+                    queued: load.queued,
+                    run: run.clone(),
+                };
+                // Numbers and a text can always be serialized.
+                serde_json::to_vec(&line).unwrap_or_default().into()
+            }),
+            news: Some(self.proxy.demand()),
+        })
     }
 }

@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use scaledapp_proxy::{
     AccessSink, Callers, Config, Listener, Network, Proxy, Scheme, Site, Table, Tokens,
 };
-use scaledapp_runtime::{Admin, Routes, Signal, Signals, follow};
+use scaledapp_runtime::{Admin, Routes, Signal, Signals, follow, run_name};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -143,6 +143,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         listing: balancer.listing.clone(),
         registry,
         draining: AtomicBool::new(false),
+        run: run_name(),
     });
     let admin_address = open_admin(admin, &report);
     // The log shows the addresses, because port 0 may have been chosen.

@@ -6,6 +6,8 @@ use std::pin::Pin;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use crate::feed::Load;
+
 /// The result of a probe: `Err` is answered as `503` with the reason as text.
 pub type Probe = Result<(), String>;
 
@@ -31,6 +33,12 @@ pub trait Routes: Send + Sync + 'static {
     /// `/watch`: a channel whose values are single JSON objects without a newline; `None`
     /// makes the route a 404. The sender limits the rate of changes.
     fn watch(&self) -> Option<watch::Receiver<Bytes>> {
+        None
+    }
+
+    /// `/load`: how much is asked of the program; `None` makes the route a 404. It is called once
+    /// for each stream.
+    fn load(&self) -> Option<Load> {
         None
     }
 

@@ -1,4 +1,4 @@
-//! The admin port: `/livez /readyz /metrics /metrics/app /status /watch`, read only.
+//! The admin port: `/livez /readyz /metrics /metrics/app /status /watch /load`, read only.
 //!
 //! This file decides routing, limits and the interval of heartbeats. The content of every answer
 //! comes from [`Routes`], and `places` decides which connection is closed to make room for another.
@@ -26,10 +26,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::mpsc::error::SendTimeoutError;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::feed::{Ended, Feed, STALL_TIMEOUT};
 use crate::places::{Bounds, Id, Places, TooMany};
 use crate::routes::{Page, Probe, Routes};
 
@@ -54,11 +54,6 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 /// The most bytes that a client may still send after its answer. Unread bytes would turn the close
 /// into a reset (RFC 9112, 9.6).
 const LINGER_BYTES: usize = 64 << 10;
-/// A peer that accepts no bytes for this long counts as disconnected (`TCP_USER_TIMEOUT`, tcp(7)).
-const STALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// The interval of heartbeats on `/watch`; subscribers give up a producer after a few missing
-/// heartbeats.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
 /// Pause after `accept` failed because file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// The shortest time between two log lines about a failed `accept`.
@@ -80,7 +75,7 @@ const RECEIVE_BYTES: u32 = 16 << 10;
 const TEXT: &str = "text/plain; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
-const ROUTES: &str = "/livez /readyz /metrics /metrics/app /status /watch\n";
+const ROUTES: &str = "/livez /readyz /metrics /metrics/app /status /watch /load\n";
 
 /// The admin port cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -330,7 +325,7 @@ fn respond_now(
     let path = request.uri().path();
     if !matches!(
         path,
-        "/livez" | "/readyz" | "/metrics" | "/metrics/app" | "/status" | "/watch"
+        "/livez" | "/readyz" | "/metrics" | "/metrics/app" | "/status" | "/watch" | "/load"
     ) {
         return text(
             StatusCode::NOT_FOUND,
@@ -356,13 +351,20 @@ fn respond_now(
             json.push(b'\n');
             content(StatusCode::OK, "application/json", json)
         }
-        _ => match routes.watch() {
-            None => text(
-                StatusCode::NOT_FOUND,
-                "there is nothing to watch here\n".to_owned(),
-            ),
-            Some(values) => watch_response(request.method(), values, seat, watches),
-        },
+        path => {
+            let stream = if path == "/load" {
+                routes.load().map(Feed::Load)
+            } else {
+                routes.watch().map(Feed::Watch)
+            };
+            match stream {
+                None => text(
+                    StatusCode::NOT_FOUND,
+                    "there is nothing to watch here\n".to_owned(),
+                ),
+                Some(feed) => stream_response(request.method(), feed, seat, watches),
+            }
+        }
     }
 }
 
@@ -390,9 +392,9 @@ fn response(status: StatusCode, kind: &'static str, body: Content) -> Response<C
     response
 }
 
-fn watch_response(
+fn stream_response(
     method: &Method,
-    values: watch::Receiver<Bytes>,
+    feed: Feed,
     seat: &Arc<Seat>,
     watches: &AtomicBool,
 ) -> Response<Content> {
@@ -402,10 +404,15 @@ fn watch_response(
         let place = seat.port.places().watch(seat.id);
         if let Err(too_many) = place {
             let reason = match too_many {
-                TooMany::InAll => format!("there are already {} streams of /watch", LIMITS.watches),
+                TooMany::InAll => {
+                    format!(
+                        "there are already {} streams of /watch and /load",
+                        LIMITS.watches
+                    )
+                }
                 TooMany::OfSource => {
                     format!(
-                        "your address already has {} streams of /watch",
+                        "your address already has {} streams of /watch and /load",
                         LIMITS.source_watches
                     )
                 }
@@ -418,7 +425,7 @@ fn watch_response(
         watches.store(true, Ordering::Relaxed);
         let (port, id) = (Arc::clone(&seat.port), seat.id);
         tokio::spawn(async move {
-            let ended = feed(values, sender).await;
+            let ended = feed.send(sender).await;
             // Without this, hyper would wait until the stalled reader accepts the end of the
             // stream.
             if ended == Ended::Stalled
@@ -435,40 +442,7 @@ fn watch_response(
     )
 }
 
-/// Why a `/watch` stream ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    /// The reader or the producer has ended the stream.
-    Gone,
-    /// The reader accepts nothing.
-    Stalled,
-}
-
-/// Sends the current value, each change and the heartbeats, until the reader or the producer ends
-/// the stream, or the reader accepts nothing any more.
-async fn feed(mut values: watch::Receiver<Bytes>, lines: mpsc::Sender<Bytes>) -> Ended {
-    loop {
-        let line = {
-            let value = values.borrow_and_update();
-            let mut line = Vec::with_capacity(value.len() + 1);
-            line.extend_from_slice(&value);
-            line.push(b'\n');
-            Bytes::from(line)
-        };
-        match lines.send_timeout(line, STALL_TIMEOUT).await {
-            Ok(()) => {}
-            Err(SendTimeoutError::Timeout(_)) => return Ended::Stalled,
-            Err(SendTimeoutError::Closed(_)) => return Ended::Gone,
-        }
-        if let Ok(Err(_producer_gone)) =
-            tokio::time::timeout(HEARTBEAT_INTERVAL, values.changed()).await
-        {
-            return Ended::Gone;
-        }
-    }
-}
-
-/// The content of `/watch`: the lines from the channel, chunked by hyper.
+/// The content of a stream: the lines from the channel, chunked by hyper.
 #[derive(Debug)]
 struct Lines(mpsc::Receiver<Bytes>);
 

@@ -251,13 +251,28 @@ pub(crate) fn group_lives(pid: u32) -> bool {
 /// `proc_pid_stat(5)`, in ticks.
 pub(crate) fn cpu_time(pid: u32) -> Option<Duration> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let ticks = cpu_ticks(&text)?;
+    Some(in_time(cpu_ticks(&text)?))
+}
+
+/// CPU time that the children of the process have used, with their own ended children, as far as
+/// they have ended and the process has waited for them: fields 16 and 17 of `proc_pid_stat(5)`.
+pub(crate) fn cpu_time_of_ended_children(pid: u32) -> Option<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(in_time(ticks_after(&text, 13)?))
+}
+
+fn in_time(ticks: u64) -> Duration {
     let per_second = rustix::param::clock_ticks_per_second().max(1);
-    Some(Duration::from_millis(ticks * 1000 / per_second))
+    Duration::from_millis(ticks * 1000 / per_second)
 }
 
 fn cpu_ticks(stat: &str) -> Option<u64> {
-    let mut fields = after_name(stat)?.skip(11);
+    ticks_after(stat, 11)
+}
+
+/// The sum of two fields; `skipped` is the number of fields between them and the name.
+fn ticks_after(stat: &str, skipped: usize) -> Option<u64> {
+    let mut fields = after_name(stat)?.skip(skipped);
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some(user + system)
@@ -297,6 +312,7 @@ mod tests {
     fn cpu_time_is_found_after_any_name() {
         let stat = "42 (a b) c)) S 1 42 42 0 -1 4194560 1 2 3 4 70 30 5 6 20 0 7 0 1 2 3";
         assert_eq!(cpu_ticks(stat), Some(100));
+        assert_eq!(ticks_after(stat, 13), Some(11));
         assert_eq!(cpu_ticks("42 (x) S 1"), None);
     }
 

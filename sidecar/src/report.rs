@@ -1,8 +1,9 @@
-//! What the supervisor shows at `/livez /readyz /metrics /metrics/app /status /watch`.
+//! What the supervisor shows at `/livez /readyz /metrics /metrics/app /status /watch /load`.
 //!
 //! The loop writes its state here, and the admin port reads it. Requests to these
 //! paths change nothing, and neither environment nor arguments of the app are shown.
 
+mod load;
 mod metrics;
 mod overflows;
 mod state;
@@ -18,7 +19,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use scaledapp_engine::{Incident, WorkerState};
 use scaledapp_proxy::Proxy;
-use scaledapp_runtime::{Page, Probe, Routes};
+use scaledapp_runtime::{Load, Page, Probe, Routes, run_name};
 use scaledapp_wire::{
     self as wire, Dispatch, Mechanism, ScalingChange, SlotDescription, SlotState, Snapshot, Status,
     WaitingSlot, WatchedScaling, Worker,
@@ -34,6 +35,7 @@ use crate::limits::memory;
 use crate::process::cpu_time;
 use crate::scaling::{Change, Shown};
 use crate::scrape::{Scraper, Target};
+use load::Measured;
 use state::{State, lock};
 
 pub(crate) use state::{Standing, WorkerReport};
@@ -53,6 +55,7 @@ pub(crate) struct Report {
     snapshot: watch::Sender<Bytes>,
     /// The last published line of `/watch`.
     published: Mutex<Option<Snapshot>>,
+    measured: Arc<Measured>,
 }
 
 impl std::fmt::Debug for Report {
@@ -69,10 +72,17 @@ impl Report {
         proxies: Vec<Arc<Proxy>>,
         registry: Registry,
     ) -> Arc<Self> {
+        let state = Arc::<State>::default();
         let report = Arc::new(Self {
             mechanism,
             dispatch,
-            state: Arc::default(),
+            measured: Arc::new(Measured {
+                state: Arc::clone(&state),
+                proxies: proxies.clone(),
+                run: run_name(),
+                cpu: Mutex::default(),
+            }),
+            state,
             events: Mutex::default(),
             proxies,
             registry: Mutex::new(registry),
@@ -191,6 +201,10 @@ impl Report {
         let now = SystemTime::now();
         lock(&self.events).note(now, incident);
         lock(&self.state.history).note(now, incident);
+        if let Incident::Ready { after, .. } = incident {
+            // Only the first worker's time is kept.
+            let _known = self.state.first_boot.set(*after);
+        }
         let counter = match incident {
             Incident::Exited { .. } | Incident::Finished { .. } => &self.state.counts.restarts,
             Incident::BootTimedOut { .. } => &self.state.counts.boot_timeouts,
@@ -392,6 +406,14 @@ impl Routes for Report {
 
     fn watch(&self) -> Option<watch::Receiver<Bytes>> {
         Some(self.snapshot.subscribe())
+    }
+
+    fn load(&self) -> Option<Load> {
+        let measured = Arc::clone(&self.measured);
+        Some(Load {
+            line: Arc::new(move || measured.line()),
+            news: None,
+        })
     }
 }
 

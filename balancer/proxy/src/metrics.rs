@@ -91,6 +91,14 @@ pub(crate) struct Counts {
     failures: [AtomicU64; Failure::LABELS.len()],
     times: [AtomicU64; BUCKETS.len() + 1],
     time: AtomicU64,
+    /// Requests, or relayed connections, that have arrived for an endpoint.
+    pub(crate) arrivals: AtomicU64,
+    /// Answers of endpoints with a status below 500.
+    pub(crate) served: AtomicU64,
+    /// The time that endpoints took for these answers, in nanoseconds.
+    pub(crate) served_time: AtomicU64,
+    /// Answers of endpoints with a status of 500 or more, and attempts without an answer.
+    pub(crate) not_served: AtomicU64,
     pub(crate) repeated: AtomicU64,
     pub(crate) budget_spent: AtomicU64,
     pub(crate) fatal: AtomicU64,
@@ -180,6 +188,16 @@ impl Counts {
         self.time.store(nanoseconds, Ordering::Relaxed);
     }
 
+    /// Counts an answer of an endpoint, which took `time` for it.
+    pub(crate) fn served(&self, status: u16, time: Duration) {
+        if status < 500 {
+            count(&self.served);
+            add(&self.served_time, time.as_nanos() as u64);
+        } else {
+            count(&self.not_served);
+        }
+    }
+
     /// Counts a failure by its cause.
     pub(crate) fn failed(&self, failure: Failure) {
         count(&self.failures[failure as usize]);
@@ -213,7 +231,7 @@ impl Metrics {
         counts
     }
 
-    fn sum(&self, of: impl Fn(&Counts) -> u64) -> u64 {
+    pub(crate) fn sum(&self, of: impl Fn(&Counts) -> u64) -> u64 {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         threads.iter().map(|counts| of(counts)).sum()
     }
@@ -234,6 +252,11 @@ impl Metrics {
     /// Requests that wait for an endpoint.
     pub(crate) fn waiting(&self) -> u32 {
         u32::try_from(self.level(|counts| &counts.waiting)).unwrap_or(0)
+    }
+
+    /// Relayed connections.
+    pub(crate) fn relays(&self) -> u32 {
+        u32::try_from(self.level(|counts| &counts.relays)).unwrap_or(0)
     }
 
     /// Upgraded connections.

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::drain::{Arrival, Departure, Pace, Stage};
 use crate::endpoint::Table;
 use crate::listen::Listener;
+use crate::load::Load;
 use crate::metrics::Metrics;
 use crate::site::Site;
 use crate::suspects::Suspects;
@@ -34,6 +35,7 @@ pub struct Proxy {
     arrival: Arc<Arrival>,
     metrics: Metrics,
     suspects: Arc<Suspects>,
+    demand: watch::Receiver<()>,
 }
 
 impl Proxy {
@@ -103,6 +105,7 @@ impl Proxy {
             arrival: common.arrival,
             metrics,
             suspects: common.upstreams.suspects,
+            demand: common.demand.subscribe(),
         })
     }
 
@@ -191,6 +194,16 @@ impl Proxy {
     /// to time. Only the first `tell` is kept.
     pub fn on_fatal_path(&self, tell: impl Fn(&str) + Send + Sync + 'static) {
         self.suspects.tell(Box::new(tell));
+    }
+
+    /// How much is asked of the proxy.
+    pub fn load(&self) -> Load {
+        Load::of(&self.metrics)
+    }
+
+    /// Changes as soon as a request begins to wait for an endpoint while no other one waits.
+    pub fn demand(&self) -> watch::Receiver<()> {
+        self.demand.clone()
     }
 
     /// Requests at endpoints.

@@ -44,6 +44,7 @@ pub(crate) async fn serve(
     // Whatever ends this process or this task, neither side must believe that it has received
     // everything.
     client.set_resets(true);
+    count(&thread.counts.arrivals);
     let reached = search::reach(thread, &client, peer, &deadline).await;
     let (entered, mut upstream) = match reached {
         Ok(reached) => reached,

@@ -51,6 +51,8 @@ pub(crate) struct Common {
     /// The number of threads that have accepted their last connection.
     pub(crate) closed: Arc<AtomicUsize>,
     pub(crate) upstreams: SharedUpstreams,
+    /// Changes when a request begins to wait while no other one waits.
+    pub(crate) demand: Arc<watch::Sender<()>>,
     connection_limit: Arc<ConnectionLimit>,
     memory: Arc<Memory>,
     rates: Option<Arc<Rates>>,
@@ -89,6 +91,7 @@ impl Common {
                 suspects: Arc::new(Suspects::new(metrics.fatal.clone())),
                 witness: Arc::new(Witness::default()),
             },
+            demand: Arc::new(watch::Sender::new(())),
             connection_limit: Arc::new(ConnectionLimit::new(limits.connections, of_address)),
             memory: Arc::new(memory),
             rates: limits.request_rate.map(|rate| Arc::new(Rates::new(rate))),
@@ -110,6 +113,8 @@ pub(crate) struct Thread {
     pub(crate) random: RefCell<fastrand::Rng>,
     pub(crate) callers: KnownCallers,
     pub(crate) upstreams: Upstreams,
+    /// See [`Common::demand`].
+    pub(crate) demand: Arc<watch::Sender<()>>,
     pub(crate) activity: Activity,
     pub(crate) occupancy: Occupancy,
     pub(crate) memory: MemoryShare,
@@ -154,6 +159,7 @@ impl Thread {
                 Budget::new(limits.retry_percent),
                 common.upstreams,
             ),
+            demand: common.demand,
             activity: Activity::new(Rc::clone(&clock), common.arrival),
             occupancy: Occupancy::new(Rc::clone(&clock), common.connection_limit),
             memory: MemoryShare::new(common.memory, index, Arc::clone(&counts)),

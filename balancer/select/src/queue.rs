@@ -72,6 +72,8 @@ pub struct Ticket<'a> {
     /// The reasons for its current search: the number of requests that have ended at
     /// endpoints, and the latest change.
     turn: (u32, u64),
+    /// No other request waited when it joined.
+    is_first: bool,
 }
 
 impl Queue {
@@ -116,6 +118,7 @@ impl Queue {
         if is_new && waiters.waiting.len() >= self.max_waiting {
             return None;
         }
+        let is_first = waiters.waiting.is_empty();
         let position = waiters.join(visit);
         self.unlock(waiters, None);
         // Either this thread sees the room that another thread frees, or the other thread
@@ -125,6 +128,7 @@ impl Queue {
             queue: self,
             position,
             turn: (0, 0),
+            is_first,
         })
     }
 
@@ -256,6 +260,11 @@ impl Ticket<'_> {
     /// The position, which the request can have again if it comes back.
     pub fn position(&self) -> Position {
         self.position
+    }
+
+    /// Whether no other request waited when it joined.
+    pub fn is_first(&self) -> bool {
+        self.is_first
     }
 
     /// Ready when it is this request's turn; the request must then search immediately.

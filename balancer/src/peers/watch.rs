@@ -9,15 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scaledapp_proxy::Endpoint;
+use scaledapp_runtime::{LineError, LineStream};
 use scaledapp_units::Backoff;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::health::{self, Health, word};
-use super::lines::{Decoder, Event};
 use crate::metrics::{Loss, Metrics};
 
 /// How long opening a connection may take. In a cluster it takes a few milliseconds, and a
@@ -33,9 +31,10 @@ const ASK_AGAIN_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a container may take from getting its address to its supervisor's first answer.
 /// After that, the log says that no answer has come.
 const START_TIMEOUT: Duration = Duration::from_mins(2);
-/// The size of a read, in bytes. A line has about a hundred, and there may be thousands of
-/// streams.
-const READ_BYTES: usize = 1 << 10;
+/// The longest line, in bytes. Lines have about a hundred.
+const MAX_LINE: usize = 64 << 10;
+/// The name that the balancer gives itself in its requests.
+const AGENT: &str = "scaledapp-balancer";
 
 /// A supervisor to listen to, and the endpoint that it reports on.
 #[derive(Debug, Clone)]
@@ -99,6 +98,29 @@ impl Drop for Watches {
     }
 }
 
+/// Waits until `at`; forever without it.
+async fn sleep_until_some(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the end of a stream means.
+fn end_of(error: &LineError) -> End {
+    let loss = match error {
+        // It is not a supervisor, or the balancer may not watch it. Neither says anything about
+        // the app.
+        LineError::Status(400..500) => return End::NoWatch,
+        LineError::Status(_) => Loss::Refused,
+        LineError::Malformed(_) => Loss::Malformed,
+        LineError::Silent(_) => Loss::Silent,
+        LineError::Connect(_) | LineError::NoConnection(_) => Loss::Unreachable,
+        LineError::Broken(_) | LineError::Closed | LineError::Ended => Loss::Closed,
+    };
+    End::Lost(loss, format!("/watch: {error}"))
+}
+
 /// How a stream ended.
 #[derive(Debug)]
 enum End {
@@ -159,88 +181,49 @@ impl Listener {
 
     /// Handles one connection from its opening to its end.
     async fn stream(&mut self) -> End {
-        let mut stream = match timeout(CONNECT_TIMEOUT, self.open()).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
+        let admin = self.target.admin;
+        let opened = LineStream::open(admin, "/watch", AGENT, CONNECT_TIMEOUT, MAX_LINE).await;
+        let mut stream = match opened {
+            Ok(stream) => stream,
+            Err(error) => {
                 return End::Lost(Loss::Unreachable, format!("its admin port: {error}"));
             }
-            Err(_) => {
-                let reason = format!("its admin port: no connection within {CONNECT_TIMEOUT:?}");
-                return End::Lost(Loss::Unreachable, reason);
-            }
         };
-        let mut decoder = Decoder::default();
-        let mut buffer = [0; READ_BYTES];
-        let mut last = Instant::now();
         loop {
-            let give_up = last + SILENCE_TIMEOUT;
-            let suspect_at = self.health.deadline().map_or(give_up, Instant::from_std);
-            tokio::select! {
+            let suspect_at = self.health.deadline().map(Instant::from_std);
+            let line = tokio::select! {
                 // Data that has arrived counts, however late this task runs.
                 biased;
-                read = stream.read(&mut buffer) => match read {
-                    Ok(0) => return End::Lost(Loss::Closed, "it closed /watch".to_owned()),
-                    Ok(length) => match self.take(&mut decoder, &buffer[..length]) {
-                        Ok(true) => last = Instant::now(),
-                        Ok(false) => {}
-                        Err(end) => return end,
-                    },
-                    Err(error) => return End::Lost(Loss::Closed, format!("/watch broke: {error}")),
-                },
-                () = sleep_until(suspect_at.min(give_up)) => {
-                    let now = Instant::now();
-                    self.health.tick(now.into_std());
+                line = stream.next(SILENCE_TIMEOUT) => line,
+                () = sleep_until_some(suspect_at) => {
+                    self.health.tick(Instant::now().into_std());
                     self.show("it is silent");
-                    if now >= give_up {
-                        return End::Lost(Loss::Silent, format!("silent for {SILENCE_TIMEOUT:?}"));
-                    }
+                    continue;
                 }
+            };
+            let ended = match line {
+                Ok(line) => self.take(&line),
+                Err(error) => Err(end_of(&error)),
+            };
+            if let Err(end) = ended {
+                return end;
             }
         }
     }
 
-    async fn open(&self) -> std::io::Result<TcpStream> {
-        let admin = self.target.admin;
-        let mut stream = TcpStream::connect(admin).await?;
-        let request = format!(
-            "GET /watch HTTP/1.1\r\nHost: {admin}\r\nUser-Agent: scaledapp-balancer\r\nAccept: application/x-ndjson\r\n\r\n"
-        );
-        // The request fits into any send buffer, so this does not wait for the peer.
-        stream.write_all(request.as_bytes()).await?;
-        Ok(stream)
-    }
-
-    /// Decodes bytes; `true` if a snapshot was among them.
-    fn take(&mut self, decoder: &mut Decoder, bytes: &[u8]) -> Result<bool, End> {
-        let malformed = |reason: String| End::Lost(Loss::Malformed, reason);
-        let mut heard = false;
-        for event in decoder
-            .feed(bytes)
-            .map_err(|error| malformed(error.to_string()))?
-        {
-            match event {
-                Event::Status(200) => {}
-                // It is not a supervisor, or the balancer may not watch it. Neither says
-                // anything about the app.
-                Event::Status(400..500) => return Err(End::NoWatch),
-                Event::Status(status) => {
-                    return Err(End::Lost(Loss::Refused, format!("/watch answers {status}")));
-                }
-                Event::Line(line) => {
-                    let snapshot = health::parse(&line)
-                        .ok_or_else(|| malformed("a line of /watch is no snapshot".to_owned()))?;
-                    self.health.line(Instant::now().into_std(), snapshot);
-                    let endpoint = &self.target.endpoint;
-                    endpoint.report(health::report(snapshot));
-                    endpoint.set_hands_back(health::hands_back(snapshot));
-                    self.backoff.reset();
-                    self.show("as it says");
-                    heard = true;
-                }
-                Event::End => return Err(End::Lost(Loss::Closed, "it ended /watch".to_owned())),
-            }
-        }
-        Ok(heard)
+    /// Takes a line of the stream.
+    fn take(&mut self, line: &[u8]) -> Result<(), End> {
+        let snapshot = health::parse(line).ok_or_else(|| {
+            let reason = "a line of /watch is no snapshot".to_owned();
+            End::Lost(Loss::Malformed, reason)
+        })?;
+        self.health.line(Instant::now().into_std(), snapshot);
+        let endpoint = &self.target.endpoint;
+        endpoint.report(health::report(snapshot));
+        endpoint.set_hands_back(health::hands_back(snapshot));
+        self.backoff.reset();
+        self.show("as it says");
+        Ok(())
     }
 
     /// Passes a changed standing to the forwarding path.
@@ -263,7 +246,9 @@ impl Listener {
 #[cfg(test)]
 mod tests {
     use scaledapp_proxy::Standing;
-    use tokio::net::TcpListener;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
 
     use super::*;
 

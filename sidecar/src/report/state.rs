@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use scaledapp_engine::WorkerState;
 use scaledapp_proxy::Endpoint;
@@ -110,6 +110,8 @@ pub(super) struct State {
     /// The number of dropped lines of workers, counted by the log relay.
     pub(super) lines_dropped: OnceLock<Arc<AtomicU64>>,
     pub(super) scraper: OnceLock<Scraper>,
+    /// How long the first ready worker took to start.
+    pub(super) first_boot: OnceLock<Duration>,
 }
 
 impl std::fmt::Debug for State {

@@ -49,6 +49,7 @@ pub(super) async fn forward(
         thread.buffers.put_output(exchange.request.into_out());
         return then;
     }
+    count(&thread.counts.arrivals);
     thread.upstreams.budget.borrow_mut().deposit();
     let (then, unsent) = match exchange.gather().await {
         Ok(()) => exchange.walk().await,
@@ -218,6 +219,8 @@ impl<'a> Exchange<'a> {
         keep(thread, self.request.is_sent(), upstream, answered, endpoint);
         let elapsed = self.meta.started.elapsed();
         thread.counts.answered(answered.status, elapsed);
+        let served = elapsed.saturating_sub(self.search.waited);
+        thread.counts.served(answered.status, served);
         if !answered.close {
             Then::Next
         } else if self.request.is_sent() && self.client.input.is_empty() {
@@ -250,6 +253,8 @@ impl<'a> Exchange<'a> {
         note(thread, endpoint, Outcome::Answered);
         let elapsed = self.meta.started.elapsed();
         thread.counts.answered(101, elapsed);
+        let served = elapsed.saturating_sub(self.search.waited);
+        thread.counts.served(101, served);
         let _counted = Counted::new(&thread.counts.tunnels);
         if thread.upstreams.suspects.are_known() {
             self.search.answered(thread, &self.request);

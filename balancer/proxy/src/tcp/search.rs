@@ -124,6 +124,10 @@ impl<'a> Search<'a> {
         let mut ticket = queue.join(visit).ok_or(NoEndpoint::QueueFull)?;
         self.position = Some(ticket.position());
         let _waiting = Counted::new(&thread.counts.waiting);
+        if ticket.is_first() {
+            // The autoscaler hears at once that there is demand.
+            thread.demand.send_replace(());
+        }
         loop {
             let mut waited = false;
             poll_fn(|context| {

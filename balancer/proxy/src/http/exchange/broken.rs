@@ -135,6 +135,7 @@ fn settle(
         return true;
     }
     endpoint.count_broken();
+    count(&thread.counts.not_served);
     if cause == Failure::HandedBack {
         note(thread, endpoint, Outcome::Error);
     } else if !failed.reused {

@@ -57,6 +57,8 @@ pub(super) struct Search {
     name: Option<Name>,
     /// It has waited for an endpoint since it was admitted.
     pub(super) has_waited: bool,
+    /// For how long it has waited, in all.
+    pub(super) waited: Duration,
 }
 
 impl Search {
@@ -180,6 +182,10 @@ pub(super) async fn choose<'a>(
     search.position = Some(ticket.position());
     search.has_waited = true;
     let _waiting = Counted::new(&thread.counts.waiting);
+    if ticket.is_first() {
+        // The autoscaler hears at once that there is demand.
+        thread.demand.send_replace(());
+    }
     let now = thread.clock.now();
     let time = thread.config.limits.waiting_time;
     let until = *search.until.get_or_insert(now + time);
@@ -219,6 +225,7 @@ pub(super) async fn choose<'a>(
                 .choose(client.source, &search.tried, &search.preferences)
         {
             ticket.found();
+            search.waited += thread.clock.now().saturating_sub(now);
             return Ok(entered);
         }
         ticket.found_nothing(search.tried.is_empty());

@@ -1,17 +1,15 @@
-//! Reads the bytes of a `/watch` answer: its status, then lines of bounded length.
+//! Reads the bytes of an answer that is a stream of lines: its status, then lines of bounded
+//! length.
 //!
 //! The decoder accepts input in pieces of any size. It reads the HTTP/1 answers that
 //! ScaledApp's admin ports and other servers send (RFC 9112, chunked or until the
-//! connection closes) and refuses everything else. [`super::watch`] decides what the
-//! status and the lines mean.
+//! connection closes) and refuses everything else. The callers decide what the status and the
+//! lines mean.
 
-use scaledapp_runtime::{Chunked, ChunkedDecoder};
+use crate::{Chunked, ChunkedDecoder};
 
 /// The longest head, in bytes.
 const MAX_HEAD: usize = 8 << 10;
-/// The longest line of the content, in bytes.
-const MAX_LINE: usize = 64 << 10;
-
 /// What was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -23,15 +21,16 @@ pub(crate) enum Event {
     End,
 }
 
-/// The bytes are not a `/watch` answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a stream of lines over HTTP/1: {0}")]
-pub(crate) struct Malformed(&'static str);
+/// The bytes are no such answer; the text says why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Malformed(pub(crate) &'static str);
 
 /// The decoder of one answer.
-#[derive(Debug, Default)]
-pub(crate) struct Decoder {
+#[derive(Debug)]
+pub(crate) struct LineDecoder {
     state: State,
+    /// The longest line of the content, in bytes.
+    max_line: usize,
     /// The incomplete head or line so far.
     held: Vec<u8>,
 }
@@ -48,7 +47,15 @@ enum State {
     Over,
 }
 
-impl Decoder {
+impl LineDecoder {
+    pub(crate) fn new(max_line: usize) -> Self {
+        Self {
+            state: State::default(),
+            max_line,
+            held: Vec::new(),
+        }
+    }
+
     /// Takes the next bytes, and returns what they complete.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<Event>, Malformed> {
         let mut events = Vec::new();
@@ -96,8 +103,8 @@ impl Decoder {
     fn content(&mut self, byte: u8, events: &mut Vec<Event>) -> Result<(), Malformed> {
         if byte == b'\n' {
             events.push(Event::Line(std::mem::take(&mut self.held)));
-        } else if self.held.len() >= MAX_LINE {
-            return Err(Malformed("a line is longer than 64 KiB"));
+        } else if self.held.len() >= self.max_line {
+            return Err(Malformed("a line is too long"));
         } else {
             self.held.push(byte);
         }
@@ -140,6 +147,7 @@ fn status(line: &str) -> Option<u16> {
 mod tests {
     use super::*;
 
+    const MAX_LINE: usize = 64 << 10;
     const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
 
     fn line(text: &str) -> Event {
@@ -148,9 +156,9 @@ mod tests {
 
     /// Reads `bytes` cut into pieces of each size; the result must always be the same.
     fn read(bytes: &[u8]) -> Result<Vec<Event>, Malformed> {
-        let whole = Decoder::default().feed(bytes);
+        let whole = LineDecoder::new(MAX_LINE).feed(bytes);
         for size in 1..8 {
-            let mut decoder = Decoder::default();
+            let mut decoder = LineDecoder::new(MAX_LINE);
             let pieces = bytes.chunks(size).map(|piece| decoder.feed(piece));
             let events: Result<Vec<_>, _> = pieces.collect();
             assert_eq!(events.map(|events| events.concat()), whole);
