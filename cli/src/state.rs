@@ -6,7 +6,8 @@
 
 use std::net::SocketAddr;
 
-use scaledapp_plan::local::Plan;
+use scaledapp_plan::ValidatedApp;
+use scaledapp_plan::local::{Plan, Pod};
 use serde::{Deserialize, Serialize};
 
 /// One app of a run.
@@ -18,8 +19,11 @@ pub(crate) struct State {
     pub(crate) hostname: String,
     /// The balancers.
     pub(crate) balancers: Vec<SocketAddr>,
-    /// The pods.
+    /// The pods that run.
     pub(crate) pods: Vec<PodState>,
+    /// The name of the app, if its pods may all be gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    app: Option<String>,
 }
 
 /// One pod.
@@ -35,24 +39,35 @@ pub(crate) struct PodState {
 
 impl State {
     /// The state of an app that is ready.
-    pub(crate) fn of(plan: &Plan) -> Self {
-        let pods = plan.pods.iter().map(|pod| PodState {
-            name: pod.name.clone(),
-            address: pod.address,
-            admin: pod.admin,
-        });
+    pub(crate) fn of(app: &ValidatedApp, plan: &Plan) -> Self {
+        let running = plan.pods.iter().take(plan.running);
         Self {
             dns: plan.dns.listen,
             hostname: plan.dns.hostname.to_string(),
             balancers: plan.slots.iter().map(|slot| slot.address).collect(),
-            pods: pods.collect(),
+            pods: running.map(PodState::of).collect(),
+            app: app.autoscaling.as_ref().map(|_| app.name.clone()),
         }
     }
 
-    /// The name of the app: the name of its pods without their number.
+    /// The name of the app: the name of its pods without their number, if the file has no other.
     pub(crate) fn app(&self) -> &str {
+        if let Some(app) = &self.app {
+            return app;
+        }
         let first = self.pods.first().map_or("", |pod| pod.name.as_str());
         first.rsplit_once('-').map_or(first, |(app, _)| app)
+    }
+}
+
+impl PodState {
+    /// The state of a pod of the plan.
+    pub(crate) fn of(pod: &Pod) -> Self {
+        Self {
+            name: pod.name.clone(),
+            address: pod.address,
+            admin: pod.admin,
+        }
     }
 }
 
