@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use scaledapp_proxy::{Network, NetworkError, Sticky, StickyError};
-use scaledapp_runtime::cli::AdminArg;
+use scaledapp_runtime::cli::{AdminArg, listen_address};
 use scaledapp_tls::Pair;
 use scaledapp_units::{Size, SizeError, duration};
 use serde::Deserialize;
@@ -81,7 +81,7 @@ pub(crate) struct RunArgs {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Options {
     /// Address and port to serve on; the wildcard of IPv6 also accepts IPv4 clients
-    #[arg(long, env = "SCALEDAPP_LISTEN", value_name = "ADDR")]
+    #[arg(long, env = "SCALEDAPP_LISTEN", value_name = "ADDR", value_parser = listen_address)]
     pub(crate) listen: Option<SocketAddr>,
     /// Certificate and key for https, PEM files; repeat for more names (comma-separated in the variable). They are read again when they change
     #[arg(
@@ -92,7 +92,7 @@ pub(crate) struct Options {
     )]
     pub(crate) tls: Vec<CertificateFiles>,
     /// Address and port to serve https on; http stays on --listen [default: https on --listen, and no http]
-    #[arg(long, env = "SCALEDAPP_TLS_LISTEN", value_name = "ADDR")]
+    #[arg(long, env = "SCALEDAPP_TLS_LISTEN", value_name = "ADDR", value_parser = listen_address)]
     pub(crate) tls_listen: Option<SocketAddr>,
     /// Redirect requests on --listen to https at this port, as clients know it (308); not those for /.well-known/acme-challenge/
     #[arg(
@@ -100,7 +100,8 @@ pub(crate) struct Options {
         env = "SCALEDAPP_TLS_REDIRECT",
         value_name = "PORT",
         num_args = 0..=1,
-        default_missing_value = "443"
+        default_missing_value = "443",
+        value_parser = public_port
     )]
     pub(crate) tls_redirect: Option<NonZeroU16>,
     /// Oldest version of TLS: 1.2 or 1.3 [default: 1.2]
@@ -246,6 +247,15 @@ pub(crate) struct Options {
     /// How long a request waits for a server before it gets 503 [default: 10s]
     #[arg(long, env = "SCALEDAPP_WAITING_TIME", value_name = "TIME")]
     pub(crate) waiting_time: Option<Time>,
+    /// How long a request may wait while there is no server at all, or none has been ready yet; 0s: --waiting and --waiting-time apply then as well [default: 0s]
+    #[arg(long, env = "SCALEDAPP_HOLD", value_name = "TIME")]
+    pub(crate) hold: Option<Time>,
+    /// Most requests that may wait because of --hold; more get 503 [default: 10000]
+    #[arg(long, env = "SCALEDAPP_HOLD_REQUESTS", value_name = "N")]
+    pub(crate) hold_requests: Option<NonZeroU32>,
+    /// Most memory for heads and bodies of requests that wait because of --hold, in bytes or such as 10Mi; requests beyond it get 503 [default: 64Mi]
+    #[arg(long, env = "SCALEDAPP_HOLD_BYTES", value_name = "SIZE")]
+    pub(crate) hold_bytes: Option<BodySize>,
     /// Time for a request's head, from its first byte to its last; a new connection has the same time for its first byte [default: 10s]
     #[arg(long, env = "SCALEDAPP_HEAD_TIME", value_name = "TIME")]
     pub(crate) head_time: Option<Time>,
@@ -379,6 +389,13 @@ pub(crate) enum ClientMode {
     Optional,
 }
 
+/// Parses the port at which clients reach https.
+fn public_port(text: &str) -> Result<NonZeroU16, String> {
+    text.parse().map_err(|_| {
+        format!("{text:?} is not a port: give the one at which clients reach https, 1 to 65535")
+    })
+}
+
 /// `--upstream`: where a server listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Target(pub(crate) SocketAddr);
@@ -410,7 +427,7 @@ impl FromStr for Trusted {
     }
 }
 
-/// `--body-size`.
+/// A number of bytes, such as that of `--body-size`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BodySize(pub(crate) u64);
 

@@ -16,6 +16,7 @@ mod report;
 mod run;
 mod settings;
 mod tls;
+mod vacancy;
 
 use std::process::ExitCode;
 

@@ -4,11 +4,12 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::OFlags;
 use scaledapp_proxy::{PageError, Pages};
 use tokio::sync::watch;
 
@@ -83,7 +84,7 @@ impl Followed {
         let mut pages = Pages::default();
         let directory = self.directory.display().to_string();
         for (name, ..) in marks {
-            match read_page(&self.directory.join(name)) {
+            match read_page(&self.directory, name) {
                 Ok(body) => match pages.add(name, &body) {
                     // Other files, such as the `..data` of a mounted ConfigMap, may be there.
                     Err(PageError::Name) if name.starts_with('.') => {}
@@ -124,11 +125,21 @@ fn marks(directory: &Path) -> io::Result<Vec<Mark>> {
     Ok(marks)
 }
 
-/// Reads a page, and a byte more if it is too large.
-fn read_page(path: &Path) -> io::Result<Vec<u8>> {
+/// Reads a page, and a byte more if it is too large. Everybody can read an error page, so a symbolic
+/// link must not lead to other files of this machine.
+fn read_page(directory: &Path, name: &str) -> io::Result<Vec<u8>> {
+    let path = directory.join(name).canonicalize()?;
+    if !path.starts_with(directory.canonicalize()?) {
+        let cure = "its symbolic link leads out of the directory: copy the page into the directory";
+        return Err(io::Error::other(cure));
+    }
+    // Nobody may put a link there in the meantime.
+    let mut open = fs::File::options();
+    open.read(true)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     let mut body = Vec::new();
     let most = Pages::MAX_BYTES as u64 + 1;
-    fs::File::open(path)?.take(most).read_to_end(&mut body)?;
+    open.open(path)?.take(most).read_to_end(&mut body)?;
     Ok(body)
 }
 
@@ -189,5 +200,27 @@ mod tests {
             }
             assert_eq!(followed.look(), Some(pages(&[("5xx.json", body)])));
         }
+    }
+
+    #[test]
+    fn a_link_that_leads_out_of_the_directory_is_not_followed() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("pages");
+        fs::create_dir(&directory).unwrap();
+        fs::write(parent.path().join("secret"), "secret").unwrap();
+        fs::write(directory.join("429.html"), "slower").unwrap();
+        let link = |target: &str, name: &str| {
+            std::os::unix::fs::symlink(target, directory.join(name)).unwrap();
+        };
+        link("../secret", "503.html");
+        link("429.html", "4xx.html");
+        link("..", "..up");
+        link("..up/secret", "502.html");
+        let mut followed = Followed {
+            directory,
+            marks: None,
+        };
+        let expected = pages(&[("429.html", "slower"), ("4xx.html", "slower")]);
+        assert_eq!(followed.look(), Some(expected));
     }
 }

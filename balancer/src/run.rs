@@ -12,7 +12,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
 use scaledapp_proxy::{
-    AccessSink, Callers, Config, Listener, Network, Proxy, Scheme, Site, Table, Tokens,
+    AccessSink, Callers, Config, Endpoint, Listener, Network, Proxy, Scheme, Site, Standing, Table,
+    Tokens,
 };
 use scaledapp_runtime::{Admin, Routes, Signal, Signals, follow, run_name};
 use tokio::sync::{Notify, watch};
@@ -31,6 +32,7 @@ use crate::peers::watch::Watches;
 use crate::report::Report;
 use crate::settings::{Drain, Settings, Tls};
 use crate::tls::Loader;
+use crate::vacancy::Vacancy;
 
 /// How long the first requests wait for supervisors to report whether they serve.
 /// Supervisors answer within milliseconds, and one that cannot be reached must not delay
@@ -131,6 +133,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         &mut registry,
         site(stdout.as_ref(), settings.error_pages),
     )?;
+    balancer.proxy = Some(Arc::clone(&proxy));
+    balancer.tell_supply();
     metrics.register(&mut registry, balancer.table.subscribe());
     if let Some(secured) = &secured {
         secured.expiry.register(&mut registry);
@@ -282,6 +286,9 @@ struct Balancer {
     /// Notified when a standing changes.
     changed: Arc<Notify>,
     table: watch::Sender<Arc<Table>>,
+    vacancy: Vacancy,
+    /// The proxy that is told about vacancies, once it runs.
+    proxy: Option<Arc<Proxy>>,
     all_unknown: AllUnknown,
 }
 
@@ -304,6 +311,14 @@ impl AllUnknown {
     }
 }
 
+/// Waits until `at`; forever without it.
+async fn until(at: Option<std::time::Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Balancer {
     fn new(discovery: Discovery, metrics: Arc<Metrics>, place: Place) -> Self {
         let changed = Arc::new(Notify::new());
@@ -314,6 +329,8 @@ impl Balancer {
             watches: Watches::new(Arc::clone(&changed), metrics),
             changed,
             table: watch::Sender::default(),
+            vacancy: Vacancy::default(),
+            proxy: None,
             all_unknown: AllUnknown::No,
         }
     }
@@ -351,6 +368,7 @@ impl Balancer {
                     self.publish();
                 }
                 () = changed.notified() => self.publish(),
+                () = until(self.vacancy.deadline()) => self.tell_supply(),
                 () = self.all_unknown.log_due() => {
                     self.all_unknown = AllUnknown::Logged;
                     tracing::warn!(
@@ -382,6 +400,19 @@ impl Balancer {
         }
     }
 
+    /// Tells the proxy whether there are endpoints, so that it holds requests while there are none.
+    fn tell_supply(&mut self) {
+        let table = Arc::clone(&self.table.borrow());
+        let standings = table.endpoints.iter().map(|endpoint| endpoint.standing());
+        let supply = self.vacancy.look(Instant::now().into_std(), standings);
+        if let Some(proxy) = &self.proxy {
+            let serve = |endpoint: &&Arc<Endpoint>| endpoint.standing() == Standing::Serving;
+            let serving = table.endpoints.iter().filter(serve);
+            let capacity = serving.map(|endpoint| endpoint.capacity()).sum();
+            proxy.set_supply(supply, capacity);
+        }
+    }
+
     /// Applies a new list.
     fn take_list(&mut self) {
         let backends = self.listing.borrow_and_update().backends();
@@ -400,6 +431,7 @@ impl Balancer {
     /// search for an endpoint again.
     fn publish(&mut self) {
         self.table.send_replace(self.fleet.table());
+        self.tell_supply();
         self.all_unknown = match (self.fleet.is_unknown(), self.all_unknown) {
             (true, AllUnknown::No) => AllUnknown::Since(Instant::now()),
             (true, before) => before,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use scaledapp_proxy::{
-    AccessFormat, AccessLog, Algorithm, Config, HeadLimitError, Limits, Network, RequestRate,
+    AccessFormat, AccessLog, Algorithm, Config, HeadLimitError, Hold, Limits, Network, RequestRate,
     UpstreamProtocol,
 };
 use scaledapp_tls::{Alpn, Pair};
@@ -120,6 +120,8 @@ pub(crate) enum UsageError {
         "--request-burst-per-address is of no use without a rate: give --requests-per-second-per-address N"
     )]
     NoRate,
+    #[error("--{0} is of no use without a time: give --hold TIME, such as --hold 2m")]
+    NoHold(&'static str),
     #[error("--access-log-sample {0} is out of range: give 1 to 100 percent")]
     Sample(u8),
     #[error(transparent)]
@@ -275,6 +277,9 @@ fn merge(flags: Options, file: Options) -> Options {
         body_size,
         waiting,
         waiting_time,
+        hold,
+        hold_requests,
+        hold_bytes,
         head_time,
         idle_time,
         connect_time,
@@ -393,6 +398,26 @@ fn request_rate(options: &Options) -> Result<Option<RequestRate>, UsageError> {
     }
 }
 
+/// How requests are held while there is no server; `None` if they are not.
+fn hold(options: &Options) -> Result<Option<Hold>, UsageError> {
+    let time = options.hold.map(|time| time.0);
+    let Some(time) = time.filter(|time| !time.is_zero()) else {
+        let of_no_use = [
+            ("hold-requests", options.hold_requests.is_some()),
+            ("hold-bytes", options.hold_bytes.is_some()),
+        ];
+        let given = of_no_use.into_iter().find(|(_, given)| *given);
+        return given.map_or(Ok(None), |(name, _)| Err(UsageError::NoHold(name)));
+    };
+    let requests = options.hold_requests.map_or(10_000, NonZeroU32::get);
+    let bytes = options.hold_bytes.map_or(64 << 20, |size| size.0);
+    Ok(Some(Hold {
+        time,
+        requests,
+        bytes,
+    }))
+}
+
 fn limits(options: &Options) -> Result<Limits, UsageError> {
     let default = Config::balancer()
         .limits
@@ -413,6 +438,7 @@ fn limits(options: &Options) -> Result<Limits, UsageError> {
         waiting_time: options
             .waiting_time
             .map_or(default.waiting_time, |time| time.0),
+        hold: hold(options)?,
         head_time: time("head-time", options.head_time, default.head_time)?,
         idle_time: time("idle-time", options.idle_time, default.idle_time)?,
         connect_time: time("connect-time", options.connect_time, default.connect_time)?,

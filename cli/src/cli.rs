@@ -23,6 +23,7 @@ Exit codes: 0 done, 1 failure, 2 nothing could start, 64 usage.";
 const LOCAL_EXAMPLES: &str = "\
 Examples:
   scaledapp local examples/hello-node/scaledapp.yaml
+  scaledapp local app.yaml --watch --open
   scaledapp local app.yaml --nodes 3
   scaledapp local app.yaml --state-file /tmp/state.json --workdir /tmp/work
 
@@ -41,6 +42,12 @@ Each line that the app writes is printed after its pod and slot:
   hello-0/1 | listening
 with colours on a terminal, unless NO_COLOR is set. Balancers and DNS log only
 problems; SCALEDAPP_LOG=info shows everything. Python gets PYTHONUNBUFFERED=1.
+
+--watch looks at the files below the directory in which the command starts, but
+not at those that git ignores, in node_modules, target and the like, or that apps
+write (.log, .db, …). 200 ms after the last change, the workers are replaced, pod
+by pod. If the change does not start, its last lines are printed, and the old
+workers go on serving.
 
 Signals: after INT, TERM or HUP (a closed terminal), the DNS record is withdrawn,
 the balancers drain, then the pods, and nothing is left behind. A second signal
@@ -84,14 +91,40 @@ Examples:
   scaledapp status             every app that runs here
   scaledapp status hello -o json";
 
+const DASHBOARD_EXAMPLES: &str = "\
+Examples:
+  scaledapp dashboard             prints the address of the page
+  scaledapp dashboard --open
+
+The page is served on 127.0.0.1 only, to those who have the printed address: it
+ends with a token that is valid until Ctrl-C. It shows, and changes nothing.";
+
 const IMPORT_EXAMPLES: &str = "\
 Examples:
-  scaledapp import ecosystem.config.js > scaledapp.yaml
-  scaledapp import ecosystem.config.js --env production -o flags
-  scaledapp import ecosystem.config.json --app api
+  scaledapp import ecosystem.config.js --env production > scaledapp.yaml
+  scaledapp import docker-compose.yml --env-file .env > scaledapp.yaml
+  scaledapp import deployment.yaml service.yaml hpa.yaml > scaledapp.yaml
+  helm template shop ./chart | scaledapp import /dev/stdin --app shop
+  scaledapp import Procfile -o json
 
-A JavaScript file is read by your own node, in a separate process.
-Fields without a counterpart are named in comments, with the reason.";
+A file is recognised by its content: an ecosystem file of PM2, a Procfile, a
+Compose file, or manifests of Kubernetes, of which several files are read
+together. The objects go to stdout. The report goes to stderr and names every
+field: kept, changed, without a counterpart, or needing your decision. No value
+of a secret is printed; it is read from a Secret that the report names. A
+JavaScript file is read by your own node, in a separate process.
+Exit codes: 0 done, 1 failure, or with --strict a field that is not carried
+over, 64 usage.";
+
+const INIT_EXAMPLES: &str = "\
+Examples:
+  scaledapp init && scaledapp local scaledapp.yaml
+  scaledapp init services/api
+
+Reads Dockerfile, Procfile, package.json, pyproject.toml, requirements.txt,
+go.mod, Cargo.toml, Gemfile and the usual names of source files. Each guess is
+printed with its reason, and stands as a comment in the file. An existing
+scaledapp.yaml is never changed.";
 
 /// Runs an app on every core behind several balancers, and restarts what fails.
 #[derive(Debug, Parser)]
@@ -144,22 +177,61 @@ pub(crate) enum Command {
         #[command(flatten)]
         run: RunArg,
     },
-    /// Turn a PM2 ecosystem file into a ScaledApp or a command line
+    /// Show the apps that run here in a browser, live, until Ctrl-C
+    #[command(after_help = DASHBOARD_EXAMPLES)]
+    Dashboard {
+        /// Open the page in the browser of this machine
+        #[arg(long)]
+        open: bool,
+        /// Port of 127.0.0.1 for the page [default: a free one]
+        #[arg(
+            long,
+            value_name = "PORT",
+            default_value = "0",
+            hide_default_value = true
+        )]
+        port: u16,
+        #[command(flatten)]
+        run: RunArg,
+    },
+    /// Turn files of PM2, Procfile, Compose or Kubernetes into ScaledApps
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(ImportArgs),
+    /// Write a ScaledApp for the project in a directory, and say what is assumed
+    #[command(after_help = INIT_EXAMPLES)]
+    Init(InitArgs),
 }
 
 /// The arguments of `import`.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
-    /// ecosystem.config.js, .cjs, .mjs, .json, .yaml or .yml
-    pub(crate) file: PathBuf,
-    /// Only the app of this name
+    /// The files to import; several only if all are manifests of Kubernetes
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Only the app, service, process or workload of this name, whatever it is
     #[arg(long, value_name = "NAME")]
     pub(crate) app: Option<String>,
-    /// Merge env_NAME over env, as `pm2 start --env NAME` does
+    /// The name of the result [default: that of the source]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// PM2: merge env_NAME over env, as `pm2 start --env NAME` does
     #[arg(long, value_name = "NAME")]
     pub(crate) env: Option<String>,
+    /// Compose, Procfile: values of variables, NAME=VALUE in each line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Option<PathBuf>,
+    /// Kubernetes: the container that is the app [default: the one that a Service leads to]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) container: Option<String>,
+    /// What one worker runs, if the file leaves it to the image
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) command: Option<String>,
+    /// One worker in each pod, as before, in place of one per core
+    #[arg(long)]
+    pub(crate) keep_processes: bool,
+    /// Fail if a field has no counterpart or needs a decision
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Format of the result
     #[arg(short, long, default_value = "scaledapp")]
     pub(crate) output: ImportOutput,
@@ -168,10 +240,20 @@ pub(crate) struct ImportArgs {
 /// Format of `import`'s output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ImportOutput {
-    /// A ScaledApp object (YAML) for `kubectl apply` and `scaledapp local`
+    /// ScaledApp objects (YAML) for `kubectl apply` and `scaledapp local`
     Scaledapp,
-    /// A `scaledapp-sidecar run` command line for a shell
+    /// PM2: a `scaledapp-sidecar run` command line for a shell
     Flags,
+    /// The report and the objects as one JSON object
+    Json,
+}
+
+/// The arguments of `init`.
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The project's directory
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub(crate) directory: PathBuf,
 }
 
 /// The arguments of `local`.
@@ -188,6 +270,12 @@ pub(crate) struct LocalArgs {
     /// Nodes to simulate, for replicas.perNode
     #[arg(long, env = "SCALEDAPP_NODES", value_name = "N", default_value = "2")]
     pub(crate) nodes: NonZeroU32,
+    /// Reload the workers when files of the app change; a change that does not start changes nothing
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Open the app in a browser when it is ready
+    #[arg(long)]
+    pub(crate) open: bool,
 }
 
 /// Selects a run.

@@ -16,7 +16,11 @@ use crate::state::PodState;
 pub(crate) fn scale(name: &str, state: Option<&Path>, workers: &str) -> anyhow::Result<String> {
     each_pod(name, state, |pod| {
         ctl(pod, &["scale", workers])?;
-        Ok(format!("{}: scaled to {workers}\n", pod.name))
+        let meaning = match workers.trim_start_matches('0') {
+            "" => ": no worker runs, requests get 503 until you scale it up",
+            _ => "",
+        };
+        Ok(format!("{}: scaled to {workers}{meaning}\n", pod.name))
     })
 }
 

@@ -5,24 +5,26 @@
 //! withdrawn from DNS, then the balancers drain, then the pods, and DNS stops last.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rustix::process::Signal as Kill;
 use scaledapp_plan::local::{Demand, Machine, Plan, Record, demand, hostname, plan};
-use scaledapp_runtime::{Signals, table};
+use scaledapp_runtime::Signals;
 use scaledapp_wire::{Backend, Status};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::addresses::{self, Taken, TakenDns};
 use crate::ask;
 use crate::binaries::Binaries;
+use crate::browser;
 use crate::certificate::Authority;
 use crate::cli::LocalArgs;
+use crate::develop::{self, Watched, Watching};
 use crate::failure::{self, Failed, Ran};
 use crate::launch::{Files, Program, dns, programs};
 use crate::members::{Event, Index, Members, code};
@@ -30,6 +32,8 @@ use crate::object::{self, Object, Objects};
 use crate::output::Output;
 use crate::rundir::RunDir;
 use crate::state::State;
+use crate::summary;
+use crate::waiting::{self, Waited, awaited};
 
 /// File with the pods of an app, for its balancers. With several apps, its name is
 /// `NAME-endpoints.json`.
@@ -50,6 +54,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How long DNS may take to withdraw all names. A DNS server looks for a changed records file ten
 /// times in this period.
 const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a stop says what it waits for.
+const STOP_NOTICE: Duration = Duration::from_secs(2);
+/// How long a pod may take to say how many requests it still has.
+const ASK_TIMEOUT: Duration = Duration::from_millis(300);
 /// Time that a supervisor on a busy machine may need beyond drain and stop grace.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
 
@@ -92,6 +100,59 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
         .collect();
     let mut run = RunDir::take(&names, args.workdir.as_deref(), args.state_file.as_deref())?;
     let zones = zones(&objects)?;
+    let apps = planned(&objects, demands, &zones, machine)?;
+    let programs = programs_of(&apps, &zones, &run, &binaries)?;
+    let states: Vec<State> = apps.iter().map(|app| State::of(&app.plan)).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let output = Output::start()?;
+        let mut all = Local {
+            members: Members::new(output.clone()),
+            signals: Signals::new()?,
+            apps: &apps,
+            zones: &zones,
+            stop_time: stop_time(&apps),
+            pods: Vec::new(),
+            slots: Vec::new(),
+        };
+        let begun = Instant::now();
+        let ended = match all.start(programs).await {
+            Ok(Started::Ready) => match run.publish(&states) {
+                Ok(()) => {
+                    all.announce(begun.elapsed(), args.open).await;
+                    let watching = args.watch.then(|| watch(&apps)).transpose();
+                    match watching {
+                        Ok(watching) => {
+                            let _reloads =
+                                all.follow(watching, &args.file, &binaries, output).await;
+                            all.keep().await;
+                            Ok(all.stop(&run).await)
+                        }
+                        Err(error) => Err(error),
+                    }
+                }
+                Err(error) => Err(error),
+            },
+            Ok(Started::Interrupted) => Ok(all.stop(&run).await),
+            Err(error) => Err(error),
+        };
+        if ended.is_err() {
+            all.stop(&run).await;
+        }
+        all.members.flushed().await;
+        ended
+    })
+}
+
+/// The apps with their addresses and plans.
+fn planned<'a>(
+    objects: &'a Objects,
+    demands: Vec<Demand>,
+    zones: &[Zone],
+    machine: Machine,
+) -> anyhow::Result<Vec<App<'a>>> {
     let mut apps = Vec::new();
     for (object, demand) in objects.apps.iter().zip(demands) {
         let zone = hostname(&object.app).zone().to_owned();
@@ -106,44 +167,7 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
             _taken: taken,
         });
     }
-    let programs = programs_of(&apps, &zones, &run, &binaries)?;
-    let states: Vec<State> = apps.iter().map(|app| State::of(&app.plan)).collect();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let mut all = Local {
-            members: Members::new(Output::start()?),
-            signals: Signals::new()?,
-            apps: &apps,
-            zones: &zones,
-            stop_time: stop_time(&apps),
-            pods: Vec::new(),
-            slots: Vec::new(),
-        };
-        let begun = Instant::now();
-        let ended = match all.start(programs).await {
-            Ok(Started::Ready) => match run.publish(&states) {
-                Ok(()) => {
-                    for app in &apps {
-                        let text = describe(app, begun.elapsed());
-                        all.members.announce(&text).await;
-                    }
-                    all.members.announce("  Ctrl-C drains and stops it\n").await;
-                    all.keep().await;
-                    Ok(all.stop(&run).await)
-                }
-                Err(error) => Err(error),
-            },
-            Ok(Started::Interrupted) => Ok(all.stop(&run).await),
-            Err(error) => Err(error),
-        };
-        if ended.is_err() {
-            all.stop(&run).await;
-        }
-        all.members.flushed().await;
-        ended
-    })
+    Ok(apps)
 }
 
 /// How long a stop of all apps may take.
@@ -362,6 +386,38 @@ impl Local<'_> {
         bail!("{}", failure::text(failed))
     }
 
+    /// Prints the addresses of the apps, and opens the first one in a browser if that is wanted.
+    async fn announce(&self, took: Duration, opens: bool) {
+        for app in self.apps {
+            let text = summary::describe(app.object, &app.plan, app.authority.as_ref(), took);
+            self.members.announce(&text).await;
+        }
+        let ctrl_c = "  Ctrl-C drains and stops it\n";
+        self.members.announce(ctrl_c).await;
+        let mut urls = self.apps.iter();
+        let url = urls.find_map(|app| summary::url(app.object, &app.plan));
+        if let Some(problem) = url.filter(|_| opens).and_then(|url| browser::open(&url)) {
+            self.members.announce(&problem).await;
+        }
+    }
+
+    /// Reloads apps after changes of their files, as long as the returned task is kept.
+    async fn follow(
+        &self,
+        watching: Option<Watching>,
+        file: &Path,
+        binaries: &Binaries,
+        output: Output,
+    ) -> JoinSet<()> {
+        let mut reloads = JoinSet::new();
+        if let Some(watching) = watching {
+            self.members.announce(&watching.describe()).await;
+            let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+            reloads.spawn(watching.run(file, binaries.sidecar.clone(), output));
+        }
+        reloads
+    }
+
     /// Restarts processes that end, until a signal arrives.
     async fn keep(&mut self) {
         loop {
@@ -426,11 +482,18 @@ impl Local<'_> {
     /// first; the caller then kills all processes.
     async fn gone(&mut self, these: &[Index]) -> Ended {
         let deadline = Instant::now() + self.stop_time;
+        let mut notice = Instant::now() + STOP_NOTICE;
         while self.members.any_runs(these) {
             tokio::select! {
                 // Events are dropped, so a process that waits for a restart is not restarted.
                 _ = self.members.next() => {}
                 _ = self.signals.next() => return Ended::Killed,
+                () = sleep_until(notice.min(deadline)), if notice < deadline => {
+                    notice += STOP_NOTICE;
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    let waited = self.waited(these).await;
+                    tracing::info!("{}", waiting::waits_for(&waited, left));
+                }
                 () = sleep_until(deadline) => {
                     tracing::error!("not stopped after {:?}; killing what is left", self.stop_time);
                     return Ended::Killed;
@@ -439,6 +502,46 @@ impl Local<'_> {
         }
         Ended::Drained
     }
+
+    /// Those of `these` that run, with the requests that pods still have.
+    async fn waited(&self, these: &[Index]) -> Vec<Waited> {
+        let mut all = Vec::new();
+        for index in these
+            .iter()
+            .filter(|index| self.members.any_runs(&[**index]))
+        {
+            let name = self.members.program(*index).0.name.clone();
+            let mut pods = self.apps.iter().flat_map(|app| &app.plan.pods);
+            let admin = pods.find(|pod| pod.name == name).map(|pod| pod.admin);
+            let status = match admin {
+                Some(admin) => timeout(ASK_TIMEOUT, ask::status::<Status>(admin))
+                    .await
+                    .ok(),
+                None => None,
+            };
+            let in_flight = status.and_then(Result::ok);
+            all.push(Waited {
+                name,
+                in_flight: in_flight.map(|status| waiting::in_flight(&status)),
+            });
+        }
+        all
+    }
+}
+
+/// Begins to watch the files of the apps.
+fn watch(apps: &[App<'_>]) -> anyhow::Result<Watching> {
+    let watched = apps.iter().map(|app| Watched {
+        name: app.object.app.name.clone(),
+        directory: app.object.directory.clone(),
+        pods: app
+            .plan
+            .pods
+            .iter()
+            .map(|pod| (pod.name.clone(), pod.admin))
+            .collect(),
+    });
+    develop::watch(watched.collect())
 }
 
 /// Resolves when all workers and balancers of an app are ready. If the workers take long, logs what
@@ -473,32 +576,6 @@ async fn serving(plan: &Plan, path: Option<&str>) {
             sleep(POLL_INTERVAL).await;
         }
     }
-}
-
-/// The notice about a pod that takes long to start. `status` is `None` if the supervisor does not
-/// answer. The start waits until the workers answer at the readiness path or, without a path, until
-/// they listen. If the app listens on another port, the notice says so instead.
-fn awaited(
-    name: &str,
-    (port, path): (u16, Option<&str>),
-    workers: u32,
-    status: Option<&Status>,
-) -> String {
-    let mut all = status.iter().flat_map(|status| &status.workers);
-    let elsewhere = all.find_map(|worker| worker.listens_elsewhere);
-    if let Some(other) = elsewhere {
-        return format!(
-            "{name} is not ready: its app listens on {other}, but spec.port is {port}: change spec.port to {other}, or let the app listen on the port in $PORT"
-        );
-    }
-    let ready = status.map_or(0, |status| status.ready);
-    let are = match path {
-        Some(path) => format!("answer GET {path} on port {port} with 2xx or 3xx"),
-        None => format!("listen on port {port}"),
-    };
-    format!(
-        "{name} is not ready yet: {ready} of {workers} workers {are}; see the app's output above"
-    )
 }
 
 /// Resolves when DNS answers with all addresses of the app's name.
@@ -536,113 +613,4 @@ fn records<'a>(
         (format!("{}.", record.hostname), value)
     });
     records.collect()
-}
-
-/// The summary of an app that is ready: its addresses, and commands to try.
-fn describe(app: &App<'_>, took: Duration) -> String {
-    let App { object, plan, .. } = app;
-    let name = &object.app.name;
-    let mut rows: Vec<[String; 3]> = Vec::new();
-    rows.extend(plan.slots.iter().map(|slot| {
-        [
-            slot.name.clone(),
-            slot.address.to_string(),
-            slot.admin.to_string(),
-        ]
-    }));
-    rows.extend(plan.pods.iter().map(|pod| {
-        [
-            pod.name.clone(),
-            pod.address.to_string(),
-            pod.admin.to_string(),
-        ]
-    }));
-    let mut text = format!(
-        "{name} is ready after {:.1} s: {}, {}\n\n{}\n",
-        took.as_secs_f64(),
-        counted(
-            plan.pods.len(),
-            &format!("pod of {}", counted(plan.workers as usize, "worker"))
-        ),
-        counted(plan.slots.len(), "balancer"),
-        table(["NAME", "ADDRESS", "ADMIN"], rows)
-    );
-    let record = &plan.dns;
-    let first = plan.slots.first().map(|slot| slot.address);
-    let mut line = |text_of: String| {
-        // Writing into a String cannot fail.
-        let _infallible = writeln!(text, "  {text_of}");
-    };
-    match (first, &app.authority) {
-        (Some(first), None) if object.app.is_tcp() => {
-            line(format!("nc {} {}", first.ip(), first.port()));
-        }
-        (Some(first), Some(authority)) if object.app.is_tcp() => line(format!(
-            "openssl s_client -connect {first} -servername {} -CAfile {}",
-            record.hostname,
-            authority.path.display()
-        )),
-        (Some(first), _) => line(format!("curl http://{first}/")),
-        (None, _) => {}
-    }
-    let tls = plan.slots.first().and_then(|slot| slot.tls);
-    if let (Some(tls), Some(authority)) = (tls, &app.authority) {
-        let (host, port, ip) = (&record.hostname, tls.port(), tls.ip());
-        let path = authority.path.display();
-        line(format!(
-            "curl --cacert {path} --resolve {host}:{port}:{ip} https://{host}:{port}/"
-        ));
-        line(format!(
-            "to trust the certificate everywhere: cp {path} /usr/local/share/ca-certificates/scaledapp.crt && update-ca-certificates (as root, on Debian; browsers import that file)"
-        ));
-    }
-    let (ip, port) = (record.listen.ip(), record.listen.port());
-    line(format!("dig @{ip} -p {port} {} +short", record.hostname));
-    line(format!(
-        "scaledapp status | scale {name} N | reload {name} | logs {name}"
-    ));
-    text
-}
-
-/// `1 pod`, `2 pods`. The plural `s` is added to the first word of `what`.
-fn counted(count: usize, what: &str) -> String {
-    if count == 1 {
-        return format!("1 {what}");
-    }
-    match what.split_once(' ') {
-        Some((first, rest)) => format!("{count} {first}s {rest}"),
-        None => format!("{count} {what}s"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use scaledapp_wire::Worker;
-
-    use super::*;
-
-    #[test]
-    fn what_a_start_waits_for_is_named_with_the_cure() {
-        let elsewhere = Worker {
-            slot: 1,
-            listens_elsewhere: Some(4000),
-            ..Worker::default()
-        };
-        let status = Status {
-            workers: vec![Worker::default(), elsewhere],
-            ..Status::default()
-        };
-        let text = awaited("hello-0", (3000, None), 2, Some(&status));
-        assert!(text.contains("change spec.port to 4000"), "{text}");
-        for (path, are) in [
-            (None, "0 of 2 workers listen on port 3000"),
-            (
-                Some("/healthz"),
-                "0 of 2 workers answer GET /healthz on port 3000",
-            ),
-        ] {
-            let text = awaited("hello-0", (3000, path), 2, None);
-            assert!(text.contains(are), "{text}");
-        }
-    }
 }

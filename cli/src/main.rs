@@ -6,9 +6,12 @@
 mod addresses;
 mod ask;
 mod binaries;
+mod browser;
 mod certificate;
 mod cli;
 mod control;
+mod dashboard;
+mod develop;
 mod directory;
 mod failure;
 mod import;
@@ -21,6 +24,8 @@ mod rundir;
 mod runs;
 mod state;
 mod status;
+mod summary;
+mod waiting;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -58,7 +63,11 @@ fn main() -> ExitCode {
             control::scale(&name, run.state_file.as_deref(), &workers)
         }
         Command::Reload { name, run } => control::reload(&name, run.state_file.as_deref()),
-        Command::Import(args) => import::run(&args),
+        Command::Dashboard { open, port, run } => {
+            dashboard::run(run.state_file.as_deref(), port, open)
+        }
+        Command::Import(args) => return imported(&args),
+        Command::Init(args) => import::init(&args),
         Command::Logs { name, run } => {
             let logs = control::logs(&name, run.state_file.as_deref());
             logs.map(|logs| {
@@ -71,6 +80,20 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(text) => print(&text),
+        Err(error) => fail(PROGRAM, &error, FAILURE),
+    }
+}
+
+fn imported(args: &cli::ImportArgs) -> ExitCode {
+    match import::run(args) {
+        Ok(imported) => {
+            say(imported.report.trim_end());
+            let printed = print(&imported.text);
+            if args.strict && imported.has_losses {
+                return ExitCode::from(FAILURE);
+            }
+            printed
+        }
         Err(error) => fail(PROGRAM, &error, FAILURE),
     }
 }

@@ -78,7 +78,7 @@ impl Sink {
 }
 
 /// The stdout and stderr of `scaledapp`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Output {
     out: Sink,
     err: Sink,

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use scaledapp_answers::{
     Authority, Binding, NAME_SERVER, Name, NameServer, Ownership, OwnershipError, Zone, ZoneError,
 };
-use scaledapp_runtime::cli::{AdminArg, NamespaceArgs};
+use scaledapp_runtime::cli::{AdminArg, NamespaceArgs, listen_address};
 use scaledapp_units::duration;
 
 /// Time to live of the zone's own records. Those of apps have their own.
@@ -79,7 +79,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// Address and port for UDP and TCP; port 0 picks a port that is free for both
-    #[arg(long, env = "SCALEDAPP_LISTEN", value_name = "ADDR")]
+    #[arg(long, env = "SCALEDAPP_LISTEN", value_name = "ADDR", value_parser = listen_address)]
     listen: SocketAddr,
     /// The zone to answer for, such as apps.example.com
     #[arg(long, env = "SCALEDAPP_ZONE")]

@@ -7,6 +7,7 @@
 
 pub mod admissions;
 pub mod api;
+mod app_metrics;
 pub mod apply;
 pub mod backoff;
 pub mod call;

@@ -1,6 +1,7 @@
 //! The operator's metrics (`scaledapp_operator_…`).
 //!
-//! The values of labels come from fixed sets. The name of an object is never the value of a label.
+//! The values of labels come from fixed sets. The name of an object is never the value of a label,
+//! except in the metrics of [`crate::app_metrics`].
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -168,5 +169,71 @@ impl Metrics {
         self.probes
             .get_or_create(&ProbeResult { component, result })
             .inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    /// One of each metric, as the operator of an app whose first slot was taken over exposes them.
+    /// The tests of alerts and dashboards read this file, because they have no API server.
+    #[test]
+    fn the_exposition_is_as_recorded() {
+        let metrics = Metrics::default();
+        for (result, took) in [("ok", 2), ("ok", 30), ("conflict", 700)] {
+            metrics.passed(result, Duration::from_millis(took));
+        }
+        metrics.called(Call::new("apply", "Deployment"), "ok");
+        metrics.called(Call::new("apply", "Deployment"), "conflict");
+        metrics.set_state(true, 1);
+        metrics.watch_failed("Pod");
+        metrics.set_watch_age("Pod", Duration::from_millis(1500));
+        metrics.set_namespaces(&[("shop".to_owned(), State::Synced)]);
+        metrics.probed("balancer", "ok");
+        metrics.probed("app", "miss");
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        crate::app_metrics::sample().register(&mut registry);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let recorded = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../tests/fixtures/metrics/operator.txt"
+        );
+        // The order of series is that of a hash map.
+        let mut parts: Vec<String> = Vec::new();
+        for line in text.lines() {
+            match parts.last_mut() {
+                Some(part) if !line.starts_with("# HELP") => {
+                    part.push('\n');
+                    part.push_str(line);
+                }
+                _ => parts.push(line.to_owned()),
+            }
+        }
+        let sorted = |part: &String| {
+            let mut lines: Vec<&str> = part.lines().collect();
+            // Buckets of a histogram have an order of their own.
+            if !part.contains("_bucket{") {
+                lines.sort_by_key(|line| {
+                    (
+                        !line.starts_with("# HELP"),
+                        !line.starts_with("# TYPE"),
+                        line.starts_with('#'),
+                        *line,
+                    )
+                });
+            }
+            lines.join("\n")
+        };
+        let text = parts.iter().map(sorted).collect::<Vec<_>>().join("\n") + "\n";
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(recorded, &text).unwrap();
+        }
+        let before = std::fs::read_to_string(recorded).unwrap_or_default();
+        assert_eq!(text, before, "run this test with UPDATE_GOLDEN=1");
     }
 }

@@ -9,6 +9,7 @@ use scaledapp_runtime::{Probe, Routes};
 use scaledapp_wire::OperatorStatus;
 use serde_json::Value;
 
+use crate::app_metrics::AppMetrics;
 use crate::context::Context;
 use crate::health::{Health, State};
 use crate::lease::Leadership;
@@ -19,6 +20,7 @@ use crate::metrics::Metrics;
 pub struct Report {
     identity: String,
     metrics: Arc<Metrics>,
+    apps: AppMetrics,
     health: Arc<Health>,
     registry: Registry,
     view: Mutex<View>,
@@ -36,9 +38,12 @@ impl Report {
     pub fn new(identity: String, metrics: Arc<Metrics>, health: Arc<Health>) -> Self {
         let mut registry = Registry::default();
         metrics.register(&mut registry);
+        let apps = AppMetrics::default();
+        apps.register(&mut registry);
         Self {
             identity,
             metrics,
+            apps,
             health,
             registry,
             view: Mutex::new(View {
@@ -108,16 +113,26 @@ impl Routes for Report {
             self.metrics.set_watch_age(kind, age);
         }
         self.metrics.set_namespaces(&self.health.namespaces());
-        if let Some(context) = &self.view().context {
-            let apps = context.stores.apps.len();
-            self.metrics
-                .set_state(context.caller.leadership.leads(), apps);
+        // Held until the end, because the series of the apps are replaced.
+        let view = self.view();
+        if let Some(context) = &view.context {
+            let stores = &context.stores;
+            let leads = context.caller.leadership.leads();
+            self.metrics.set_state(leads, stores.apps.len());
+            if leads {
+                let slices = stores.endpoint_slices.state();
+                self.apps
+                    .set(&stores.apps.state(), &slices, &stores.pods.state());
+            } else {
+                self.apps.set(&[], &[], &[]);
+            }
         }
         let mut text = String::new();
         // Writing into a String fails only if a metric fails to encode itself.
         if encode(&mut text, &self.registry).is_err() {
             tracing::error!("a metric could not be encoded");
         }
+        drop(view);
         text
     }
 

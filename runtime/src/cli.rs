@@ -47,6 +47,18 @@ impl TryFrom<String> for AdminArg {
     }
 }
 
+/// Parses an address to listen on.
+///
+/// # Errors
+/// The text is not an IP address with a port; the message names the cure.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "{text:?} is not an IP address with a port: give one such as 0.0.0.0:8080 or [::]:8080"
+        )
+    })
+}
+
 /// Parses the name of a Kubernetes namespace in a list, in which users may also write
 /// spaces. An empty text is accepted, because a variable may be set and empty.
 ///
@@ -212,6 +224,21 @@ mod tests {
         for text in ["9377", "localhost:9377", ""] {
             let error = text.parse::<AdminArg>().unwrap_err();
             assert!(error.contains("such as 127.0.0.1:9377"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_address_to_listen_on_has_a_port() {
+        assert_eq!(listen_address("[::]:80"), Ok("[::]:80".parse().unwrap()));
+        for text in [
+            "8080",
+            ":8080",
+            "127.0.0.1",
+            "localhost:80",
+            "1.2.3.4:65536",
+        ] {
+            let error = listen_address(text).unwrap_err();
+            assert!(error.contains("such as 0.0.0.0:8080"), "{error}");
         }
     }
 

@@ -80,10 +80,7 @@ async fn watched(
 }
 
 /// Sends a line at once, one each second, and one when there is news.
-async fn loaded(
-    Load { line, mut news }: Load,
-    lines: &mpsc::Sender<Bytes>,
-) -> Result<(), Ended> {
+async fn loaded(Load { line, mut news }: Load, lines: &mpsc::Sender<Bytes>) -> Result<(), Ended> {
     loop {
         if let Some(news) = &mut news {
             news.mark_unchanged();

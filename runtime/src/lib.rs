@@ -8,8 +8,10 @@ pub mod cli;
 
 mod admin_client;
 mod chunked;
+mod dns_client;
 mod feed;
 mod follow;
+mod http_port;
 mod line_decoder;
 mod line_stream;
 mod lines;
@@ -27,8 +29,10 @@ mod table;
 
 pub use admin_client::{AdminAnswer, AdminError, ask_admin};
 pub use chunked::{Chunked, ChunkedDecoder};
+pub use dns_client::ask_dns;
 pub use feed::Load;
 pub use follow::follow;
+pub use http_port::{Answers, HttpContent, StreamPlace, Streams, serve_http};
 pub use line_stream::{LineError, LineStream};
 pub use lines::Lines;
 pub use logging::{Logging, colours_wanted, dropped_log_lines, flush_log, init_logging, say};

@@ -126,7 +126,10 @@ async fn a_reader_that_reads_nothing_gets_no_backlog_and_keeps_nobody_out() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let lines = port.lines.load(Ordering::Relaxed);
-    assert!(lines <= 3, "{lines} lines were made for a reader that stands still");
+    assert!(
+        lines <= 3,
+        "{lines} lines were made for a reader that stands still"
+    );
     let mut other = TcpStream::connect(port.address).await.unwrap();
     other
         .write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")

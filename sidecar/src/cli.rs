@@ -44,6 +44,17 @@ Signals: TERM drains and exits 0, a second INT exits quickly, HUP reloads.
 Exit codes: 0 drained, 2 the supervisor itself could not start, 64 usage;
 the app's own code (128+signal, 126, 127) if it never became ready.";
 
+const UNIT_EXAMPLES: &str = "\
+Examples:
+  scaledapp-sidecar unit -- node server.js | sudo tee /etc/systemd/system/hello.service
+  scaledapp-sidecar unit --port 8000 --workers 4 -- gunicorn app:app
+  scaledapp-sidecar unit --of-user -- node server.js > ~/.config/systemd/user/hello.service
+
+Takes the flags of `run`, checks them, and writes them into the unit, with this
+program's path, this directory and this PATH. `systemctl start` then waits for
+the first ready worker, `systemctl reload` for the whole reload, and
+`systemctl status` shows how many workers are ready.";
+
 const CTL_EXAMPLES: &str = "\
 Examples:
   scaledapp-sidecar ctl status
@@ -71,6 +82,9 @@ pub enum Command {
     /// Supervise COMMAND: start the workers, share the port, restart what ends
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<RunArgs>),
+    /// Print a systemd unit that runs COMMAND under a supervisor
+    #[command(after_help = UNIT_EXAMPLES)]
+    Unit(Box<UnitArgs>),
     /// Query or control a running supervisor
     #[command(after_help = CTL_EXAMPLES)]
     Ctl(CtlArgs),
@@ -100,6 +114,20 @@ pub enum Command {
     /// Kills the process groups named on stdin when stdin ends
     #[command(hide = true)]
     Watchdog,
+}
+
+/// The arguments of `unit`.
+#[derive(Debug, Args)]
+pub struct UnitArgs {
+    /// Version of systemd on the machine; from 253 on, `systemctl reload` needs no second program
+    #[arg(long, value_name = "VERSION", default_value = "252")]
+    pub systemd: u32,
+    /// A unit for `systemctl --user`, without rights of root
+    #[arg(long)]
+    pub of_user: bool,
+    /// The flags of `run`.
+    #[command(flatten)]
+    pub run: RunArgs,
 }
 
 /// How work reaches the workers.

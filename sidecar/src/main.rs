@@ -8,7 +8,7 @@ use scaledapp_sidecar::cli::{Cli, Command};
 use scaledapp_sidecar::ctl::command;
 use scaledapp_sidecar::handover::selftest;
 use scaledapp_sidecar::settings::Settings;
-use scaledapp_sidecar::{import, install, run, watchdog};
+use scaledapp_sidecar::{import, install, run, unit, watchdog};
 
 const PROGRAM: &str = "scaledapp-sidecar";
 
@@ -28,6 +28,16 @@ fn main() -> ExitCode {
                     Ok(code) => ExitCode::from(code as u8),
                     Err(error) => fail(PROGRAM, &error, COULD_NOT_START),
                 },
+                Err(error) => fail(PROGRAM, &error, USAGE),
+            }
+        }
+        Command::Unit(args) => {
+            let (systemd, of_user) = (args.systemd, args.of_user);
+            let words = std::env::args().skip_while(|word| word != "unit").skip(1);
+            let text = Settings::resolve(args.run)
+                .and_then(|settings| unit::text(&settings, words, systemd, of_user));
+            match text {
+                Ok(text) => print(&text),
                 Err(error) => fail(PROGRAM, &error, USAGE),
             }
         }

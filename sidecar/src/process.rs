@@ -26,6 +26,7 @@ use crate::connection::open_connections::after_name;
 use crate::directory::Directory;
 use crate::hints::{Share, hints};
 use crate::readiness::channel;
+use crate::service_manager;
 use crate::settings::Counting;
 
 /// The settings that all workers share.
@@ -198,6 +199,9 @@ fn command(recipe: &Recipe, place: Placement) -> Command {
         .envs(hints(share, &recipe.command, |name| {
             std::env::var(name).ok()
         }));
+    for name in service_manager::VARIABLES {
+        command.env_remove(name);
+    }
     let (start, changed) = recipe.directory.now();
     if let Some(changed) = changed {
         recipe.directory.tell(&changed);

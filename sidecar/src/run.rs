@@ -43,6 +43,7 @@ use crate::range::{self, Rules};
 use crate::report::Report;
 use crate::scaling::Scaling;
 use crate::scrape::Scraper;
+use crate::service_manager::ServiceManager;
 use crate::settings::Settings;
 use crate::signals;
 use crate::supervisor::Supervisor;
@@ -144,6 +145,7 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
         },
         operations: Operations::default(),
         report,
+        service_manager: ServiceManager::find(),
         inputs,
         started,
         stopping: false,

@@ -139,6 +139,12 @@ impl Settings {
         };
         let admin = word(args.admin, file.admin.as_deref())?
             .unwrap_or(AdminArg(Some(SocketAddr::from(([127, 0, 0, 1], 9377)))));
+        if let Some(address) = admin.0.filter(|address| address.port() == 0) {
+            bail!(
+                "--admin {address}: `ctl` finds the supervisor by this address: give a port, such \
+                 as 9377, or none"
+            );
+        }
         let stop_signal = args.stop_signal.or(file.stop_signal);
         let settings = Self {
             host: args.host.or(file.host),

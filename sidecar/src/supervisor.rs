@@ -24,6 +24,7 @@ use crate::limits::measure::Measuring;
 use crate::range::WorkerRange;
 use crate::report::{Report, Standing, WorkerReport};
 use crate::scaling::{Scaling, Step};
+use crate::service_manager::{ServiceManager, State};
 use crate::signals;
 use crate::workers::Workers;
 
@@ -36,6 +37,7 @@ pub(crate) struct Supervisor {
     pub(crate) measuring: Measuring,
     pub(crate) operations: Operations,
     pub(crate) report: Arc<Report>,
+    pub(crate) service_manager: ServiceManager,
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
     pub(crate) started: Instant,
     pub(crate) stopping: bool,
@@ -60,7 +62,8 @@ impl Supervisor {
         self.publish();
         loop {
             let looks = self.count.bounds().map(|_| self.scaling.due());
-            let deadline = self.engine.deadline().into_iter().chain(looks).min();
+            let due = looks.into_iter().chain(self.service_manager.due());
+            let deadline = self.engine.deadline().into_iter().chain(due).min();
             let deadline = deadline.map(|at| self.started + at);
             let input = tokio::select! {
                 input = inputs.recv() => input,
@@ -72,6 +75,9 @@ impl Supervisor {
             };
             events.extend(self.look_at_load());
             for event in events {
+                if matches!(event, Event::Reload { .. }) {
+                    self.service_manager.reload_asked();
+                }
                 // At these events a reload may start its next worker.
                 let asks_for_room = matches!(event, Event::Ready(_) | Event::Exited(..));
                 let crowded = (asks_for_room && self.engine.reloading())
@@ -132,7 +138,12 @@ impl Supervisor {
             }
             Input::Step(by) => {
                 let workers = self.engine.desired().saturating_add_signed(by);
-                self.fix(workers)
+                if workers == 0 {
+                    tracing::warn!("the last worker stays: `ctl scale 0` stops it");
+                    None
+                } else {
+                    self.fix(workers)
+                }
             }
             Input::PassOn(signal) => {
                 let groups: Vec<u32> = workers.processes().map(|one| one.pid).collect();
@@ -191,13 +202,15 @@ impl Supervisor {
                 answer(reply, done);
             }
             Request::Scale { workers } => {
-                match within_bounds(workers.from(self.engine.desired())) {
+                let number = workers.from(self.engine.desired());
+                let bounded = |number| within_bounds(number).map_err(|error| error.to_string());
+                match number.and_then(bounded) {
                     Ok(workers) => {
                         self.count.fix(workers);
                         let operation = Some(self.operations.add(reply));
                         return Some(Event::Scale { workers, operation });
                     }
-                    Err(error) => answer(reply, Reply::Error(error.to_string())),
+                    Err(error) => answer(reply, Reply::Error(error)),
                 }
             }
             Request::Workers { spec } => return self.follow(spec.as_deref(), reply),
@@ -406,6 +419,14 @@ impl Supervisor {
             _ => {}
         }
         self.report.count(incident);
+        match incident {
+            Incident::ReloadFailed { .. } => {
+                let reason = incident.to_string();
+                self.service_manager.reload_ended(Some(reason));
+            }
+            Incident::ReloadFinished { .. } => self.service_manager.reload_ended(None),
+            _ => {}
+        }
         if let Incident::BootTimedOut { worker, .. } = incident {
             self.missed = self.workers.missing(*worker);
         }
@@ -459,6 +480,13 @@ impl Supervisor {
             scaling: self.scaling.shown(self.count.bounds()),
             draining: self.stopping || engine.is_stopping(),
         });
+        let state = State {
+            ready: engine.ready(),
+            desired: engine.desired(),
+            reloading: engine.reloading(),
+            stopping: self.stopping || engine.is_stopping(),
+        };
+        self.service_manager.tell(self.started.elapsed(), state);
     }
 }
 

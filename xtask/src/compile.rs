@@ -20,7 +20,7 @@ use crate::console::{note, say, timed};
 use crate::distribution;
 
 /// All binaries. Each is in the package of the same name, except those that [`package`] lists.
-const BINARIES: [&str; 7] = [
+const BINARIES: [&str; 8] = [
     "scaledapp",
     "scaledapp-sidecar",
     "scaledapp-balancer",
@@ -28,6 +28,7 @@ const BINARIES: [&str; 7] = [
     "scaledapp-hello-rust",
     "scaledapp-operator",
     "scaledapp-load",
+    "kubectl-scaledapp",
 ];
 
 /// How many of [`BINARIES`], counted from the first, the demo needs. The operator alone takes a
@@ -198,6 +199,7 @@ fn build(
 fn package(binary: &'static str) -> &'static str {
     match binary {
         "scaledapp-load" => "scaledapp-tests",
+        "kubectl-scaledapp" => "scaledapp-kubectl",
         of_its_own => of_its_own,
     }
 }

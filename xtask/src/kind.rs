@@ -20,6 +20,7 @@ mod node;
 mod recipe;
 mod run;
 mod source;
+mod stub_zone;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -87,6 +88,9 @@ pub(crate) fn run(arguments: KindArgs) -> anyhow::Result<bool> {
             if !up.bare {
                 compile::run()?;
                 deploy::all(&cluster)?;
+                timed("Names of our zone in the cluster's DNS", || {
+                    deploy::stub_zone(&cluster)
+                })?;
                 timed("The sample, until it is Ready", || deploy::sample(&cluster))?;
             }
             heading(&format!(

@@ -23,11 +23,12 @@ use crate::{compile, distribution, languages};
 
 /// Test targets of `tests/`, the quicker ones first. A target that is not named here runs before
 /// the last two.
-const TARGETS: [&str; 8] = [
+const TARGETS: [&str; 9] = [
     "layers",
     "wire_sidecar",
     "wire_balancer",
     "recursors",
+    "dashboard",
     LANGUAGES,
     APISERVER,
     "local_stories",
@@ -51,7 +52,7 @@ const APISERVER: &str = "apiserver";
 
 /// Programs that tests run: name, purpose, and the package that is installed if the program is
 /// missing.
-const PROGRAMS: [(&str, &str, Option<&str>); 3] = [
+const PROGRAMS: [(&str, &str, Option<&str>); 4] = [
     (
         "node",
         "the sample app and most of the wire tests",
@@ -59,16 +60,23 @@ const PROGRAMS: [(&str, &str, Option<&str>); 3] = [
     ),
     ("python3", "tests with a Python app", Some("python3")),
     ("go", "tests with a static Go server", None),
+    ("chromium", "the dashboard in a browser", Some("chromium")),
 ];
 
 /// Servers that tests run, in the form of [`PROGRAMS`]. With systemd, installing their packages
 /// would start them as services of the machine, which tests must not do.
-const SERVERS: [(&str, &str, Option<&str>); 2] = [
+const SERVERS: [(&str, &str, Option<&str>); 3] = [
     ("named", RECURSORS, Some("bind9")),
     ("unbound", RECURSORS, Some("unbound")),
+    // The package also has promtool.
+    (
+        "prometheus",
+        "the chart's alerts and dashboards",
+        Some("prometheus"),
+    ),
 ];
 
-/// Purpose of [`SERVERS`], for the test target `recursors`.
+/// Purpose of the name servers of [`SERVERS`], for the test target `recursors`.
 const RECURSORS: &str = "real recursors that ask our DNS server";
 
 /// How long the output may take to end after the runner has ended. A process that a test has not

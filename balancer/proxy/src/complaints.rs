@@ -171,6 +171,17 @@ impl Complaints {
         );
     }
 
+    /// A client's connection has ended because of what it sent, before its request was known.
+    pub(crate) fn http2_is_malformed(&self, peer: IpAddr, error: &str) {
+        if self.is_due("http2-malformed") {
+            tracing::info!(
+                %peer,
+                error,
+                "a client has sent something that is not HTTP/2, and its connection has ended"
+            );
+        }
+    }
+
     /// A client's request is refused. This is a warning only if a flag can help. Any client
     /// can cause other refusals, so they are no reason to warn.
     pub(crate) fn request_is_refused(&self, status: u16, reason: &'static str, rule: &str) {

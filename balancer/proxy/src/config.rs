@@ -63,6 +63,9 @@ pub struct Limits {
     /// How long a request waits for an endpoint before it gets 503: the sum of all its
     /// waits. This 503 and the one of [`Self::waiting`] carry `Retry-After: 1` (seconds).
     pub waiting_time: Duration,
+    /// In place of the two limits above, while there is no endpoint at all; `None`: they hold then
+    /// as well. The owner says when that is, with [`crate::Proxy::set_supply`].
+    pub hold: Option<Hold>,
     /// The time for a request's head, from its first byte to its last, and for the first
     /// byte of a new connection.
     pub head_time: Duration,
@@ -112,6 +115,18 @@ pub struct Limits {
     pub upstream_idle_time: Duration,
     /// Idle upstream connections to one endpoint that each thread keeps.
     pub upstream_idle: usize,
+}
+
+/// The limits of held requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// How long a request is held before it gets 503, from its first wait on.
+    pub time: Duration,
+    /// Requests that are held, of all threads together; further ones get 503 immediately.
+    pub requests: u32,
+    /// Bytes of their heads and bodies that are kept, of all threads together. A request that
+    /// needs more than is left gets 503.
+    pub bytes: u64,
 }
 
 /// All settings of the forwarding path.
@@ -312,6 +327,7 @@ impl Default for Limits {
             waiting: 1024,
             // Replacing a pod may take this long, and clients wait longer.
             waiting_time: Duration::from_secs(10),
+            hold: None,
             head_time: Duration::from_secs(10),
             // nginx's default.
             idle_time: Duration::from_secs(75),

@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use scaledapp_select::{
-    self as select, EndedBy, Fate, Others, Outlier, Queue, Report, Standing, Warmth,
+    self as select, EndedBy, Fate, Gone, Others, Outlier, Queue, Report, Standing, Warmth,
 };
 use tokio::sync::Notify;
 
@@ -316,6 +316,11 @@ impl Endpoint {
         self.outlier.is_ejected(clock::now())
     }
 
+    /// How many requests it can process at the same time, as far as it has reported that.
+    pub fn capacity(&self) -> u32 {
+        self.capacity.load(Ordering::Relaxed)
+    }
+
     /// Requests in flight divided by the capacity, in thousandths.
     pub(crate) fn load(&self) -> u64 {
         let all = u64::from(self.in_flight()) * 1000 + self.others.thousandths();
@@ -500,6 +505,7 @@ impl Endpoint {
             is_upgraded: Cell::new(false),
             is_held_up: Cell::new(false),
             is_suspect: Cell::new(false),
+            gone: Cell::new(None),
             is_quiet: false,
         };
         // If the endpoint is closed, `entered` is dropped, which takes the request out of
@@ -534,6 +540,8 @@ pub(crate) struct InFlight<'a> {
     is_upgraded: Cell<bool>,
     is_held_up: Cell<bool>,
     is_suspect: Cell<bool>,
+    /// What the queue wants back, if the request was held.
+    gone: Cell<Option<Gone>>,
     /// No waiting request is woken when this request ends.
     is_quiet: bool,
 }
@@ -548,6 +556,19 @@ impl InFlight<'_> {
         if !self.is_upgraded.replace(true) {
             self.endpoint.upgraded.fetch_add(1, Ordering::SeqCst);
             self.endpoint.tell_if_idle();
+            self.settle(true);
+        }
+    }
+
+    /// The request was held.
+    pub(crate) fn was_held(&self, gone: Option<Gone>) {
+        self.gone.set(gone);
+    }
+
+    /// Tells the queue what has become of a request that was held.
+    fn settle(&self, is_answered: bool) {
+        if let Some(gone) = self.gone.take() {
+            self.queue.is_over(gone, is_answered);
         }
     }
 
@@ -595,6 +616,7 @@ impl Drop for InFlight<'_> {
         }
         self.endpoint.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.endpoint.tell_if_idle();
+        self.settle(!self.is_quiet);
         if !self.is_quiet {
             self.queue.freed();
         }

@@ -11,6 +11,7 @@ pub(crate) mod as_connection;
 mod body;
 mod call;
 pub(crate) mod connection;
+mod empty_frames;
 mod io;
 mod limits;
 mod message;

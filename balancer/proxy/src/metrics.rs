@@ -99,6 +99,16 @@ pub(crate) struct Counts {
     pub(crate) served_time: AtomicU64,
     /// Answers of endpoints with a status of 500 or more, and attempts without an answer.
     pub(crate) not_served: AtomicU64,
+    /// Times that requests were held, because there was no endpoint yet.
+    pub(crate) held_total: AtomicU64,
+    /// How these have ended.
+    pub(crate) held_served: AtomicU64,
+    pub(crate) held_timed_out: AtomicU64,
+    /// Requests beyond the limits of holding, whether they were held before or not.
+    pub(crate) held_refused: AtomicU64,
+    pub(crate) held_left: AtomicU64,
+    /// How long requests were held, in nanoseconds.
+    pub(crate) held_time: AtomicU64,
     pub(crate) repeated: AtomicU64,
     pub(crate) budget_spent: AtomicU64,
     pub(crate) fatal: AtomicU64,
@@ -136,6 +146,8 @@ pub(crate) struct Counts {
     pub(crate) parked: AtomicI64,
     pub(crate) in_flight: AtomicI64,
     pub(crate) waiting: AtomicI64,
+    /// How many of the waiting requests are held.
+    pub(crate) held: AtomicI64,
     /// Streams of HTTP/2 connections that are being served.
     pub(crate) streams: AtomicI64,
     /// How many of the connections have switched to another protocol.
@@ -273,7 +285,12 @@ impl Metrics {
 /// A metric's name, its help text, and its counter.
 type Named<T> = (&'static str, &'static str, fn(&Counts) -> &T);
 
-const COUNTERS: [Named<AtomicU64>; 21] = [
+const COUNTERS: [Named<AtomicU64>; 22] = [
+    (
+        "held_requests",
+        "Times that a request was held because there was no endpoint yet",
+        |c| &c.held_total,
+    ),
     ("repeated", "Requests sent again after a failure", |c| {
         &c.repeated
     }),
@@ -382,6 +399,14 @@ const HANDSHAKES: [Labelled; 4] = [
     ("failed", |c| &c.handshakes_failed),
 ];
 
+/// How holding requests has ended.
+const HELD: [Labelled; 4] = [
+    ("served", |c| &c.held_served),
+    ("timed_out", |c| &c.held_timed_out),
+    ("refused", |c| &c.held_refused),
+    ("client_left", |c| &c.held_left),
+];
+
 /// What the headers of proxies in front have said.
 const HEADERS: [Labelled; 4] = [
     ("client", |c| &c.headers_client),
@@ -390,7 +415,7 @@ const HEADERS: [Labelled; 4] = [
     ("late", |c| &c.headers_late),
 ];
 
-const GAUGES: [Named<AtomicI64>; 7] = [
+const GAUGES: [Named<AtomicI64>; 8] = [
     (
         "http2_streams",
         "Streams of HTTP/2 connections that are being served",
@@ -419,6 +444,11 @@ const GAUGES: [Named<AtomicI64>; 7] = [
         "requests_waiting",
         "Requests that wait for an endpoint",
         |c| &c.waiting,
+    ),
+    (
+        "requests_held",
+        "Requests that wait because there is no endpoint yet",
+        |c| &c.held,
     ),
 ];
 
@@ -494,6 +524,21 @@ impl Collector for Metrics {
             "says",
         );
         self.encode_labelled(&mut encoder, about, &HEADERS)?;
+        let about = (
+            "held_requests_ended",
+            "Requests that are held no longer, or were not, by outcome",
+            "outcome",
+        );
+        self.encode_labelled(&mut encoder, about, &HELD)?;
+        let held = self.sum(|counts| get(&counts.held_time)) as f64 / 1e9;
+        encoder
+            .encode_descriptor(
+                "held_seconds",
+                "Time for which requests were held, added up",
+                None,
+                MetricType::Counter,
+            )?
+            .encode_counter::<NoLabelSet, _, u64>(&held, None)?;
         for (name, help, of) in COUNTERS {
             let total = self.sum(|counts| get(of(counts)));
             encoder

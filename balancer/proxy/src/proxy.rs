@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use scaledapp_select::{Queue, Supply};
 use tokio::sync::watch;
 
 use crate::accept::{self, Seed};
@@ -36,6 +37,8 @@ pub struct Proxy {
     metrics: Metrics,
     suspects: Arc<Suspects>,
     demand: watch::Receiver<()>,
+    queue: Arc<Queue>,
+    holds: bool,
 }
 
 impl Proxy {
@@ -106,6 +109,8 @@ impl Proxy {
             metrics,
             suspects: common.upstreams.suspects,
             demand: common.demand.subscribe(),
+            queue: common.upstreams.queue,
+            holds: common.config.limits.hold.is_some(),
         })
     }
 
@@ -194,6 +199,14 @@ impl Proxy {
     /// to time. Only the first `tell` is kept.
     pub fn on_fatal_path(&self, tell: impl Fn(&str) + Send + Sync + 'static) {
         self.suspects.tell(Box::new(tell));
+    }
+
+    /// Says whether there are endpoints, and the capacity of those that serve, so that requests are
+    /// held while there are none. Without [`crate::Limits::hold`] this changes nothing.
+    pub fn set_supply(&self, supply: Supply, capacity: u32) {
+        if self.holds {
+            self.queue.set_supply(supply, capacity);
+        }
     }
 
     /// How much is asked of the proxy.

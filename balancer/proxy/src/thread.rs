@@ -8,7 +8,7 @@ use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use scaledapp_http1::{self as http1, Fields, Trust};
@@ -21,7 +21,7 @@ use crate::buffer::Buffers;
 use crate::callers::{Callers, KnownCallers};
 use crate::clock::{self, Clock};
 use crate::complaints::Complaints;
-use crate::config::{Config, UpstreamProtocol};
+use crate::config::{Config, Limits, UpstreamProtocol};
 use crate::connection_limit::ConnectionLimit;
 use crate::drain::Arrival;
 use crate::endpoint::Table;
@@ -53,6 +53,8 @@ pub(crate) struct Common {
     pub(crate) upstreams: SharedUpstreams,
     /// Changes when a request begins to wait while no other one waits.
     pub(crate) demand: Arc<watch::Sender<()>>,
+    /// Bytes that held requests keep.
+    held_bytes: Arc<AtomicU64>,
     connection_limit: Arc<ConnectionLimit>,
     memory: Arc<Memory>,
     rates: Option<Arc<Rates>>,
@@ -87,17 +89,24 @@ impl Common {
             closed: Arc::default(),
             upstreams: SharedUpstreams {
                 sessions: Arc::default(),
-                queue: Arc::new(Queue::new(limits.in_flight, limits.waiting as usize)),
+                queue: Arc::new(queue(limits)),
                 suspects: Arc::new(Suspects::new(metrics.fatal.clone())),
                 witness: Arc::new(Witness::default()),
             },
             demand: Arc::new(watch::Sender::new(())),
+            held_bytes: Arc::default(),
             connection_limit: Arc::new(ConnectionLimit::new(limits.connections, of_address)),
             memory: Arc::new(memory),
             rates: limits.request_rate.map(|rate| Arc::new(Rates::new(rate))),
             config,
         }
     }
+}
+
+/// The queue of requests that wait for an endpoint.
+fn queue(limits: &Limits) -> Queue {
+    let most = limits.hold.map_or(limits.waiting, |hold| hold.requests);
+    Queue::new(limits.in_flight, limits.waiting as usize).holding(most as usize)
 }
 
 /// The state of one forwarding thread.
@@ -115,6 +124,8 @@ pub(crate) struct Thread {
     pub(crate) upstreams: Upstreams,
     /// See [`Common::demand`].
     pub(crate) demand: Arc<watch::Sender<()>>,
+    /// Bytes that held requests of all threads keep.
+    pub(crate) held_bytes: Arc<AtomicU64>,
     pub(crate) activity: Activity,
     pub(crate) occupancy: Occupancy,
     pub(crate) memory: MemoryShare,
@@ -160,6 +171,7 @@ impl Thread {
                 common.upstreams,
             ),
             demand: common.demand,
+            held_bytes: common.held_bytes,
             activity: Activity::new(Rc::clone(&clock), common.arrival),
             occupancy: Occupancy::new(Rc::clone(&clock), common.connection_limit),
             memory: MemoryShare::new(common.memory, index, Arc::clone(&counts)),

@@ -13,6 +13,7 @@ mod others;
 mod outlier;
 mod preference;
 mod queue;
+mod release;
 mod retry;
 mod standing;
 mod survey;
@@ -26,7 +27,8 @@ pub use outlier::{
     FIRST_EJECTION, Outcome, Outlier, Rules, Verdict, may_eject_one_more, stands_out,
 };
 pub use preference::{Preference, preferred};
-pub use queue::{Position, Queue, Ticket, Visit};
+pub use queue::{Position, Queue, Supply, Ticket, Visit};
+pub use release::Gone;
 pub use retry::{Budget, Failed, HandBack, Next, Past, may_need_proof, needs_proof, next};
 pub use standing::{Report, Standing};
 pub use survey::Survey;

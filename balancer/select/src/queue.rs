@@ -4,13 +4,17 @@
 //! Decides which request may search for an endpoint now. Only the first request in the
 //! queue searches, and only after something has changed. An endpoint that gets room for one
 //! more request therefore wakes one request, not all of them. The caller decides whether
-//! that request finds an endpoint.
+//! that request finds an endpoint. While there has never been an endpoint that serves, requests
+//! may be held; how fast they go later is decided in `release`.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::release::{Gone, Release};
 
 /// The requests that wait for an endpoint.
 #[derive(Debug)]
@@ -19,9 +23,37 @@ pub struct Queue {
     limit: Option<NonZeroU32>,
     /// How many requests may wait; a new one beyond that is refused.
     max_waiting: usize,
+    /// As `max_waiting`, while requests are held.
+    max_held: usize,
+    /// A [`Holding`], readable without the lock.
+    holding: AtomicU8,
     /// The number of waiting requests, readable without the lock.
     length: AtomicU32,
     waiters: Mutex<Waiters>,
+}
+
+/// Whether there are endpoints, as far as holding requests depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Supply {
+    /// An endpoint serves, or has served since endpoints were last missing.
+    #[default]
+    Served,
+    /// There is none yet: requests are held.
+    None,
+    /// It is not known whether one serves: requests are held, and may try.
+    Unsure,
+}
+
+/// What becomes of requests that find no endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Holding {
+    /// They wait as usual.
+    No,
+    /// They are held, and those at the front may search.
+    Open,
+    /// They are held, and none may search.
+    Shut,
 }
 
 /// Why a request joins the queue.
@@ -54,6 +86,9 @@ struct Waiters {
     changes: u64,
     /// The change after which a request found that no endpoint has room.
     settled: u64,
+    holding: Holding,
+    supply: Supply,
+    release: Release,
 }
 
 #[derive(Debug)]
@@ -83,6 +118,8 @@ impl Queue {
         Self {
             limit,
             max_waiting,
+            max_held: max_waiting,
+            holding: AtomicU8::new(Holding::No as u8),
             length: AtomicU32::new(0),
             waiters: Mutex::new(Waiters {
                 waiting: VecDeque::new(),
@@ -90,8 +127,53 @@ impl Queue {
                 freed: 0,
                 changes: 1,
                 settled: 0,
+                holding: Holding::No,
+                supply: Supply::Served,
+                release: Release::default(),
             }),
         }
+    }
+
+    /// The same queue, in which at most `max_held` requests may be held.
+    #[must_use]
+    pub fn holding(self, max_held: usize) -> Self {
+        Self { max_held, ..self }
+    }
+
+    /// Says whether there are endpoints, and the capacity of those that serve. As long as this is
+    /// not called, no request is held.
+    pub fn set_supply(&self, supply: Supply, capacity: u32) {
+        let mut waiters = self.lock();
+        if supply != Supply::Served && waiters.supply == Supply::Served {
+            waiters.release = Release::new(capacity);
+        }
+        waiters.supply = supply;
+        waiters.release.set_capacity(capacity);
+        waiters.holding = match (supply, waiters.holding) {
+            (Supply::None, _) => Holding::Shut,
+            (Supply::Unsure, _) => Holding::Open,
+            (Supply::Served, Holding::No) => Holding::No,
+            // Those that were held go one after the other, and new ones after them.
+            (Supply::Served, _) if waiters.waiting.is_empty() => Holding::No,
+            (Supply::Served, _) => Holding::Open,
+        };
+        waiters.changes += 1;
+        let waker = waiters.due();
+        self.unlock(waiters, waker);
+    }
+
+    /// Whether a request that waits now is held: there is no endpoint yet, or requests that were
+    /// held are before it.
+    pub fn is_holding(&self) -> bool {
+        self.holding.load(Ordering::Relaxed) != Holding::No as u8
+    }
+
+    /// A request that was held has been answered, or could not be sent.
+    pub fn is_over(&self, gone: Gone, is_answered: bool) {
+        let mut waiters = self.lock();
+        waiters.release.is_over(gone, is_answered);
+        let waker = waiters.due();
+        self.unlock(waiters, waker);
     }
 
     /// The largest number of requests in flight at one endpoint.
@@ -100,9 +182,13 @@ impl Queue {
     }
 
     /// Whether a new request must queue behind others. Without a limit per endpoint,
-    /// requests do not wait for each other.
+    /// requests do not wait for each other, unless they are held.
     pub fn is_contended(&self) -> bool {
-        self.limit.is_some() && !self.is_empty()
+        let holding = self.holding.load(Ordering::SeqCst);
+        if holding == Holding::No as u8 {
+            return self.limit.is_some() && !self.is_empty();
+        }
+        holding == Holding::Shut as u8 || !self.is_empty()
     }
 
     fn is_empty(&self) -> bool {
@@ -115,7 +201,11 @@ impl Queue {
     pub fn join(&self, visit: Visit) -> Option<Ticket<'_>> {
         let mut waiters = self.lock();
         let is_new = matches!(visit, Visit::First | Visit::Unreached);
-        if is_new && waiters.waiting.len() >= self.max_waiting {
+        let most = match waiters.holding {
+            Holding::No => self.max_waiting,
+            Holding::Open | Holding::Shut => self.max_held,
+        };
+        if is_new && waiters.waiting.len() >= most {
             return None;
         }
         let is_first = waiters.waiting.is_empty();
@@ -161,6 +251,7 @@ impl Queue {
     fn unlock(&self, waiters: MutexGuard<'_, Waiters>, waker: Option<Waker>) {
         let length = waiters.waiting.len() as u32;
         self.length.store(length, Ordering::SeqCst);
+        self.holding.store(waiters.holding as u8, Ordering::SeqCst);
         drop(waiters);
         if let Some(waker) = waker {
             waker.wake();
@@ -216,6 +307,14 @@ impl Waiters {
         let Some(front) = self.waiting.front() else {
             return false;
         };
+        let may_search = match self.holding {
+            Holding::No => true,
+            Holding::Open => self.release.may_go(),
+            Holding::Shut => false,
+        };
+        if !may_search {
+            return false;
+        }
         self.freed > 0 || self.changes > front.seen.max(self.settled)
     }
 
@@ -228,7 +327,15 @@ impl Waiters {
         self.waiting.front_mut()?.waker.take()
     }
 
-    fn poll_turn(&mut self, position: Position, context: &Context<'_>) -> Poll<(u32, u64)> {
+    fn poll_turn(
+        &mut self,
+        position: Position,
+        context: &Context<'_>,
+        now: Duration,
+    ) -> Poll<(u32, u64)> {
+        if self.holding == Holding::Open {
+            self.release.tick(now);
+        }
         let has_turn = self.has_turn();
         let index = self.index_of(position);
         let Some(waiting) = self.waiting.get_mut(index) else {
@@ -249,6 +356,9 @@ impl Waiters {
         self.waiting.remove(index);
         if self.waiting.is_empty() {
             self.freed = 0;
+            if self.supply == Supply::Served {
+                self.holding = Holding::No;
+            }
             return None;
         }
         self.freed += unused;
@@ -267,15 +377,23 @@ impl Ticket<'_> {
         self.is_first
     }
 
-    /// Ready when it is this request's turn; the request must then search immediately.
-    pub fn poll_turn(&mut self, context: &Context<'_>) -> Poll<()> {
-        let turn = self.queue.lock().poll_turn(self.position, context);
+    /// Ready when it is this request's turn; the request must then search immediately. `now` is
+    /// the time on any clock that all requests share.
+    pub fn poll_turn(&mut self, context: &Context<'_>, now: Duration) -> Poll<()> {
+        let mut waiters = self.queue.lock();
+        let turn = waiters.poll_turn(self.position, context, now);
         turn.map(|turn| self.turn = turn)
     }
 
-    /// The request has found an endpoint, so the next one may have its turn.
-    pub fn found(mut self) {
+    /// The request has found an endpoint, so the next one may have its turn. If it was held, the
+    /// queue must be told with [`Queue::is_over`] when it is answered.
+    pub fn found(mut self) -> Option<Gone> {
         self.turn.0 = self.turn.0.saturating_sub(1);
+        let mut waiters = self.queue.lock();
+        if waiters.holding == Holding::No {
+            return None;
+        }
+        Some(waiters.release.goes())
     }
 
     /// The request has found no endpoint. `all` says whether every endpoint was allowed for it; if
@@ -345,7 +463,7 @@ mod tests {
         fn has_turn(&mut self) -> bool {
             let waker = Waker::from(Arc::clone(&self.woken));
             self.ticket
-                .poll_turn(&Context::from_waker(&waker))
+                .poll_turn(&Context::from_waker(&waker), Duration::ZERO)
                 .is_ready()
         }
     }

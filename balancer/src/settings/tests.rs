@@ -303,3 +303,30 @@ fn the_access_log_and_the_limits_of_an_address_are_off_unless_asked_for() {
     let message = with_file(json, &[LISTEN, UPSTREAM]).unwrap_err();
     assert!(message.contains("give 1 to 100 percent"), "{message}");
 }
+
+#[test]
+fn requests_are_held_only_if_a_time_is_given() {
+    let hold = |arguments: &[&str]| {
+        let settings = settings(&[&[LISTEN, UPSTREAM], arguments].concat());
+        settings.map(|settings| settings.forwarding.limits.hold)
+    };
+    assert_eq!(hold(&[]), Ok(None));
+    assert_eq!(hold(&["--hold=0s"]), Ok(None));
+    let defaults = Hold {
+        time: Duration::from_secs(120),
+        requests: 10_000,
+        bytes: 64 << 20,
+    };
+    assert_eq!(hold(&["--hold=2m"]), Ok(Some(defaults)));
+    let given = hold(&["--hold=2m", "--hold-requests=5", "--hold-bytes=1Mi"]);
+    let expected = Hold {
+        requests: 5,
+        bytes: 1 << 20,
+        ..defaults
+    };
+    assert_eq!(given, Ok(Some(expected)));
+    for flag in ["--hold-requests=5", "--hold-bytes=1Mi"] {
+        let error = hold(&[flag, "--hold=0s"]).unwrap_err();
+        assert!(error.contains("give --hold TIME"), "{error}");
+    }
+}

@@ -325,12 +325,24 @@ spec:
 
 {{/* Our labels, and those by which a Prometheus selects: scaledapp.monitorLabels (list $ "apps") */}}
 {{- define "scaledapp.monitorLabels" -}}
-{{- $ours := include "scaledapp.labels" . -}}
+{{- include "scaledapp.selectedLabels" (list (index . 0) (index . 1) (index . 0).Values.metrics.podMonitor.labels) -}}
+{{- end }}
+
+{{/* Our labels, and others by which something selects: scaledapp.selectedLabels (list $ "alerts" LABELS) */}}
+{{- define "scaledapp.selectedLabels" -}}
+{{- $ours := include "scaledapp.labels" (list (index . 0) (index . 1)) -}}
 {{ $ours }}
 {{- $own := $ours | fromYaml }}
-{{- range $name, $value := (index . 0).Values.metrics.podMonitor.labels }}
+{{- range $name, $value := index . 2 }}
 {{- if not (hasKey $own $name) }}
 {{ $name }}: {{ $value | quote }}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{/* Refuses values of an older release, which lack the defaults: scaledapp.newValues (list "dashboards" VALUE) */}}
+{{- define "scaledapp.newValues" -}}
+{{- if not (index . 1) -}}
+{{- fail (printf "metrics.%s lacks its default values, because --reuse-values takes those of the older release: use --reset-then-reuse-values" (index . 0)) -}}
+{{- end -}}
 {{- end }}

@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use scaledapp_wire::SupervisorArgs;
 
 use super::pm2::{App, Workers};
+use super::text::{literal, object_name, one_line, quoted, scalar, shell};
 
 /// Appends a line to a `String`, which cannot fail.
 macro_rules! line {
@@ -197,119 +198,5 @@ fn list(text: &mut String, name: &str, words: &[String]) {
     line!(text, "  {name}:");
     for word in words {
         line!(text, "  - {}", scalar(&literal(word)));
-    }
-}
-
-/// Escapes `$`, which could begin a reference to a variable, as `$$`.
-fn literal(text: &str) -> String {
-    text.replace('$', "$$")
-}
-
-/// Joins lines, so that a comment does not end early.
-fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
-}
-
-/// Changes a name into one that a Service can have: a lower-case letter, then lower-case letters,
-/// digits and hyphens.
-fn object_name(name: &str) -> String {
-    let lower = name.to_ascii_lowercase();
-    let fits = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-    let mut name: String = lower.chars().map(fits).collect();
-    if !name.starts_with(|c: char| c.is_ascii_lowercase()) {
-        name.insert_str(0, "app-");
-    }
-    name.truncate(63);
-    name.trim_end_matches('-').to_owned()
-}
-
-/// A text in the form that YAML reads as the same text.
-fn scalar(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_./@%+=,-".contains(c);
-    let begins = |c: char| c.is_ascii_alphabetic() || "_./".contains(c);
-    let word = ["true", "false", "yes", "no", "on", "off", "null", "y", "n"];
-    // `.5` and `.inf` are numbers.
-    let number = text
-        .strip_prefix('.')
-        .is_some_and(|rest| !rest.starts_with('/') && !rest.starts_with('.'));
-    if text.starts_with(begins)
-        && text.chars().all(plain)
-        && !number
-        && !word.contains(&text.to_ascii_lowercase().as_str())
-    {
-        return text.to_owned();
-    }
-    quoted(text)
-}
-
-/// Quotes a text as JSON does, which YAML reads as well.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-/// A word in the form that a POSIX shell passes on unchanged.
-fn shell(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_./:@%+=,-".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn words_are_quoted_where_they_must_be() {
-        for (word, expected) in [
-            ("plain", "plain"),
-            ("./a-b_c.js", "./a-b_c.js"),
-            ("a b", "\"a b\""),
-            ("3000", "\"3000\""),
-            ("true", "\"true\""),
-            ("Yes", "\"Yes\""),
-            ("--flag", "\"--flag\""),
-            (".5", "\".5\""),
-            ("", "\"\""),
-            ("a: b # c", "\"a: b # c\""),
-        ] {
-            assert_eq!(scalar(word), expected);
-        }
-        for (word, expected) in [
-            ("plain", "plain"),
-            ("A=b c", "'A=b c'"),
-            ("it's", r"'it'\''s'"),
-            ("", "''"),
-            ("$HOME", "'$HOME'"),
-        ] {
-            assert_eq!(shell(word), expected);
-        }
-    }
-
-    #[test]
-    fn names_become_names_of_objects() {
-        for (name, expected) in [
-            ("api", "api"),
-            ("My App", "my-app"),
-            ("3d_viewer", "app-3d-viewer"),
-            ("--", "app"),
-        ] {
-            assert_eq!(object_name(name), expected);
-        }
-        assert!(object_name(&"x".repeat(100)).len() <= 63);
-    }
-
-    proptest! {
-        #[test]
-        fn yaml_reads_back_what_was_meant(word in "\\PC{0,20}|[-+.0-9eExonfa:~]{0,6}") {
-            let text = format!("- {}\n", scalar(&word));
-            let back: Vec<serde_json::Value> = serde_saphyr::from_str(&text).unwrap();
-            prop_assert_eq!(&back[0], &serde_json::Value::from(word));
-        }
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use scaledapp_units::duration;
 use serde_json::{Map, Value};
 
+use super::text::split;
 use super::without::{WITHOUT, asks_for_our_behaviour};
 
 /// A remark about a field. Usually it says why the field is not carried over.
@@ -122,27 +123,6 @@ fn words(value: Option<&Value>) -> Vec<String> {
         Some(value) => split(&plain(value)),
         None => Vec::new(),
     }
-}
-
-fn split(text: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        match (quote, character) {
-            (None, ' ' | '\t' | '\n') => words.extend(word.take()),
-            (None, '\'' | '"') => {
-                quote = Some(character);
-                word.get_or_insert_default();
-            }
-            (Some(open), close) if open == close => quote = None,
-            (None | Some('"'), '\\') => word.get_or_insert_default().extend(characters.next()),
-            (_, other) => word.get_or_insert_default().push(other),
-        }
-    }
-    words.extend(word);
-    words
 }
 
 /// Milliseconds, as a number or with a unit.

@@ -1,17 +1,32 @@
 //! Tests of whole ecosystem files.
 
+use clap::Parser;
 use serde_json::json;
 
 use super::*;
 
+fn args(words: &[&str]) -> ImportArgs {
+    let words = ["scaledapp", "import"].iter().chain(words);
+    match crate::cli::Cli::try_parse_from(words).unwrap().command {
+        crate::cli::Command::Import(args) => args,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn pm2(data: &Value, words: &[&str]) -> anyhow::Result<String> {
+    let words = [&["f"], words].concat();
+    ecosystem(data, &args(&words)).map(|imported| imported.text)
+}
+
 fn both(data: &Value, environment: Option<&str>) -> String {
-    let made = |output| convert(data, None, environment, output).unwrap();
-    let yaml = made(ImportOutput::Scaledapp);
+    let environment = environment.map_or(Vec::new(), |name| vec!["--env", name]);
+    let yaml = pm2(data, &environment).unwrap();
     for document in yaml.split("---\n") {
         let object: Value = serde_saphyr::from_str(document).unwrap();
         assert_eq!(object["kind"], "ScaledApp", "{document}");
     }
-    format!("{yaml}\n=== flags\n{}", made(ImportOutput::Flags))
+    let flags = pm2(data, &[&environment[..], &["-o", "flags"]].concat()).unwrap();
+    format!("{yaml}\n=== flags\n{flags}")
 }
 
 #[test]
@@ -78,35 +93,11 @@ apps:
 #[test]
 fn one_app_is_picked_by_name() {
     let data = json!({"apps": [{"name": "a", "script": "a.js"}, {"name": "b", "script": "b.js"}]});
-    let text = convert(&data, Some("b"), None, ImportOutput::Flags).unwrap();
+    let text = pm2(&data, &["--app", "b", "-o", "flags"]).unwrap();
     assert!(
         text.contains("node b.js") && !text.contains("node a.js"),
         "{text}"
     );
-    let error = convert(&data, Some("c"), None, ImportOutput::Flags).unwrap_err();
+    let error = pm2(&data, &["--app", "c"]).unwrap_err();
     assert!(error.to_string().contains("one of a, b"), "{error}");
-}
-
-#[test]
-fn files_are_read_by_their_kind() {
-    let dir = tempfile::tempdir().unwrap();
-    let read_as = |name: &str, text: &str| {
-        let path = dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        read(&path)
-    };
-    let json = read_as("e.json", r#"{"apps": [{"script": "a.js"}]}"#).unwrap();
-    assert_eq!(json, read_as("e.yml", "apps:\n- script: a.js\n").unwrap());
-    for (name, text, cure) in [
-        ("e.json", "// no\n{}", "rename it to .cjs"),
-        ("e.toml", "", "ends in .js"),
-    ] {
-        let error = format!("{:#}", read_as(name, text).unwrap_err());
-        assert!(error.contains(cure), "{error}");
-    }
-    let missing = read(&dir.path().join("none.js")).unwrap_err();
-    assert!(
-        format!("{missing:#}").contains("cannot read"),
-        "{missing:#}"
-    );
 }

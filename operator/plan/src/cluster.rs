@@ -316,13 +316,12 @@ fn changes(app: &App, observed: &Observed, scale: &Scale) -> Vec<Event> {
     };
     let mut events = Vec::new();
     let live = workload::live(app, observed);
-    let note = match &scale.news {
-        Some(news) => news.note(observed),
-        None => {
-            let before = live.and_then(|live| live.spec.replicas);
-            let before = before.filter(|before| *before != scale.replicas);
-            before.map(|before| format!("pods: from {before} to {}", scale.replicas))
-        }
+    let note = if let Some(news) = &scale.news {
+        news.note(observed)
+    } else {
+        let before = live.and_then(|live| live.spec.replicas);
+        let before = before.filter(|before| *before != scale.replicas);
+        before.map(|before| format!("pods: from {before} to {}", scale.replicas))
     };
     events.extend(note.map(|note| normal(Reason::Scaling, "Scale", note)));
     if desired_state::is_other_number(app, observed) {

@@ -6,53 +6,37 @@
 
 mod autoscaling;
 mod balancers;
+mod check;
 
-use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use scaledapp_crds::v1alpha1::{AppProtocol, Dispatch, EnvVar, Readiness as Probe};
 use scaledapp_crds::{Quantity, ScaledApp, v1alpha1};
 
+pub(crate) use check::Check;
+pub use check::Violation;
+
+use check::{DAY, MAX_PODS, MAX_WORKERS, ONE, SECOND};
+
 use crate::expand::expand;
 use crate::local::ADMIN_PORT;
 use crate::names::is_label;
 use crate::{
-    Dns, Environment, Hostname, Limits, Pods, Readiness, ValidatedApp, WorkerCount, Workers,
+    Autoscaling, Dns, Environment, Hostname, Limits, Pods, Readiness, ValidatedApp, WorkerCount,
+    Workers,
 };
 
 const DEFAULT_PORT: NonZeroU16 = NonZeroU16::new(3000).expect("invariant: 3000 is not 0");
-const ONE: NonZeroU32 = NonZeroU32::MIN;
-const TWO: NonZeroU32 = NonZeroU32::new(2).expect("invariant: 2 is not 0");
-/// Most workers of a pod, as in the supervisor: a higher number counts as a typing error.
-const MAX_WORKERS: i32 = 1024;
-const MAX_PODS: i32 = 5000;
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
 const DEFAULT_BOOT: Duration = Duration::from_mins(1);
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
-const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
-const DAY: Duration = Duration::from_hours(24);
 /// The smallest memory limit of a worker, in bytes: even the smallest runtimes need several
 /// mebibytes.
 const MIN_MEMORY: u64 = 16 << 20;
 /// Signals that can ask a process to end. KILL cannot be handled, and STOP does not end a process.
 const STOP_SIGNALS: [&str; 7] = ["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH"];
-
-/// One thing that is wrong with an object. Displays as `FIELD: what and cure`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    /// The field, such as `spec.port`.
-    pub path: String,
-    /// What is wrong, and the cure.
-    pub message: String,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path, self.message)
-    }
-}
 
 /// Checks an object and gives its absent fields their meaning.
 ///
@@ -65,28 +49,7 @@ pub fn validate(app: &ScaledApp) -> Result<ValidatedApp, Vec<Violation>> {
     check.finish(validated)
 }
 
-/// The violations found so far. Each method returns a usable value even if it found a
-/// violation, so that the checks after it can go on.
-#[derive(Debug, Default)]
-pub(crate) struct Check(Vec<Violation>);
-
 impl Check {
-    pub(crate) fn violation(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Violation {
-            path: path.into(),
-            message: message.into(),
-        });
-    }
-
-    /// `value`, unless there is a violation.
-    pub(crate) fn finish<T>(self, value: T) -> Result<T, Vec<Violation>> {
-        if self.0.is_empty() {
-            Ok(value)
-        } else {
-            Err(self.0)
-        }
-    }
-
     /// Checks everything that is the same on one machine and in a cluster.
     pub(crate) fn app(&mut self, name: &str, spec: &v1alpha1::Spec) -> ValidatedApp {
         let name = self.name(name);
@@ -112,16 +75,7 @@ impl Check {
             );
         }
         let dispatch = self.dispatch(workers.dispatch, tcp);
-        let autoscaling = self.autoscaling(spec, dispatch);
-        let pods = self.pods(spec.replicas.as_ref());
-        let count = self.worker_count(&workers);
-        let (pods, count) = match &autoscaling {
-            Some(scaler) => {
-                let (min, max) = scaler.workers();
-                (Pods::Auto(scaler.pods()), WorkerCount::Range(min, max))
-            }
-            None => (pods, count),
-        };
+        let (autoscaling, pods, count) = self.numbers(spec, &workers, dispatch);
         let readiness = self.readiness(workers.readiness.as_ref(), dispatch);
         let drain_timeout = self.drain_timeout(workers.drain_timeout);
         let stop_grace = self.stop_grace(workers.stop_grace);
@@ -194,22 +148,6 @@ impl Check {
                 "spec.envFrom",
                 "needs a cluster: write the variables under `env`",
             );
-        }
-    }
-
-    /// A count from 1 to `most`. `zero` says why a smaller number is wrong.
-    fn count(&mut self, path: &str, value: i32, most: i32, zero: &str) -> NonZeroU32 {
-        let in_range = u32::try_from(value).ok().and_then(NonZeroU32::new);
-        match in_range {
-            Some(count) if value <= most => count,
-            Some(_) => {
-                self.violation(path, format!("{value} is too many: give at most {most}"));
-                ONE
-            }
-            None => {
-                self.violation(path, format!("{value} {zero}: give 1 to {most}"));
-                ONE
-            }
         }
     }
 
@@ -321,6 +259,23 @@ impl Check {
             );
         }
         words.map(|word| expand(word, env)).collect()
+    }
+
+    /// How many pods and workers there are, and who decides that.
+    fn numbers(
+        &mut self,
+        spec: &v1alpha1::Spec,
+        workers: &v1alpha1::Workers,
+        dispatch: Dispatch,
+    ) -> (Option<Autoscaling>, Pods, WorkerCount) {
+        let pods = self.pods(spec.replicas.as_ref());
+        let count = self.worker_count(workers);
+        let Some(scaler) = self.autoscaling(spec, dispatch) else {
+            return (None, pods, count);
+        };
+        let pods = Pods::Auto(scaler.pods());
+        let (min, max) = scaler.workers();
+        (Some(scaler), pods, WorkerCount::Range(min, max))
     }
 
     fn pods(&mut self, replicas: Option<&v1alpha1::Replicas>) -> Pods {

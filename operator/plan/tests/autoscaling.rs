@@ -155,8 +155,8 @@ fn each_mistake_is_refused_with_the_cure() {
             "spec.autoscaling.cpu.max: 2 is less than the 3 cores in spec.resources that a pod starts with",
         ),
         (
-            "  resources: {limits: {cpu: 3}}\n  autoscaling: {cpu: {max: 1E9}}",
-            "spec.autoscaling.cpu.max: 1E9 is more than any node has",
+            "  resources: {limits: {cpu: 3}}\n  autoscaling: {cpu: {max: 9000}}",
+            "spec.autoscaling.cpu.max: 9000 is more than any node has",
         ),
         (
             "  autoscaling: {zeroAfter: 0s}",

@@ -11,6 +11,7 @@
 mod certificates;
 mod heartbeat;
 mod lease;
+mod metrics;
 mod names;
 mod namespaces;
 mod operator;

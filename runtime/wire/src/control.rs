@@ -69,7 +69,7 @@ pub enum WorkerCount {
     To(u32),
     /// This many more than desired now.
     More(u32),
-    /// This many fewer than desired now, but at least 0.
+    /// This many fewer than desired now; the last worker is removed only by `To(0)`.
     Fewer(u32),
 }
 
@@ -92,13 +92,21 @@ impl FromStr for WorkerCount {
 }
 
 impl WorkerCount {
-    /// The number that is meant if `now` workers are desired now. Whether that many are
+    /// The number that is meant if `now` workers are desired now. Whether so many are
     /// allowed is not decided here.
-    pub const fn from(self, now: u32) -> u32 {
+    ///
+    /// # Errors
+    /// `-K` would leave no worker: a number that is meant relative to another one should not stop
+    /// the whole app. The text names the cure.
+    pub fn from(self, now: u32) -> Result<u32, String> {
         match self {
-            Self::To(n) => n,
-            Self::More(k) => now.saturating_add(k),
-            Self::Fewer(k) => now.saturating_sub(k),
+            Self::To(n) => Ok(n),
+            Self::More(k) => Ok(now.saturating_add(k)),
+            Self::Fewer(k) if k < now => Ok(now - k),
+            Self::Fewer(k) => Err(format!(
+                "-{k} would leave no worker, because the number is {now}: give the number that \
+                 shall remain, or 0 to run none"
+            )),
         }
     }
 }
@@ -176,15 +184,13 @@ mod tests {
 
     #[test]
     fn worker_counts_are_absolute_or_relative() {
-        for (text, now, then) in [
-            ("4", 2, 4),
-            ("+2", 2, 4),
-            ("-1", 2, 1),
-            ("-9", 2, 0),
-            ("0", 2, 0),
-        ] {
+        for (text, now, then) in [("4", 2, 4), ("+2", 2, 4), ("-1", 2, 1), ("0", 2, 0)] {
             let count: WorkerCount = text.parse().unwrap();
-            assert_eq!(count.from(now), then, "{text}");
+            assert_eq!(count.from(now), Ok(then), "{text}");
+        }
+        for (text, now) in [("-2", 2), ("-9", 2), ("-1", 0)] {
+            let error = text.parse::<WorkerCount>().unwrap().from(now).unwrap_err();
+            assert!(error.contains("or 0 to run none"), "{text}: {error}");
         }
         for text in ["", "x", "+", "--1", "++1", "1.5", "5000000000"] {
             assert!(text.parse::<WorkerCount>().is_err(), "{text}");

@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use scaledapp_wire::{Description, Events, Request, Status, Tails};
+use scaledapp_wire::{Description, Events, Request, Status, Tails, WorkerCount};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -23,6 +23,9 @@ const TIMEOUT: Duration = Duration::from_mins(5);
 /// error.
 const NO_LINES: &str = "Nothing was written to stderr. What is written to stdout is not kept: it goes to \
     the supervisor's own stdout (its terminal, its journal, `kubectl logs`).";
+/// Printed by `scale 0`, which looks like any other number but means an outage.
+const NO_WORKERS: &str = "No worker runs any more. The port stays open: requests wait for --queue-timeout and then \
+    get 503 (under Connection dispatch, connections wait). `ctl scale N` starts workers again.";
 
 /// The reader of the output has closed it (`ctl top | head`), so nothing more can be printed.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +80,11 @@ pub fn run(args: &CtlArgs, out: &mut impl Write) -> anyhow::Result<()> {
                 },
                 ScaleArg::Reset => Request::Workers { spec: None },
             };
-            asking.tell(args.timeout, &request)?
+            let text = asking.tell(args.timeout, &request)?;
+            if is_none(*workers) {
+                scaledapp_runtime::say(NO_WORKERS);
+            }
+            text
         }
         CtlVerb::Reload => asking.tell(args.timeout, &Request::Reload)?,
         CtlVerb::Restart { slot } => {
@@ -89,6 +96,11 @@ pub fn run(args: &CtlArgs, out: &mut impl Write) -> anyhow::Result<()> {
         }
     };
     Ok(out.write_all(text.as_bytes()).map_err(HungUp)?)
+}
+
+/// Whether no worker shall run.
+fn is_none(workers: ScaleArg) -> bool {
+    workers == ScaleArg::Number(WorkerCount::To(0))
 }
 
 /// The supervisor's address, and how long it may take to answer.

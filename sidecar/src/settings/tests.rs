@@ -86,6 +86,7 @@ fn settings_that_cannot_work_are_refused_with_the_cure() {
             &["--metrics-from", "/m", "--admin", "none", "--", "app"],
             "leave --admin none out",
         ),
+        (&["--admin", "127.0.0.1:0", "--", "app"], "give a port"),
         (&["--metrics-from", "metrics", "--", "app"], "9464/metrics"),
         (
             &["--metrics-from", "0/metrics", "--", "app"],

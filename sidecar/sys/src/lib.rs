@@ -6,7 +6,7 @@
 //! /proc ([`identity`]), the steering program of a `SO_REUSEPORT` group ([`steer`]), the
 //! system calls that wait for connections ([`waiting`]), waiting until a socket hangs up
 //! ([`hangup`]) or an epoll set is readable ([`readable`]), a signal for one thread
-//! ([`thread`]), the bytes that a peer has not acknowledged ([`unacknowledged`]), and the
+//! ([`thread`]), the clock that systemd compares ([`clock`]), the bytes that a peer has not acknowledged ([`unacknowledged`]), and the
 //! return of free memory to the kernel ([`heap`]). Which worker gets which socket, and when,
 //! is decided in `sidecar/src`.
 
@@ -15,6 +15,7 @@
     reason = "system calls that no safe wrapper offers; each block has a SAFETY comment"
 )]
 
+pub mod clock;
 pub mod hangup;
 pub mod heap;
 pub mod identity;

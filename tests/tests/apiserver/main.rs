@@ -24,6 +24,7 @@ mod missing;
 mod names;
 mod neighbours;
 mod placement;
+mod plugin;
 mod reach;
 mod refusals;
 mod rights;

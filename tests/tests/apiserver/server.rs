@@ -329,7 +329,12 @@ impl Server {
     }
 
     /// Writes a kubeconfig with this token and namespace. Returns its path.
-    fn kubeconfig(&self, name: &str, token: &str, namespace: &str) -> anyhow::Result<String> {
+    pub(crate) fn kubeconfig(
+        &self,
+        name: &str,
+        token: &str,
+        namespace: &str,
+    ) -> anyhow::Result<String> {
         let content = json!({
             "apiVersion": "v1",
             "kind": "Config",
@@ -341,6 +346,11 @@ impl Server {
         let path = self.directory.join(format!("{name}.kubeconfig"));
         std::fs::write(&path, content.to_string())?;
         Ok(path.to_string_lossy().into_owned())
+    }
+
+    /// A kubeconfig of the cluster's administrator with this namespace.
+    pub(crate) fn admin_kubeconfig(&self, namespace: &str) -> anyhow::Result<String> {
+        self.kubeconfig(&format!("admin-{namespace}"), ADMIN, namespace)
     }
 
     /// Installs the definition, accounts and rights of the chart.
@@ -513,7 +523,7 @@ impl Server {
         Api::new(API, &self.token(namespace, account)?)
     }
 
-    fn token(&self, namespace: &str, account: &str) -> anyhow::Result<String> {
+    pub(crate) fn token(&self, namespace: &str, account: &str) -> anyhow::Result<String> {
         let request = json!({
             "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
             "spec": {"expirationSeconds": 36_000},

@@ -11,9 +11,14 @@
     reason = "all of this target is test code, helpers included"
 )]
 
+mod alert_cases;
+mod alerts;
 mod common;
+mod dashboards;
 mod delegation;
+mod faults;
 mod images;
+mod prometheus;
 mod rights;
 mod zones;
 

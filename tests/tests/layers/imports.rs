@@ -56,18 +56,12 @@ const CIRCLES: [Circle; 4] = [
     },
 ];
 
-const UPWARD: [Upward; 3] = [
+const UPWARD: [Upward; 2] = [
     Upward {
         package: "scaledapp-crds",
         above: "lib.rs",
         files: &["read.rs"],
         reason: "as in the circle",
-    },
-    Upward {
-        package: "scaledapp-plan",
-        above: "validate.rs",
-        files: &["validate/balancers.rs"],
-        reason: "`Check` belongs in validate/check.rs",
     },
     Upward {
         package: "xtask",

@@ -7,6 +7,7 @@
     reason = "all of this target is test code, helpers included"
 )]
 
+mod book;
 mod dependencies;
 mod graph;
 mod imports;

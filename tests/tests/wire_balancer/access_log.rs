@@ -200,6 +200,30 @@ fn each_stream_of_http2_has_a_line() {
     });
 }
 
+/// A path with a byte that is not ASCII ends the connection in the `h2` crate, before there is a
+/// request.
+#[test]
+fn an_http2_client_that_sends_no_http2_has_a_line_too() {
+    let upstream = Upstream::answering("hello").unwrap();
+    let balancer = logged(&upstream, &[]);
+    let mut client = TcpStream::connect(balancer.address()).unwrap();
+    client.set_read_timeout(Some(SOON)).unwrap();
+    client
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .unwrap();
+    client.write_all(b"\0\0\0\x04\0\0\0\0\0").unwrap();
+    // GET, http, the path as a literal, and the authority `a`.
+    let fields = b"\x82\x86\x04\x02/\xff\x01\x01a";
+    let header = [0, 0, 9, 1, 5, 0, 0, 0, 1];
+    client.write_all(&[&header[..], fields].concat()).unwrap();
+    let mut answer = Vec::new();
+    let _ended = client.read_to_end(&mut answer);
+    let line = &lines(&balancer, 1)[0];
+    assert_eq!(line["status"], 400, "{line}");
+    assert_eq!(line["reason"], "http2", "{line}");
+    balancer.process.says(SOON, "not HTTP/2").unwrap();
+}
+
 #[test]
 fn a_sample_leaves_requests_out_but_no_error() {
     let upstream = Upstream::start(|mut peer| {

@@ -246,6 +246,26 @@ fn stalled_uploads_leave_room_for_others() {
 }
 
 #[test]
+fn empty_frames_do_not_end_a_connection() {
+    let upstream = Upstream::answering("hello").unwrap();
+    let balancer = in_front_of(&upstream);
+    run(async {
+        let mut client = Client::open(balancer.address()).await;
+        let request = Request::post("http://a.test/").body(()).unwrap();
+        let (answer, mut send) = client.send(request, false).await;
+        for _ in 0..300 {
+            send.send_data(Bytes::new(), false).unwrap();
+            tokio::task::yield_now().await;
+        }
+        upload(&mut send, Bytes::from_static(b"body"), true)
+            .await
+            .unwrap();
+        assert_eq!(answer.await.unwrap().status(), 200);
+        assert_eq!(client.get("/").await.0.status(), 200);
+    });
+}
+
+#[test]
 fn an_early_answer_to_an_upload_arrives_whole() {
     let upstream = Upstream::start(|mut peer| {
         peer.read_head();

@@ -20,6 +20,7 @@ mod doors;
 mod error_pages;
 mod forwarding;
 mod grpc;
+mod hold;
 mod http2;
 mod malformed;
 mod memory;

@@ -32,6 +32,7 @@ mod scrape;
 mod shuts;
 mod signals;
 mod sticky;
+mod systemd;
 mod trust;
 
 mod websockets;

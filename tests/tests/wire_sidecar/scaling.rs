@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::{Duration, SystemTime};
 
+use rustix::process::Signal;
 use scaledapp_tests::http::{self, Request};
 use scaledapp_tests::load::{Load, Running};
 use scaledapp_tests::sidecar::{Launch, Sidecar};
@@ -387,7 +388,12 @@ fn ctl_sets_a_number_or_a_range_and_brings_back_what_is_configured() {
     sidecar.ctl_done(&["scale", "reset"]).unwrap();
     assert_eq!(sidecar.status().unwrap()["scaling"]["min"], 1);
     sidecar.wait_ready(1).unwrap();
-    for (word, cure) in [("0..2", "give 1..2"), ("3..1", "1..3"), ("some", "reset")] {
+    for (word, cure) in [
+        ("0..2", "give 1..2"),
+        ("3..1", "1..3"),
+        ("some", "reset"),
+        ("-9", "or 0 to run none"),
+    ] {
         let ended = sidecar.ctl(&["scale", word]).unwrap();
         assert!(
             ended.code != 0 && ended.stderr.contains(cure),
@@ -532,4 +538,25 @@ fn a_range_is_refused_where_the_load_is_not_known() {
         assert_ne!(ended.code, 0);
         assert!(ended.stderr.contains(cure), "{options:?}: {}", ended.stderr);
     }
+}
+
+#[test]
+fn only_a_plain_0_stops_the_last_worker_and_ctl_says_what_that_means() {
+    if !has("node") {
+        return;
+    }
+    let launch = Launch::of(|port| fixtures::node("app.js", port)).unwrap();
+    let sidecar = launch.with(&["--workers", "1"]).ready(1).unwrap();
+    sidecar.process.signal(Signal::TTOU).unwrap();
+    sidecar
+        .process
+        .says(Duration::from_secs(5), "the last worker stays")
+        .unwrap();
+    assert_eq!(desired(&sidecar), 1);
+    let one = sidecar.ctl(&["scale", "1"]).unwrap();
+    assert_eq!((one.code, one.stderr.as_str()), (0, ""));
+    let none = sidecar.ctl(&["scale", "0"]).unwrap();
+    assert_eq!(none.code, 0);
+    assert!(none.stderr.contains("503"), "{}", none.stderr);
+    assert_eq!(desired(&sidecar), 0);
 }

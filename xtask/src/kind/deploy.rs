@@ -13,6 +13,7 @@ use scaledapp_tests::binaries;
 use super::Cluster;
 use super::archive::{self, Start};
 use super::cache::Key;
+use super::stub_zone;
 use crate::console::{note, timed};
 
 /// The namespace into which the chart is installed and in which `restricted` is enforced.
@@ -209,6 +210,59 @@ pub(crate) fn sample(cluster: &Cluster) -> anyhow::Result<()> {
         "From node {node}: curl http://{address}/ answers {answer}"
     ));
     Ok(())
+}
+
+/// Lets the cluster's own DNS ask ours for names of its zone, so that pods resolve them.
+///
+/// # Errors
+/// The configuration of `CoreDNS` cannot be read or written.
+pub(crate) fn stub_zone(cluster: &Cluster) -> anyhow::Result<()> {
+    let system = "--namespace=kube-system";
+    let service = [
+        "--namespace",
+        SYSTEM,
+        "get",
+        "service",
+        "scaledapp-dns",
+        "-o",
+        "jsonpath={.spec.clusterIP}",
+    ];
+    let address = cluster.kubectl(&service).text()?;
+    let read = [
+        "get",
+        "configmap",
+        "coredns",
+        system,
+        "-o",
+        "jsonpath={.data.Corefile}",
+    ];
+    let before = cluster.kubectl(&read).text()?;
+    let Some(after) = stub_zone::with(&before, stub_zone::ZONE, address.trim()) else {
+        return Ok(());
+    };
+    let patch = serde_json::json!({"data": {"Corefile": after}}).to_string();
+    let write = [
+        "patch",
+        "configmap",
+        "coredns",
+        system,
+        "--type=merge",
+        "-p",
+        &patch,
+    ];
+    cluster.kubectl(&write).done()?;
+    // CoreDNS reads a change by itself, but only within two minutes.
+    cluster
+        .kubectl(&["rollout", "restart", "deployment/coredns", system])
+        .done()?;
+    let wait = [
+        "rollout",
+        "status",
+        "deployment/coredns",
+        system,
+        "--timeout=120s",
+    ];
+    cluster.kubectl(&wait).within(ROLLOUT_TIMEOUT).done()
 }
 
 /// Makes the images and installs the chart. Prints how long each took.

@@ -73,10 +73,11 @@ impl<'a> Exchange<'a> {
         }
         let mut turn = None;
         loop {
-            let entered = match choose(thread, self.client, &mut self.search).await {
-                Ok(entered) => entered,
-                Err(reason) => return (self.refuse(reason).await, None),
-            };
+            let entered =
+                match choose(thread, self.client, &mut self.request, &mut self.search).await {
+                    Ok(entered) => entered,
+                    Err(reason) => return (self.refuse(reason).await, None),
+                };
             let _counted = Counted::new(&thread.counts.in_flight);
             if self.search.is_suspect {
                 entered.suspect();

@@ -21,6 +21,9 @@ const BASE_TIME: Duration = Duration::from_secs(30);
 const EARNING_RATE: u64 = 64 << 10;
 /// The longest time for any upload.
 const MAX_TIME: Duration = Duration::from_mins(10);
+/// The most bytes of any upload. A fast client earns its time without effort, so only this limits
+/// how much is read in vain.
+const MAX_BYTES: u64 = 1 << 30;
 
 /// How long one client may continue to send.
 #[derive(Debug)]
@@ -45,6 +48,9 @@ impl Linger {
 
     /// How long to wait for more bytes; zero means that the wait is over.
     pub(crate) fn timeout(&self, now: Duration, is_leaving: bool) -> Duration {
+        if self.taken >= MAX_BYTES {
+            return Duration::ZERO;
+        }
         let at = |rate| Duration::from_millis(self.taken.saturating_mul(1000) / rate);
         let time = (SILENCE_TIMEOUT + at(MIN_RATE))
             .min(BASE_TIME + at(EARNING_RATE))
@@ -81,7 +87,9 @@ mod tests {
         assert!(time_at(8 << 10) > 30);
         assert!(time_at(32 << 10) <= 60);
         assert_eq!(time_at(64 << 10), 600, "20 MB take 320 s");
-        assert_eq!(time_at(1 << 30), 600);
+        assert_eq!(time_at(1 << 20), 600, "1 MiB per second");
+        assert_eq!(time_at(64 << 20), 16, "1 GiB in all");
+        assert_eq!(time_at(1 << 30), 1);
     }
 
     #[test]

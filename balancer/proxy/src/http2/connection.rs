@@ -41,6 +41,8 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(2);
 /// How much `h2` lets frames of few bytes wait, in bytes that such frames lack to 256. Only the
 /// client's own connection ends if it sends more of them than servers read.
 const DATA_FRAME_BUDGET: usize = 16 << 20;
+/// About what a connection without streams costs, in bytes: the buffers and tables of the `h2` crate.
+const CONNECTION_BYTES: usize = 16 << 10;
 /// How long a client may take to close a connection after `GOAWAY` was sent.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How old a connection becomes before its client is told to open another one, give or take a
@@ -110,10 +112,7 @@ pub(crate) async fn serve(thread: Rc<Thread>, mut client: Client) {
         tunnels: Cell::new(0),
     });
     let early = client.take_input(&thread);
-    let io = Io {
-        transport: &mut client.transport,
-        early: Bytes::from(early),
-    };
+    let io = Io::to_client(&mut client.transport, early);
     let deadline = &client.deadline;
     let mut handshake = pin!(builder(&thread.config).handshake::<_, Bytes>(io));
     let connection = poll_fn(|context| {
@@ -137,6 +136,8 @@ enum Heard {
     Late,
     Leaving,
     Ended,
+    /// The client has sent something that is not HTTP/2.
+    Malformed(Reason),
 }
 
 async fn run(
@@ -150,6 +151,7 @@ async fn run(
     let jitter = thread.random.borrow_mut().f64().mul_add(0.4, 0.8);
     let mut ends_at = thread.clock.now() + MAX_AGE.mul_f64(jitter);
     deadline.set_idle(thread.config.limits.idle_time);
+    deadline.holds(CONNECTION_BYTES);
     loop {
         let mut changed = pin!(streams.changed.notified());
         let mut leaving = pin!(thread.activity.leaves());
@@ -165,7 +167,8 @@ async fn run(
             }
             Poll::Ready(match ready!(connection.poll_accept(context)) {
                 Some(Ok(asked)) => Heard::Request(Box::new(asked)),
-                Some(Err(_)) | None => Heard::Ended,
+                Some(Err(error)) => ended(&error),
+                None => Heard::Ended,
             })
         });
         match heard.await {
@@ -223,8 +226,28 @@ async fn run(
                 connection.graceful_shutdown();
                 deadline.set_idle(GOAWAY_TIMEOUT);
             }
+            Heard::Malformed(reason) => {
+                thread.counts.failed(Failure::Refused);
+                thread
+                    .complaints
+                    .http2_is_malformed(about.peer, reason.description());
+                if let Some(access) = &thread.access {
+                    access.refused(about.peer, about.tls_version, 400, "http2");
+                }
+                return;
+            }
             Heard::Ended => return,
         }
+    }
+}
+
+/// Why a connection has ended. If the `h2` crate has ended it, the client is told the reason and
+/// nothing is known of its request.
+fn ended(error: &h2::Error) -> Heard {
+    let is_ours = error.is_library() && error.is_go_away();
+    match error.reason() {
+        Some(reason) if is_ours && reason != Reason::NO_ERROR => Heard::Malformed(reason),
+        _ => Heard::Ended,
     }
 }
 

@@ -1,5 +1,7 @@
 //! The limits of a connection, whichever side opens its streams.
 
+/// The length of the header of each frame (RFC 9113 section 4.1).
+pub(super) const FRAME_HEADER_BYTES: usize = 9;
 /// How many streams one connection may have at the same time, whichever side opens them.
 pub(super) const MAX_STREAMS: u32 = 100;
 /// How many unused bytes one stream may have received. Connections with few streams get no larger

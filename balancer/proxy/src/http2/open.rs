@@ -138,10 +138,7 @@ async fn begin(
 
 /// Sends the preface, and waits for the server's settings.
 async fn handshake(thread: &Thread, transport: Transport) -> io::Result<Rc<Server>> {
-    let io = Io {
-        transport,
-        early: Bytes::new(),
-    };
+    let io = Io::to_server(transport);
     let handshake = Builder::new()
         .enable_push(false)
         .initial_max_send_streams(UNKNOWN_STREAMS)

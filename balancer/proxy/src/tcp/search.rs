@@ -14,6 +14,7 @@ use scaledapp_select::{Outcome, Position, Preference, Visit, client_hash};
 use crate::clock::{self, Deadline};
 use crate::connect::connect;
 use crate::endpoint::InFlight;
+use crate::held::{Held, Outcome as HeldOutcome};
 use crate::http::exchange::{note, refused};
 use crate::metrics::{Counted, count};
 use crate::sticky_kind::Sticky;
@@ -47,8 +48,10 @@ struct Search<'a> {
     has_failed: bool,
     /// An endpoint has reset it at once.
     was_reset: bool,
-    /// The end of all waits together.
-    until: Duration,
+    /// When its search began.
+    began: Duration,
+    /// It has been held, so it may wait for as long as that.
+    was_held: bool,
 }
 
 /// Connects the client, whose address is `source`, to an endpoint.
@@ -66,10 +69,9 @@ pub(super) async fn reach<'a>(
         position: None,
         has_failed: false,
         was_reset: false,
-        until: clock::now().saturating_add(limits.waiting_time),
+        began: clock::now(),
+        was_held: false,
     };
-    // No attempt begins after this, however many endpoints there are.
-    let last = search.until.saturating_add(limits.connect_time);
     loop {
         let entered = search.choose(client, deadline).await?;
         count(&thread.counts.connects);
@@ -92,7 +94,8 @@ pub(super) async fn reach<'a>(
         if client.heard().is_broken {
             return Err(NoEndpoint::ClientGone);
         }
-        if clock::now() >= last {
+        // No attempt begins after this, however many endpoints there are.
+        if clock::now() >= search.until().saturating_add(limits.connect_time) {
             return Err(NoEndpoint::InTime);
         }
         count(&thread.counts.repeated);
@@ -100,6 +103,14 @@ pub(super) async fn reach<'a>(
 }
 
 impl<'a> Search<'a> {
+    /// The end of all waits together.
+    fn until(&self) -> Duration {
+        let limits = &self.thread.config.limits;
+        let hold = limits.hold.filter(|_| self.was_held);
+        let time = hold.map_or(limits.waiting_time, |hold| hold.time);
+        self.began.saturating_add(time)
+    }
+
     /// Waits, within limits, for an endpoint that has not been tried.
     async fn choose(
         &mut self,
@@ -121,13 +132,19 @@ impl<'a> Search<'a> {
             None if self.has_failed => Visit::Unreached,
             None => Visit::First,
         };
-        let mut ticket = queue.join(visit).ok_or(NoEndpoint::QueueFull)?;
+        let Some(mut ticket) = queue.join(visit) else {
+            if queue.is_holding() {
+                count(&thread.counts.held_refused);
+            }
+            return Err(NoEndpoint::QueueFull);
+        };
         self.position = Some(ticket.position());
         let _waiting = Counted::new(&thread.counts.waiting);
         if ticket.is_first() {
             // The autoscaler hears at once that there is demand.
             thread.demand.send_replace(());
         }
+        let mut held = None;
         loop {
             let mut waited = false;
             poll_fn(|context| {
@@ -135,16 +152,27 @@ impl<'a> Search<'a> {
                     return Poll::Ready(Err(NoEndpoint::ClientGone));
                 }
                 let now = clock::now();
-                if self.until <= now {
+                if let Some(hold) = &thread.config.limits.hold
+                    && (held.is_some() || queue.is_holding())
+                {
+                    // What the client has sent stays in the kernel.
+                    self.was_held = true;
+                    held.get_or_insert_with(|| Held::begin(thread, hold));
+                }
+                let until = self.until();
+                if until <= now {
+                    if let Some(held) = &mut held {
+                        held.ends(HeldOutcome::TimedOut);
+                    }
                     return Poll::Ready(Err(NoEndpoint::InTime));
                 }
-                deadline.set_at(self.until.min(now + LOOK_INTERVAL));
+                deadline.set_at(until.min(now + LOOK_INTERVAL));
                 // The deadline lies ahead of the thread's clock, so this registers the waker.
                 // It is ready only if the client's connection must end to make room.
                 if deadline.poll(context).is_ready() {
                     return Poll::Ready(Err(NoEndpoint::InTime));
                 }
-                let turn = ticket.poll_turn(context);
+                let turn = ticket.poll_turn(context, now);
                 waited |= turn.is_pending();
                 turn.map(Ok)
             })
@@ -154,7 +182,10 @@ impl<'a> Search<'a> {
                 self.tried.clear();
             }
             if let Some(entered) = self.find() {
-                ticket.found();
+                entered.was_held(ticket.found());
+                if let Some(held) = &mut held {
+                    held.ends(HeldOutcome::Served);
+                }
                 return Ok(entered);
             }
             ticket.found_nothing(self.tried.is_empty());

@@ -273,12 +273,12 @@ impl<'q> Simulation<'q> {
             return self.begins(job, worker);
         }
         let mut ticket = queue.join(Visit::First).unwrap();
-        let turn = ticket.poll_turn(&Context::from_waker(Waker::noop()));
+        let turn = ticket.poll_turn(&Context::from_waker(Waker::noop()), Duration::ZERO);
         if turn.is_ready() {
             // As in the proxy, a request that joins an empty queue looks once more.
             assert!(self.choose_worker(pod).is_none());
             ticket.found_nothing(true);
-            let turn = ticket.poll_turn(&Context::from_waker(Waker::noop()));
+            let turn = ticket.poll_turn(&Context::from_waker(Waker::noop()), Duration::ZERO);
             assert!(turn.is_pending());
         }
         self.pods[pod].waiting.push_back((ticket, job));
@@ -430,7 +430,7 @@ impl<'q> Simulation<'q> {
         let Some((ticket, _)) = one.waiting.front_mut() else {
             return;
         };
-        let turn = ticket.poll_turn(&Context::from_waker(Waker::noop()));
+        let turn = ticket.poll_turn(&Context::from_waker(Waker::noop()), Duration::ZERO);
         assert!(turn.is_ready(), "a worker is idle while a request waits");
         let worker = self.choose_worker(pod).unwrap();
         let (ticket, job) = self.pods[pod].waiting.pop_front().unwrap();

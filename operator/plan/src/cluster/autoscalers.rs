@@ -21,7 +21,7 @@ fn why_not(object: &ScaledApp, autoscaler: &Autoscaler) -> Option<String> {
     let has_total = replicas.is_some_and(|replicas| replicas.total.is_some());
     let has_per_node = replicas.is_some_and(|replicas| replicas.per_node.is_some());
     if object.spec.autoscaling.is_some() {
-        return of_scaled(name, autoscaler);
+        return Some(of_scaled(name, autoscaler));
     }
     Some(match &autoscaler.target {
         Target::App(_) if has_total => return None,
@@ -40,17 +40,17 @@ fn why_not(object: &ScaledApp, autoscaler: &Autoscaler) -> Option<String> {
 }
 
 /// Why an autoscaler cannot scale an app that has one of its own.
-fn of_scaled(name: &str, autoscaler: &Autoscaler) -> Option<String> {
+fn of_scaled(name: &str, autoscaler: &Autoscaler) -> String {
     let scaler = &autoscaler.name;
     let cure = "delete the HorizontalPodAutoscaler, or replace spec.autoscaling with `replicas: {total: N}` and let it name the ScaledApp";
     match &autoscaler.target {
-        Target::App(_) => Some(format!(
+        Target::App(_) => format!(
             "HorizontalPodAutoscaler {scaler} cannot scale this app, whose number of pods spec.autoscaling decides: {cure}"
-        )),
-        Target::Deployment(target) if target == name => Some(format!(
+        ),
+        Target::Deployment(target) if target == name => format!(
             "HorizontalPodAutoscaler {scaler} names the Deployment {target}, whose number of pods spec.autoscaling decides: {cure}"
-        )),
-        Target::Deployment(target) => Some(of_balancer(scaler, target)),
+        ),
+        Target::Deployment(target) => of_balancer(scaler, target),
     }
 }
 

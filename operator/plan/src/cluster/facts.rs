@@ -155,12 +155,6 @@ impl Facts {
         let seen_ready = app_pods(observed).filter(|pod| pod.ready).count();
         let failure = failures::of_app(observed, live);
         let ready = state.ready_replicas.unwrap_or_default();
-        // A plan that is stalled or an app that is paused wakes nobody.
-        let acts = |(app, plan): &(&App, &Plan)| plan.stalled.is_none() && !app.paused;
-        let sleep = match outcome.planned().filter(acts) {
-            Some((app, _)) if failure.is_none() => scaling::sleep(app, observed, wanted, ready),
-            _ => Sleep::Awake,
-        };
         Self {
             wanted,
             pods,
@@ -176,8 +170,8 @@ impl Facts {
                     progress.status.as_deref() == Some("False")
                         && progress.reason.as_deref() == Some("ProgressDeadlineExceeded")
                 }),
+            sleep: sleep(observed, outcome, failure.as_ref(), (wanted, ready)),
             failure,
-            sleep,
             balancer_failure: failures::of_balancers(
                 observed,
                 object.metadata.name.as_deref().unwrap_or_default(),
@@ -215,6 +209,21 @@ impl Facts {
     /// At least one slot serves.
     pub(super) fn serves_somewhere(&self) -> bool {
         self.slots.iter().any(|slot| slot.serving)
+    }
+}
+
+/// Whether an app without a pod serves all the same. An app whose plan is stalled, that is paused
+/// or whose pods fail wakes nobody.
+fn sleep(
+    observed: &Observed,
+    outcome: Outcome<'_>,
+    failure: Option<&PodFailure>,
+    (wanted, ready): (i32, i32),
+) -> Sleep {
+    let acts = |(app, plan): &(&App, &Plan)| plan.stalled.is_none() && !app.paused;
+    match outcome.planned().filter(acts) {
+        Some((app, _)) if failure.is_none() => scaling::sleep(app, observed, wanted, ready),
+        _ => Sleep::Awake,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use scaledapp_crds::v1alpha1::{self, Dispatch, PodRange, Spec};
 use scaledapp_scale::{CpuRange, Range, Schedule, Settings, schedule};
 
-use super::{Check, DAY, MAX_PODS, MAX_WORKERS, SECOND};
+use super::check::{Check, DAY, MAX_PODS, MAX_WORKERS, SECOND};
 use crate::Autoscaling;
 
 /// `pods.max` if the user names none.

@@ -10,7 +10,7 @@ use scaledapp_crds::v1alpha1::{
 };
 use scaledapp_http1::{Network, NetworkError};
 
-use super::{Check, DAY, SECOND, TWO};
+use super::check::{Check, DAY, SECOND, TWO};
 use crate::names::is_label;
 use crate::{AccessLog, Balancers, ClientCertificates, Issuer, Protocol, Times, Tls};
 

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use scaledapp_select::{EndedBy, Failed, Fate, Past, Position, Preference, Visit};
 
+use crate::config::Limits;
 use crate::endpoint::{Endpoint, InFlight};
+use crate::held::{Held, Outcome};
 use crate::http::body::Flow;
 use crate::http::client::{Client, LOOK_INTERVAL};
 use crate::metrics::{Counted, count};
@@ -35,8 +37,11 @@ pub(super) enum NoEndpoint {
 pub(super) struct Search {
     /// Endpoints at which it has failed since it last waited.
     tried: Vec<u64>,
-    /// Until when it may wait. Set at its first wait, for all of its waits together.
-    until: Option<Duration>,
+    /// Since when it has waited. Set at its first wait; the time applies to all of its waits
+    /// together.
+    since: Option<Duration>,
+    /// It has been held, so it may wait for as long as that.
+    was_held: bool,
     /// Until when its client waits, if the client has said so.
     client_waits_until: Option<Duration>,
     /// The endpoints that its client prefers, in this order.
@@ -137,6 +142,14 @@ impl Search {
         thread.upstreams.suspects.answered(now, name, ended);
     }
 
+    /// Until when it may wait.
+    fn until(&self, since: Duration, limits: &Limits) -> Duration {
+        let hold = limits.hold.filter(|_| self.was_held);
+        let time = hold.map_or(limits.waiting_time, |hold| hold.time);
+        let until = since.saturating_add(time);
+        until.min(self.client_waits_until.unwrap_or(Duration::MAX))
+    }
+
     fn visit(&self) -> Visit {
         if self.again || self.position.is_some() {
             Visit::Again(self.position)
@@ -152,6 +165,7 @@ impl Search {
 pub(super) async fn choose<'a>(
     thread: &'a Thread,
     client: &mut Client,
+    request: &mut Flow,
     search: &mut Search,
 ) -> Result<InFlight<'a>, NoEndpoint> {
     let queue = &thread.upstreams.queue;
@@ -177,6 +191,9 @@ pub(super) async fn choose<'a>(
         return Err(NoEndpoint::Elsewhere);
     }
     let Some(mut ticket) = queue.join(search.visit()) else {
+        if queue.is_holding() {
+            count(&thread.counts.held_refused);
+        }
         return Err(NoEndpoint::QueueFull);
     };
     search.position = Some(ticket.position());
@@ -187,9 +204,9 @@ pub(super) async fn choose<'a>(
         thread.demand.send_replace(());
     }
     let now = thread.clock.now();
-    let time = thread.config.limits.waiting_time;
-    let until = *search.until.get_or_insert(now + time);
-    let until = until.min(search.client_waits_until.unwrap_or(Duration::MAX));
+    let limits = &thread.config.limits;
+    let began = *search.since.get_or_insert(now);
+    let mut held = None;
     loop {
         let mut waited = false;
         poll_fn(|context| {
@@ -198,7 +215,24 @@ pub(super) async fn choose<'a>(
             if client.poll_gone(thread, context) || client.waits_until(thread, since) <= now {
                 return Poll::Ready(Err(NoEndpoint::ClientGone));
             }
+            if let Some(hold) = &limits.hold
+                && (held.is_some() || queue.is_holding())
+            {
+                search.was_held = true;
+                let held = held.get_or_insert_with(|| {
+                    request.squeeze();
+                    Held::begin(thread, hold)
+                });
+                if !held.keeps(request.held() + client.input.held()) {
+                    held.ends(Outcome::Refused);
+                    return Poll::Ready(Err(NoEndpoint::QueueFull));
+                }
+            }
+            let until = search.until(began, limits);
             if until <= now {
+                if let Some(held) = &mut held {
+                    held.ends(Outcome::TimedOut);
+                }
                 return Poll::Ready(Err(NoEndpoint::InTime));
             }
             let leaves = client.waits_until(thread, since);
@@ -210,7 +244,7 @@ pub(super) async fn choose<'a>(
             if client.deadline.poll(context).is_ready() {
                 return Poll::Ready(Err(NoEndpoint::InTime));
             }
-            let turn = ticket.poll_turn(context);
+            let turn = ticket.poll_turn(context, now);
             waited |= turn.is_pending();
             turn.map(Ok)
         })
@@ -224,7 +258,10 @@ pub(super) async fn choose<'a>(
                 .upstreams
                 .choose(client.source, &search.tried, &search.preferences)
         {
-            ticket.found();
+            entered.was_held(ticket.found());
+            if let Some(held) = &mut held {
+                held.ends(Outcome::Served);
+            }
             search.waited += thread.clock.now().saturating_sub(now);
             return Ok(entered);
         }
