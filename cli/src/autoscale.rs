@@ -8,15 +8,19 @@ mod pods;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use scaledapp_plan::local::Plan;
 use scaledapp_runtime::LineStream;
 use scaledapp_scale::{
-    Balancer, BalancerLedger, Decision, Found, Moment, Observation, Scaler, Settings,
+    Balancer, BalancerLedger, Decision, Found, Moment, Observation, Range, Scaler, Settings,
 };
 use scaledapp_wire::{BalancerLoad, PodLoad};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use crate::object::Object;
+use crate::podset::PodId;
 
 pub(crate) use pods::Change;
 use pods::Pods;
@@ -46,6 +50,27 @@ pub(crate) struct Started {
     pub(crate) pods: Vec<(String, SocketAddr)>,
     /// How many of them, counted from the first, run.
     pub(crate) running: usize,
+}
+
+impl Started {
+    /// An app of the run that has just become ready; `None` if it has no autoscaler. Pods are not
+    /// resized on one machine, whose cores they share.
+    pub(crate) fn of(app: usize, object: &Object, plan: &Plan) -> Option<Self> {
+        let mut settings = object.app.autoscaling.as_ref()?.settings.clone();
+        let most = u32::try_from(plan.pods.len()).unwrap_or(u32::MAX);
+        settings.pods = Range::new(settings.pods.min().min(most), settings.pods.max().min(most));
+        settings.cpu = None;
+        let named = |name: &String, admin| (name.clone(), admin);
+        let slots = plan.slots.iter();
+        let pods = plan.pods.iter();
+        Some(Self {
+            app,
+            settings,
+            balancers: slots.map(|slot| named(&slot.name, slot.admin)).collect(),
+            pods: pods.map(|pod| named(&pod.name, pod.admin)).collect(),
+            running: plan.running,
+        })
+    }
 }
 
 /// The autoscalers of a run.
@@ -157,11 +182,11 @@ impl Autoscalers {
         }
     }
 
-    /// Whether the pod with this index has ended because an autoscaler asked for it.
-    pub(crate) fn ended(&mut self, app: usize, pod: usize) -> bool {
+    /// Whether a pod has ended because an autoscaler asked for it.
+    pub(crate) fn ended(&mut self, id: PodId) -> bool {
         let mut apps = self.apps.iter_mut();
-        let found = apps.find(|one| one.app == app);
-        found.is_some_and(|one| one.pods.ended(pod))
+        let found = apps.find(|one| one.app == id.app);
+        found.is_some_and(|one| one.pods.ended(id.pod))
     }
 }
 
@@ -205,7 +230,9 @@ impl App {
         if changes.is_empty() {
             return None;
         }
-        let before = before.map_or_else(String::new, |before| format!(" in place of {}", before.pods));
+        let before = before.map_or_else(String::new, |before| {
+            format!(" in place of {}", before.pods)
+        });
         let pods = match decision.pods {
             1 => "1 pod".to_owned(),
             pods => format!("{pods} pods"),

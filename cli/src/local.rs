@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::addresses::{self, Taken, TakenDns};
 use crate::ask;
+use crate::autoscale::{self, Autoscalers, Change, Step};
 use crate::binaries::Binaries;
 use crate::browser;
 use crate::certificate::Authority;
@@ -30,8 +31,9 @@ use crate::launch::{Files, Program, dns, programs};
 use crate::members::{Event, Index, Members, code};
 use crate::object::{self, Object, Objects};
 use crate::output::Output;
+use crate::podset::{PodId, PodSet};
 use crate::rundir::RunDir;
-use crate::state::State;
+use crate::state::{PodState, State};
 use crate::summary;
 use crate::waiting::{self, Waited, awaited};
 
@@ -102,7 +104,8 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
     let zones = zones(&objects)?;
     let apps = planned(&objects, demands, &zones, machine)?;
     let programs = programs_of(&apps, &zones, &run, &binaries)?;
-    let states: Vec<State> = apps.iter().map(|app| State::of(&app.plan)).collect();
+    let states = apps.iter().map(|app| State::of(&app.object.app, &app.plan));
+    let mut states: Vec<State> = states.collect();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -114,7 +117,7 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
             apps: &apps,
             zones: &zones,
             stop_time: stop_time(&apps),
-            pods: Vec::new(),
+            pods: PodSet::default(),
             slots: Vec::new(),
         };
         let begun = Instant::now();
@@ -127,7 +130,7 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
                         Ok(watching) => {
                             let _reloads =
                                 all.follow(watching, &args.file, &binaries, output).await;
-                            all.keep().await;
+                            all.keep(&mut run, &mut states).await;
                             Ok(all.stop(&run).await)
                         }
                         Err(error) => Err(error),
@@ -240,7 +243,8 @@ fn zones(objects: &Objects) -> anyhow::Result<Vec<Zone>> {
 
 /// All programs to start; the files that they read exist already.
 struct AllPrograms {
-    pods: Vec<Program>,
+    /// A list for each app.
+    pods: Vec<Vec<Program>>,
     slots: Vec<Program>,
     dns: Vec<Program>,
 }
@@ -257,12 +261,9 @@ fn programs_of(
         dns: Vec::new(),
     };
     for app in apps {
-        let named = |file: &str| match apps.len() {
-            1 => file.to_owned(),
-            _ => format!("{}-{file}", app.object.app.name),
-        };
+        let named = |file: &str| file_of(apps, app, file);
         let (file, token) = (named(ENDPOINTS), named(TOKEN));
-        run.write(&file, &endpoints(&app.plan))?;
+        run.write(&file, &endpoints(&app.plan, 0..app.plan.running))?;
         run.write_secret(&token, &scaledapp_runtime::secret()?)?;
         let files = Files {
             endpoints: run.file(&file),
@@ -270,7 +271,7 @@ fn programs_of(
             tls: certificate(app, run, TLS.map(named))?,
         };
         let programs = programs(app.object, &app.plan, binaries, &files);
-        all.pods.extend(programs.pods);
+        all.pods.push(programs.pods);
         all.slots.extend(programs.slots);
     }
     for zone in zones {
@@ -286,6 +287,14 @@ fn programs_of(
             .push(dns(name, &zone.name, zone.taken.listen, binaries, &records));
     }
     Ok(all)
+}
+
+/// The name of an app's file: `NAME-FILE` if the run has several apps.
+fn file_of(apps: &[App<'_>], app: &App<'_>, file: &str) -> String {
+    match apps.len() {
+        1 => file.to_owned(),
+        _ => format!("{}-{file}", app.object.app.name),
+    }
 }
 
 /// Writes the certificate of an app's balancers and its key, if they speak TLS.
@@ -324,14 +333,18 @@ struct Local<'a> {
     zones: &'a [Zone],
     /// How long the processes may take to stop. A supervisor that takes longer counts as hung.
     stop_time: Duration,
-    pods: Vec<Index>,
+    pods: PodSet,
     slots: Vec<Index>,
 }
 
 impl Local<'_> {
     async fn start(&mut self, programs: AllPrograms) -> anyhow::Result<Started> {
-        for program in programs.pods {
-            self.pods.push(self.members.add(program)?);
+        self.pods = PodSet::new(programs.pods);
+        for (index, app) in self.apps.iter().enumerate() {
+            for pod in 0..app.plan.running {
+                self.pods
+                    .start(&mut self.members, PodId { app: index, pod })?;
+            }
         }
         for program in programs.slots {
             self.slots.push(self.members.add(program)?);
@@ -418,24 +431,76 @@ impl Local<'_> {
         reloads
     }
 
-    /// Restarts processes that end, until a signal arrives.
-    async fn keep(&mut self) {
+    /// Restarts processes that end, and starts and stops pods as autoscalers decide, until a signal
+    /// arrives.
+    async fn keep(&mut self, run: &mut RunDir, states: &mut [State]) {
+        let mut scalers = Autoscalers::new(self.autoscaled());
         loop {
-            tokio::select! {
-                event = self.members.next() => match event {
-                    Event::Ended(index, status) => self.members.restart(index, status),
-                    Event::StartAgain(index) => self.members.start_again(index),
-                },
+            let steps = tokio::select! {
+                event = self.members.next() => {
+                    match event {
+                        Event::Ended(index, status) => {
+                            let pod = self.pods.find(index);
+                            if !pod.is_some_and(|id| scalers.ended(id)) {
+                                self.members.restart(index, status);
+                            }
+                        }
+                        Event::StartAgain(index) => self.members.start_again(index),
+                    }
+                    continue;
+                }
+                steps = scalers.next() => steps,
                 _ = self.signals.next() => return,
+            };
+            for step in steps {
+                tracing::info!("{}: {}", self.apps[step.app].object.app.name, step.text);
+                if let Err(error) = self.carry_out(step, run, states) {
+                    tracing::error!("{error:#}");
+                }
             }
         }
+    }
+
+    /// The apps with an autoscaler.
+    fn autoscaled(&self) -> Vec<autoscale::Started> {
+        let apps = self.apps.iter().enumerate();
+        apps.filter_map(|(index, app)| autoscale::Started::of(index, app.object, &app.plan))
+            .collect()
+    }
+
+    /// Starts and stops pods. Balancers learn of the pods that remain before others are stopped.
+    fn carry_out(
+        &mut self,
+        step: Step,
+        run: &mut RunDir,
+        states: &mut [State],
+    ) -> anyhow::Result<()> {
+        let app = &self.apps[step.app];
+        let listed = step.listed.iter().copied();
+        let file = file_of(self.apps, app, ENDPOINTS);
+        run.write(&file, &endpoints(&app.plan, listed.clone()))?;
+        for change in step.changes {
+            let id = |pod| PodId { app: step.app, pod };
+            match change {
+                Change::Start(pod) => self.pods.start(&mut self.members, id(pod))?,
+                Change::Stop(pod) => {
+                    let member = self.pods.member(id(pod));
+                    self.members.signal(member.as_slice(), Kill::TERM);
+                }
+            }
+        }
+        if let Some(state) = states.get_mut(step.app) {
+            let pods = listed.filter_map(|pod| app.plan.pods.get(pod));
+            state.pods = pods.map(PodState::of).collect();
+        }
+        run.publish(states)
     }
 
     /// Stops everything in order. When this function returns, no process of the run is left.
     async fn stop(&mut self, run: &RunDir) -> Ended {
         tracing::info!("stopping: the balancers drain, then the pods; a second Ctrl-C kills");
         let all = self.members.all();
-        let (pods, slots) = (self.pods.clone(), self.slots.clone());
+        let (pods, slots) = (self.pods.members(), self.slots.clone());
         let in_order = [&slots, &pods, &all];
         self.withdraw(run).await;
         for these in in_order {
@@ -548,7 +613,7 @@ fn watch(apps: &[App<'_>]) -> anyhow::Result<Watching> {
 /// is missing.
 async fn serving(plan: &Plan, path: Option<&str>) {
     let begun = Instant::now();
-    for pod in &plan.pods {
+    for pod in plan.pods.iter().take(plan.running) {
         let mut is_logged = false;
         loop {
             let status: Option<Status> = ask::status(pod.admin).await.ok();
@@ -591,8 +656,10 @@ async fn named(plan: &Plan) {
     }
 }
 
-fn endpoints(plan: &Plan) -> Vec<Backend> {
-    let pods = plan.pods.iter().map(|pod| Backend {
+/// The pods with these indexes, for the balancers.
+fn endpoints(plan: &Plan, listed: impl Iterator<Item = usize>) -> Vec<Backend> {
+    let pods = listed.filter_map(|index| plan.pods.get(index));
+    let pods = pods.map(|pod| Backend {
         address: pod.address,
         admin: Some(pod.admin),
         name: pod.name.clone(),

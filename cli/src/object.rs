@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use scaledapp_crds::ScaledApp;
-use scaledapp_plan::local::hostname;
+use scaledapp_plan::local::{MAX_PODS, hostname};
 use scaledapp_plan::{ValidatedApp, validate};
 
 /// An app to run on this machine.
