@@ -140,15 +140,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         secured.expiry.register(&mut registry);
     }
     metrics::register_access_log(&mut registry, stdout.as_ref());
-    let report = Arc::new(Report {
-        listen,
-        proxy: Arc::clone(&proxy),
-        table: balancer.table.subscribe(),
-        listing: balancer.listing.clone(),
-        registry,
-        draining: AtomicBool::new(false),
-        run: run_name(),
-    });
+    let report = Arc::new(report(listen, &proxy, &balancer, registry));
     let admin_address = open_admin(admin, &report);
     // The log shows the addresses, because port 0 may have been chosen.
     tracing::info!(
@@ -168,6 +160,24 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             &[again, certificates],
         )
         .await
+}
+
+/// What the admin port shows.
+fn report(
+    listen: SocketAddr,
+    proxy: &Arc<Proxy>,
+    balancer: &Balancer,
+    registry: Registry,
+) -> Report {
+    Report {
+        listen,
+        proxy: Arc::clone(proxy),
+        table: balancer.table.subscribe(),
+        listing: balancer.listing.clone(),
+        registry,
+        draining: AtomicBool::new(false),
+        run: run_name(),
+    }
 }
 
 /// The queue of the access log, if requests are logged.

@@ -1,5 +1,5 @@
-//! Carries out a plan: applies what differs (server-side apply), then deletes what is no
-//! longer needed, then annotates running pods.
+//! Carries out a plan: tells Kubernetes which pods it shall delete first, applies what differs
+//! (server-side apply), then deletes what is no longer needed, then annotates running pods.
 //!
 //! Roles and `RoleBinding`s are only created, never changed. `scaledapp_plan` documents the reason,
 //! and reports a changed Role or `RoleBinding` in a condition.
@@ -208,6 +208,11 @@ async fn carry_out(
         refused: None,
         accounts: accounts(live),
     };
+    // A Deployment with fewer pods deletes some at once, so their costs must be known before.
+    let (costs, touch): (Vec<_>, Vec<_>) = touch.iter().partition(|pod| sets_cost(pod));
+    for pod in costs {
+        pass.touch(pod).await?;
+    }
     macro_rules! apply_all {
         ($($(#[$about:meta])* $field:ident: $kind:ident = $type:ty;)*) => {
             $(pass.all::<$type>(Kind::$kind, &apply.$field, &live.$field).await?;)*
@@ -232,6 +237,11 @@ async fn carry_out(
         pass.touch(pod).await?;
     }
     Ok(())
+}
+
+/// Whether the annotations tell how costly the deletion of the pod is.
+fn sets_cost(pod: &PodAnnotations) -> bool {
+    pod.annotations.contains_key(annotation::DELETION_COST)
 }
 
 /// The uid of each live `ServiceAccount`, by name.

@@ -15,6 +15,7 @@ use crate::health::Health;
 use crate::node_usage::NodeUsage;
 use crate::pod_events::PodEvents;
 use crate::pod_health::PodsHealth;
+use crate::scaling::Decisions;
 use crate::stores::{Guarded, Stores};
 use crate::tokens::Tokens;
 
@@ -49,6 +50,8 @@ pub struct Context {
     pub certificates: Certificates,
     /// The API server's recent answers to the operator's writes.
     pub admissions: Admissions,
+    /// What the autoscalers have decided.
+    pub decisions: Decisions,
     /// The clock, which tests replace.
     pub now: fn() -> Timestamp,
 }

@@ -15,12 +15,13 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::Store;
-use scaledapp_crds::words::{component, label, port};
+use scaledapp_crds::words::component;
 use scaledapp_plan::cluster::{Answer, Balancer, Trouble};
 use scaledapp_runtime::{AdminAnswer, AdminError, ask_admin};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::admin_target::Target;
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
 use crate::pod_answers;
@@ -49,51 +50,8 @@ const OK: u16 = 200;
 const UNAVAILABLE: u16 = 503;
 /// Largest answer that is read. `/status` of a pod with a thousand workers is smaller.
 const MAX_ANSWER_BYTES: usize = 512 * 1024;
-/// The admin port of a pod that does not name one.
-const ADMIN_PORT: u16 = 9377;
 /// The longest time between two reads of the list of pods.
 const LIST_INTERVAL: Duration = Duration::from_secs(1);
-
-/// A pod that is queried.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Target {
-    uid: String,
-    namespace: String,
-    app: String,
-    address: SocketAddr,
-    balancer: bool,
-}
-
-impl Target {
-    /// Reads a target from a pod; `None` if the pod has no address yet, will never answer again,
-    /// or is not labelled as a pod of an app.
-    fn of(pod: &Pod) -> Option<Self> {
-        let labels = pod.metadata.labels.as_ref()?;
-        let status = pod.status.as_ref()?;
-        if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
-            return None;
-        }
-        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-        let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
-        let admin = ports
-            .find(|it| it.name.as_deref() == Some(port::ADMIN))
-            .and_then(|it| u16::try_from(it.container_port).ok());
-        Some(Self {
-            uid: pod.metadata.uid.clone()?,
-            namespace: pod.metadata.namespace.clone()?,
-            app: labels.get(label::INSTANCE)?.clone(),
-            address: SocketAddr::new(
-                status.pod_ip.as_deref()?.parse().ok()?,
-                admin.unwrap_or(ADMIN_PORT),
-            ),
-            balancer: match labels.get(label::COMPONENT)?.as_str() {
-                component::BALANCER => true,
-                component::APP => false,
-                _ => return None,
-            },
-        })
-    }
-}
 
 /// Queries all pods while this replica leads. Never ends.
 pub async fn run(

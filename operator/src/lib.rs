@@ -5,6 +5,7 @@
 //! [`controller`] decides when a pass runs, and [`lease`] decides whether this replica writes.
 //! [`heartbeat`] finds out which balancers serve.
 
+mod admin_target;
 pub mod admissions;
 pub mod api;
 mod app_metrics;
@@ -32,6 +33,7 @@ pub mod render;
 pub mod report;
 pub mod request;
 pub mod run;
+pub mod scaling;
 pub mod status;
 pub mod stores;
 pub mod tokens;

@@ -1,7 +1,7 @@
 //! The operator's metrics (`scaledapp_operator_…`).
 //!
 //! The values of labels come from fixed sets. The name of an object is never the value of a label,
-//! except in the metrics of [`crate::app_metrics`].
+//! except in the metrics of `app_metrics.rs`.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -12,6 +12,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use scaledapp_crds::words::component;
+use scaledapp_scale::Reason;
 
 use crate::call::Call;
 use crate::health::State;
@@ -19,6 +21,9 @@ use crate::health::State;
 /// Upper bounds of the histogram of passes, in seconds. A pass without writes takes well under a
 /// millisecond. A pass during which the API server hangs takes several seconds.
 const SECONDS: [f64; 8] = [0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0];
+
+/// Upper bounds of the histogram of concurrencies.
+const CONCURRENCIES: [f64; 8] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PassResult {
@@ -48,6 +53,16 @@ struct ProbeResult {
     result: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionReason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Component {
+    component: &'static str,
+}
+
 /// The metrics of one operator.
 #[derive(Debug)]
 pub struct Metrics {
@@ -60,6 +75,11 @@ pub struct Metrics {
     watch_age: Family<Kind, Gauge<f64, AtomicU64>>,
     namespaces: Family<NamespaceState, Gauge>,
     probes: Family<ProbeResult, Counter>,
+    autoscaled_apps: Gauge,
+    wanted_pods: Gauge,
+    concurrency: Histogram,
+    decisions: Family<DecisionReason, Counter>,
+    silent: Family<Component, Gauge>,
 }
 
 impl Default for Metrics {
@@ -74,6 +94,11 @@ impl Default for Metrics {
             watch_age: Family::default(),
             namespaces: Family::default(),
             probes: Family::default(),
+            autoscaled_apps: Gauge::default(),
+            wanted_pods: Gauge::default(),
+            concurrency: Histogram::new(CONCURRENCIES),
+            decisions: Family::default(),
+            silent: Family::default(),
         }
     }
 }
@@ -117,6 +142,31 @@ impl Metrics {
             "probes",
             "Probes of the admin ports of pods",
             self.probes.clone(),
+        );
+        registry.register(
+            "autoscaled_apps",
+            "Apps that this replica scales",
+            self.autoscaled_apps.clone(),
+        );
+        registry.register(
+            "autoscaling_wanted_pods",
+            "Pods that the autoscaler wants for all apps together",
+            self.wanted_pods.clone(),
+        );
+        registry.register(
+            "autoscaling_concurrency",
+            "Requests that one worker serves well at once, as decisions had it",
+            self.concurrency.clone(),
+        );
+        registry.register(
+            "autoscaling_decisions",
+            "Changed decisions of the autoscaler by reason",
+            self.decisions.clone(),
+        );
+        registry.register(
+            "autoscaling_silent_pods",
+            "Pods of autoscaled apps that do not report their load",
+            self.silent.clone(),
         );
     }
 
@@ -170,6 +220,48 @@ impl Metrics {
             .get_or_create(&ProbeResult { component, result })
             .inc();
     }
+
+    /// Records a changed decision of an autoscaler.
+    pub(crate) fn scaled(&self, reason: &Reason, concurrency: f64) {
+        let reason = word(reason);
+        self.decisions
+            .get_or_create(&DecisionReason { reason })
+            .inc();
+        self.concurrency.observe(concurrency);
+    }
+
+    /// Shows how many apps are scaled, how many pods they shall have, and how many balancers and
+    /// pods of apps are silent.
+    pub(crate) fn set_autoscaled(&self, apps: usize, pods: u32, silent: (usize, usize)) {
+        self.autoscaled_apps.set(apps as i64);
+        self.wanted_pods.set(i64::from(pods));
+        for (component, count) in [(component::BALANCER, silent.0), (component::APP, silent.1)] {
+            let labels = Component { component };
+            self.silent.get_or_create(&labels).set(count as i64);
+        }
+    }
+}
+
+/// A reason as the value of a label.
+const fn word(reason: &Reason) -> &'static str {
+    match reason {
+        Reason::Started => "started",
+        Reason::Requests { .. } => "requests",
+        Reason::Peak { .. } => "peak",
+        Reason::Growth { .. } => "growth",
+        Reason::Backlog { .. } => "backlog",
+        Reason::Cpu { .. } => "cpu",
+        Reason::Less { .. } => "less",
+        Reason::Schedule { .. } => "schedule",
+        Reason::Min { .. } => "min",
+        Reason::Max { .. } => "max",
+        Reason::Zero { .. } => "zero",
+        Reason::Unschedulable { .. } => "unschedulable",
+        Reason::CrashLooping { .. } => "crash_looping",
+        Reason::Refused { .. } => "refused",
+        Reason::Unknown => "unknown",
+        Reason::Incomplete => "incomplete",
+    }
 }
 
 #[cfg(test)]
@@ -194,6 +286,13 @@ mod tests {
         metrics.set_namespaces(&[("shop".to_owned(), State::Synced)]);
         metrics.probed("balancer", "ok");
         metrics.probed("app", "miss");
+        metrics.set_autoscaled(1, 2, (0, 1));
+        metrics.scaled(
+            &Reason::Zero {
+                after: Duration::from_mins(10),
+            },
+            20.0,
+        );
         let mut registry = Registry::default();
         metrics.register(&mut registry);
         crate::app_metrics::sample().register(&mut registry);

@@ -66,8 +66,8 @@ pub fn observe(context: &Context, app: &ScaledApp) -> Observed {
         hostname_taken_by: hostnames::taken_by(app, &stores.apps, &context.ownership),
         hostname_refused: hostnames::refused(app, &context.ownership),
         autoscalers,
+        scaling: context.decisions.of(uid),
         asked_from: context.namespace.clone(),
-        scaling: None,
     }
 }
 

@@ -102,8 +102,8 @@ fn empty_cluster(nodes: u16) -> Observed {
         hostname_taken_by: None,
         hostname_refused: None,
         autoscalers: Vec::new(),
-        asked_from: String::new(),
         scaling: None,
+        asked_from: String::new(),
         used: std::collections::BTreeMap::new(),
         admitted: std::collections::BTreeMap::new(),
     }

@@ -34,6 +34,7 @@ use crate::node_usage::NodeUsage;
 use crate::pod_events::PodEvents;
 use crate::pod_health::PodsHealth;
 use crate::report::Report;
+use crate::scaling::{self, Decisions};
 use crate::stores::{self, Guarded, Writers};
 use crate::tokens::Tokens;
 use crate::triggers::Triggers;
@@ -107,6 +108,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         pod_events: PodEvents::default(),
         certificates: Certificates::default(),
         admissions: Admissions::default(),
+        decisions: Decisions::default(),
         now: Timestamp::now,
     });
     let work = Work {
@@ -181,10 +183,12 @@ impl Work<'_> {
             triggers.clone(),
             Arc::clone(&context.caller.metrics),
         );
+        let scaling = scaling::run(Arc::clone(&context), triggers.clone());
         // A replica whose lists are incomplete must not lead.
         tokio::select! {
             () = elector.run() => {}
             () = listening => {}
+            () = scaling => {}
             () = controller::run(context, queue, settings.concurrency) => {}
             () = async { loop { leadership.gained().await; triggers.all(); } } => {}
         }

@@ -8,11 +8,9 @@
 
 use crate::{Chunked, ChunkedDecoder};
 
-/// The longest head, in bytes.
-const MAX_HEAD: usize = 8 << 10;
 /// What was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
+pub enum Event {
     /// The head is complete; this is its status.
     Status(u16),
     /// A line of the content, without the line end.
@@ -22,13 +20,16 @@ pub(crate) enum Event {
 }
 
 /// The bytes are no such answer; the text says why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Malformed(pub(crate) &'static str);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a stream of lines over HTTP/1: {0}")]
+pub struct Malformed(pub(crate) &'static str);
 
 /// The decoder of one answer.
 #[derive(Debug)]
-pub(crate) struct LineDecoder {
+pub struct LineDecoder {
     state: State,
+    /// The longest head, in bytes.
+    max_head: usize,
     /// The longest line of the content, in bytes.
     max_line: usize,
     /// The incomplete head or line so far.
@@ -48,16 +49,21 @@ enum State {
 }
 
 impl LineDecoder {
-    pub(crate) fn new(max_line: usize) -> Self {
+    /// A decoder of an answer whose head, and each of whose lines, has at most so many bytes.
+    pub fn new(max_head: usize, max_line: usize) -> Self {
         Self {
             state: State::default(),
+            max_head,
             max_line,
             held: Vec::new(),
         }
     }
 
     /// Takes the next bytes, and returns what they complete.
-    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<Event>, Malformed> {
+    ///
+    /// # Errors
+    /// They are no answer of HTTP/1, or the head or a line is too long.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<Vec<Event>, Malformed> {
         let mut events = Vec::new();
         for &byte in bytes {
             self.state = self.step(byte, &mut events)?;
@@ -74,8 +80,8 @@ impl LineDecoder {
                     self.held = Vec::new();
                     events.push(Event::Status(status));
                     state
-                } else if self.held.len() >= MAX_HEAD {
-                    return Err(Malformed("its head is longer than 8 KiB"));
+                } else if self.held.len() >= self.max_head {
+                    return Err(Malformed("its head is too long"));
                 } else {
                     State::Head
                 }
@@ -147,6 +153,7 @@ fn status(line: &str) -> Option<u16> {
 mod tests {
     use super::*;
 
+    const MAX_HEAD: usize = 8 << 10;
     const MAX_LINE: usize = 64 << 10;
     const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
 
@@ -156,9 +163,9 @@ mod tests {
 
     /// Reads `bytes` cut into pieces of each size; the result must always be the same.
     fn read(bytes: &[u8]) -> Result<Vec<Event>, Malformed> {
-        let whole = LineDecoder::new(MAX_LINE).feed(bytes);
+        let whole = LineDecoder::new(MAX_HEAD, MAX_LINE).feed(bytes);
         for size in 1..8 {
-            let mut decoder = LineDecoder::new(MAX_LINE);
+            let mut decoder = LineDecoder::new(MAX_HEAD, MAX_LINE);
             let pieces = bytes.chunks(size).map(|piece| decoder.feed(piece));
             let events: Result<Vec<_>, _> = pieces.collect();
             assert_eq!(events.map(|events| events.concat()), whole);
@@ -193,6 +200,7 @@ mod tests {
         );
         let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nno\n";
         assert_eq!(read(answer).unwrap(), [Event::Status(404), line("no")]);
+        assert_eq!(read(b"HTTP/1.1 200 OK\r\n").unwrap(), []);
     }
 
     #[test]
@@ -202,6 +210,7 @@ mod tests {
             ("another protocol", b"SSH-2.0-OpenSSH\r\n\r\n".to_vec()),
             ("HTTP/2", b"HTTP/2.0 200 OK\r\n\r\n".to_vec()),
             ("no code", b"HTTP/1.1 OK\r\n\r\n".to_vec()),
+            ("a short code", b"HTTP/1.1 9\r\n\r\n".to_vec()),
             ("a long code", b"HTTP/1.1 2000 OK\r\n\r\n".to_vec()),
             (
                 "gzip",
@@ -227,5 +236,17 @@ mod tests {
         ] {
             assert!(read(&bytes).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn head_and_lines_are_as_long_as_the_caller_says() {
+        let is_refused = |bytes: &[u8]| LineDecoder::new(64, 16).feed(bytes).is_err();
+        let head = "HTTP/1.1 200 OK\r\n\r\n";
+        assert!(!is_refused(
+            format!("{head}{}\n", "x".repeat(16)).as_bytes()
+        ));
+        assert!(is_refused(format!("{head}{}", "x".repeat(17)).as_bytes()));
+        assert!(!is_refused(&[b'x'; 63]));
+        assert!(is_refused(&[b'x'; 64]));
     }
 }

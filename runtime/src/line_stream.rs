@@ -17,6 +17,8 @@ use crate::line_decoder::{Event, LineDecoder, Malformed};
 /// The size of a read, in bytes. A line has about a hundred, and there may be thousands of
 /// streams.
 const READ_BYTES: usize = 1 << 10;
+/// The longest head, in bytes.
+const MAX_HEAD: usize = 8 << 10;
 
 /// Why a stream of lines has ended, or could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +87,7 @@ impl LineStream {
         let stream = opened.await;
         Ok(Self {
             stream: stream.map_err(|_| LineError::NoConnection(within))??,
-            decoder: LineDecoder::new(max_line),
+            decoder: LineDecoder::new(MAX_HEAD, max_line),
             events: VecDeque::new(),
             last: Instant::now(),
         })

@@ -9,15 +9,13 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{Either, Full};
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -30,6 +28,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::feed::{Ended, Feed, STALL_TIMEOUT};
+use crate::pieces::Pieces;
 use crate::places::{Bounds, Id, Places, TooMany};
 use crate::routes::{Page, Probe, Routes};
 
@@ -282,7 +281,7 @@ async fn linger(mut stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-type Content = Either<Full<Bytes>, Lines>;
+type Content = Either<Full<Bytes>, Pieces>;
 
 /// The answer to a request: most are ready immediately, some take a while.
 enum Answer {
@@ -438,24 +437,6 @@ fn stream_response(
     response(
         StatusCode::OK,
         "application/x-ndjson",
-        Either::Right(Lines(lines)),
+        Either::Right(Pieces(lines)),
     )
-}
-
-/// The content of a stream: the lines from the channel, chunked by hyper.
-#[derive(Debug)]
-struct Lines(mpsc::Receiver<Bytes>);
-
-impl Body for Lines {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0
-            .poll_recv(context)
-            .map(|line| line.map(|line| Ok(Frame::data(line))))
-    }
 }

@@ -109,13 +109,7 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
     let watch = Watch::new(settings.limits, jitter_seed());
     let memory = Limiting::find(Path::new("/"));
     look_often(&inputs, watch.limits_memory() || memory.read().is_some());
-    tracing::info!(
-        workers = %settings.workers,
-        mechanism = mechanism.shown().as_str(),
-        dispatch = dispatch.as_str(),
-        port = settings.port,
-        "starting"
-    );
+    log_start(&settings, mechanism);
     let engine = Engine::new(engine_config(&settings), wanted);
     let workers = Workers {
         recipe: recipe(&settings, channel, open_files, ignores_hangup),
@@ -152,6 +146,16 @@ async fn start(settings: Settings, channel: Option<Number>) -> anyhow::Result<i3
         missed: None,
     };
     Ok(supervisor.run(received).await)
+}
+
+fn log_start(settings: &Settings, mechanism: Mechanism) {
+    tracing::info!(
+        workers = %settings.workers,
+        mechanism = mechanism.shown().as_str(),
+        dispatch = settings.dispatch_shown().as_str(),
+        port = settings.port,
+        "starting"
+    );
 }
 
 /// Makes this process the parent of workers' orphans, which would otherwise go to an init

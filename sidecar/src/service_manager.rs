@@ -1,5 +1,5 @@
 //! What the service manager (systemd) is told: when the supervisor serves, reloads and stops, and
-//! that it still works (sd_notify(3)). Without `NOTIFY_SOCKET` it is told nothing.
+//! that it still works (`sd_notify(3)`). Without `NOTIFY_SOCKET` it is told nothing.
 //!
 //! [`Teller`] decides what to say, [`ServiceManager`] says it.
 

@@ -112,6 +112,18 @@ pub struct Settings {
     pub command: Vec<String>,
 }
 
+/// The address of the admin port: the given one, or the usual one.
+fn admin(given: Option<AdminArg>) -> anyhow::Result<AdminArg> {
+    let admin = given.unwrap_or(AdminArg(Some(SocketAddr::from(([127, 0, 0, 1], 9377)))));
+    if let Some(address) = admin.0.filter(|address| address.port() == 0) {
+        bail!(
+            "--admin {address}: `ctl` finds the supervisor by this address: give a port, such \
+             as 9377, or none"
+        );
+    }
+    Ok(admin)
+}
+
 impl Settings {
     /// Merges the flags (into which clap has put the environment) with the file.
     ///
@@ -137,14 +149,7 @@ impl Settings {
             (None, Some(text)) => duration::parse(&text).map_err(anyhow::Error::from),
             (None, None) => Ok(default),
         };
-        let admin = word(args.admin, file.admin.as_deref())?
-            .unwrap_or(AdminArg(Some(SocketAddr::from(([127, 0, 0, 1], 9377)))));
-        if let Some(address) = admin.0.filter(|address| address.port() == 0) {
-            bail!(
-                "--admin {address}: `ctl` finds the supervisor by this address: give a port, such \
-                 as 9377, or none"
-            );
-        }
+        let admin = admin(word(args.admin, file.admin.as_deref())?)?;
         let stop_signal = args.stop_signal.or(file.stop_signal);
         let settings = Self {
             host: args.host.or(file.host),

@@ -80,7 +80,7 @@ fn unit(settings: &Settings, place: &Place) -> String {
         // Writing into a String cannot fail.
         let _infallible = writeln!(text, "{words}");
     };
-    let program = quoted(&place.program.to_string_lossy());
+    let program = argument(&place.program.to_string_lossy());
     let command = settings.command.join(" ");
     line("[Unit]");
     line(&format!("Description={}", escaped(&one_line(&command))));
@@ -95,7 +95,7 @@ fn unit(settings: &Settings, place: &Place) -> String {
         "Type=notify"
     });
     line("NotifyAccess=main");
-    let words: Vec<String> = place.words.iter().map(|word| quoted(word)).collect();
+    let words: Vec<String> = place.words.iter().map(|word| argument(word)).collect();
     line(&format!("ExecStart={program} run {}", words.join(" ")));
     if !by_signal {
         let admin = match settings.admin.0 {
@@ -175,10 +175,15 @@ fn escaped(text: &str) -> String {
     text.replace('%', "%%")
 }
 
-/// A word of a command line or of a list (systemd.service(5), "Command lines"): systemd replaces
-/// `$NAME` and `%X` in it, unless they are doubled.
+/// A word of a command line, in which systemd also replaces `$NAME` (systemd.service(5), "Command
+/// lines").
+fn argument(word: &str) -> String {
+    quoted(&word.replace('$', "$$"))
+}
+
+/// A word in quotes if it needs them (systemd.syntax(7), "Quoting").
 fn quoted(word: &str) -> String {
-    let escaped = escaped(word).replace('$', "$$");
+    let escaped = escaped(word);
     let plain = |c: char| c.is_ascii_alphanumeric() || "_./:@+=,-%$".contains(c);
     if !escaped.is_empty() && escaped.chars().all(plain) {
         return escaped;

@@ -469,6 +469,25 @@ impl Metrics {
         }
         Ok(())
     }
+
+    /// The metrics of requests that are held while there is no endpoint.
+    fn encode_held(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let about = (
+            "held_requests_ended",
+            "Requests that are held no longer, or were not, by outcome",
+            "outcome",
+        );
+        self.encode_labelled(encoder, about, &HELD)?;
+        let held = self.sum(|counts| counts.held_time.load(Ordering::Relaxed)) as f64 / 1e9;
+        encoder
+            .encode_descriptor(
+                "held_seconds",
+                "Time for which requests were held, added up",
+                None,
+                MetricType::Counter,
+            )?
+            .encode_counter::<NoLabelSet, _, u64>(&held, None)
+    }
 }
 
 impl Collector for Metrics {
@@ -524,21 +543,7 @@ impl Collector for Metrics {
             "says",
         );
         self.encode_labelled(&mut encoder, about, &HEADERS)?;
-        let about = (
-            "held_requests_ended",
-            "Requests that are held no longer, or were not, by outcome",
-            "outcome",
-        );
-        self.encode_labelled(&mut encoder, about, &HELD)?;
-        let held = self.sum(|counts| get(&counts.held_time)) as f64 / 1e9;
-        encoder
-            .encode_descriptor(
-                "held_seconds",
-                "Time for which requests were held, added up",
-                None,
-                MetricType::Counter,
-            )?
-            .encode_counter::<NoLabelSet, _, u64>(&held, None)?;
+        self.encode_held(&mut encoder)?;
         for (name, help, of) in COUNTERS {
             let total = self.sum(|counts| get(of(counts)));
             encoder

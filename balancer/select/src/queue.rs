@@ -151,11 +151,10 @@ impl Queue {
         waiters.release.set_capacity(capacity);
         waiters.holding = match (supply, waiters.holding) {
             (Supply::None, _) => Holding::Shut,
-            (Supply::Unsure, _) => Holding::Open,
             (Supply::Served, Holding::No) => Holding::No,
-            // Those that were held go one after the other, and new ones after them.
             (Supply::Served, _) if waiters.waiting.is_empty() => Holding::No,
-            (Supply::Served, _) => Holding::Open,
+            // Those that were held go one after the other, and new ones after them.
+            (Supply::Unsure | Supply::Served, _) => Holding::Open,
         };
         waiters.changes += 1;
         let waker = waiters.due();

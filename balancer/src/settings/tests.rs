@@ -313,7 +313,7 @@ fn requests_are_held_only_if_a_time_is_given() {
     assert_eq!(hold(&[]), Ok(None));
     assert_eq!(hold(&["--hold=0s"]), Ok(None));
     let defaults = Hold {
-        time: Duration::from_secs(120),
+        time: Duration::from_mins(2),
         requests: 10_000,
         bytes: 64 << 20,
     };

@@ -128,35 +128,36 @@ impl Crowd {
             facts.push(Fact::Watched(pod.clone(), snapshot));
             facts.push(Fact::Pod(pod, Box::new(status), Some(counters)));
         }
-        for slot in 0..2 {
-            let requests = second * wave(app + slot) * 10;
-            let status = BalancerStatus {
-                connections: 9,
-                draining: false,
-                endpoints: Vec::new(),
-                in_flight: 7,
-                listen: None,
-                problems: Vec::new(),
-                queued: 0,
-                ready: true,
-            };
-            let counters = Counters {
-                requests,
-                errors: requests / 900,
-                buckets: vec![
-                    (0.005, requests / 2),
-                    (0.05, requests * 98 / 100),
-                    (f64::INFINITY, requests),
-                ],
-                ..Counters::default()
-            };
-            let name = format!("app-{app}-lb-{slot}");
-            facts.push(Fact::Balancer(name, Box::new(status), Some(counters), None));
-        }
+        facts.extend((0..2).map(|slot| balancer(app, slot, second * wave(app + slot) * 10)));
         let address = |slot| [127, 1, app as u8, slot].into();
         facts.push(Fact::Dns([address(1), address(2)].into()));
         facts
     }
+}
+
+/// A balancer that has answered this many requests.
+fn balancer(app: u32, slot: u32, requests: u64) -> Fact {
+    let status = BalancerStatus {
+        connections: 9,
+        draining: false,
+        endpoints: Vec::new(),
+        in_flight: 7,
+        listen: None,
+        problems: Vec::new(),
+        queued: 0,
+        ready: true,
+    };
+    let buckets = [(0.005, 50), (0.05, 98), (f64::INFINITY, 100)];
+    let counters = Counters {
+        requests,
+        errors: requests / 900,
+        buckets: buckets
+            .map(|(bound, percent)| (bound, requests * percent / 100))
+            .to_vec(),
+        ..Counters::default()
+    };
+    let name = format!("app-{app}-lb-{slot}");
+    Fact::Balancer(name, Box::new(status), Some(counters), None)
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -109,9 +109,9 @@ impl PodState {
                 || before.draining != status.draining
                 || states(before) != states(&status);
         } else {
-            // What ended before the dashboard was opened is worth a line each.
+            // What failed before the dashboard was opened is worth a line each.
             for (slot, (_, exit)) in slots(&status) {
-                if let Some(exit) = exit {
+                if let Some(exit) = exit.filter(is_unexpected) {
                     happened.push(ending(now, name, slot, Some(&exit)));
                 }
             }
@@ -286,6 +286,12 @@ fn slots(status: &Status) -> BTreeMap<u32, (u32, Option<LastExit>)> {
     slots
 }
 
+/// Whether a worker ended otherwise than by the supervisor's wish: a reload, or a smaller number of
+/// workers.
+fn is_unexpected(exit: &LastExit) -> bool {
+    !matches!(exit.reason.as_str(), "Ended" | "EndedDraining")
+}
+
 fn ending(now: u64, pod: &str, slot: u32, exit: Option<&LastExit>) -> Happened {
     let at = exit
         .and_then(|exit| milliseconds(&exit.time))
@@ -382,6 +388,17 @@ mod tests {
         assert_eq!((pod.ended, pod.restarts()), (1, 1));
         assert_eq!(pod.cpu(10), Some(0.0));
         assert_eq!(pod.cpu(11), None, "it is gone");
+    }
+
+    #[test]
+    fn only_failures_from_before_the_first_look_are_events() {
+        let mut workers = [1, 2].map(|slot| worker(slot, slot, WorkerState::Ready, 1));
+        for (worker, reason) in workers.iter_mut().zip(["Ended", "Exited"]) {
+            worker.last_exit.as_mut().unwrap().reason = reason.to_owned();
+        }
+        let (_, happened) = pod().looked(1_000, status(workers.to_vec(), 2), None);
+        let texts: Vec<_> = happened.into_iter().map(|(_, _, text)| text).collect();
+        assert_eq!(texts, ["worker 2 of shop-0 ended by SIGKILL"]);
     }
 
     #[test]

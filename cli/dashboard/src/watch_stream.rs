@@ -1,29 +1,24 @@
 //! Reads one `/watch` stream of a supervisor: its lines, and its end.
 
-use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use scaledapp_runtime::{Chunked, ChunkedDecoder};
+use scaledapp_runtime::{LineError, LineStream};
 use scaledapp_wire::Snapshot;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// The largest head of an answer.
-const MAX_HEAD_BYTES: usize = 8 << 10;
 /// The longest line.
 const MAX_LINE_BYTES: usize = 4 << 10;
 /// A stream without a line for this long has ended: its heartbeat is 250 ms.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(2);
+const AGENT: &str = "scaledapp-dashboard";
 
 /// An open stream.
 #[derive(Debug)]
 pub(crate) struct WatchStream {
-    stream: TcpStream,
-    decoder: ChunkedDecoder,
-    bytes: Vec<u8>,
-    line: Vec<u8>,
+    stream: LineStream,
+    /// The first line, which shows that the answer is a stream, until it is returned.
+    first: Option<Vec<u8>>,
 }
 
 /// What a stream brings next.
@@ -39,81 +34,42 @@ impl WatchStream {
     /// Opens the stream of an admin port.
     ///
     /// # Errors
-    /// There is no answer within the time, or its status is not 200.
-    pub(crate) async fn open(admin: SocketAddr, within: Duration) -> io::Result<Self> {
-        timeout(within, begin(admin))
+    /// There is no line within the time, or the status of the answer is not 200.
+    pub(crate) async fn open(admin: SocketAddr, within: Duration) -> Result<Self, LineError> {
+        let begun = async {
+            let mut stream =
+                LineStream::open(admin, "/watch", AGENT, within, MAX_LINE_BYTES).await?;
+            let first = Some(stream.next(within).await?);
+            Ok(Self { stream, first })
+        };
+        timeout(within, begun)
             .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .unwrap_or(Err(LineError::Silent(within)))
     }
 
     /// The next line.
     pub(crate) async fn next(&mut self) -> Next {
-        timeout(SILENCE_TIMEOUT, self.read())
-            .await
-            .unwrap_or(Next::End)
-    }
-
-    async fn read(&mut self) -> Next {
-        loop {
-            for (place, &byte) in self.bytes.iter().enumerate() {
-                match self.decoder.next(byte) {
-                    Ok(Chunked::Framing) => {}
-                    Ok(Chunked::Content) if byte == b'\n' => {
-                        let line = serde_json::from_slice(&self.line);
-                        self.line.clear();
-                        self.bytes.drain(..=place);
-                        return line.map_or(Next::End, Next::Line);
-                    }
-                    Ok(Chunked::Content) if self.line.len() < MAX_LINE_BYTES => {
-                        self.line.push(byte)
-                    }
-                    _ => return Next::End,
-                }
-            }
-            self.bytes.clear();
-            if !matches!(self.stream.read_buf(&mut self.bytes).await, Ok(1..)) {
-                return Next::End;
-            }
-        }
-    }
-}
-
-async fn begin(admin: SocketAddr) -> io::Result<WatchStream> {
-    const END: &[u8] = b"\r\n\r\n";
-    let mut stream = TcpStream::connect(admin).await?;
-    let request = format!("GET /watch HTTP/1.1\r\nHost: {admin}\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut bytes = Vec::with_capacity(MAX_HEAD_BYTES);
-    loop {
-        if stream.read_buf(&mut bytes).await? == 0 || bytes.len() > MAX_HEAD_BYTES {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let end = bytes.windows(END.len()).position(|four| four == END);
-        let Some(end) = end else {
-            continue;
+        let line = match self.first.take() {
+            Some(first) => Ok(first),
+            None => self.stream.next(SILENCE_TIMEOUT).await,
         };
-        if !bytes.starts_with(b"HTTP/1.1 200 ") {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
-        bytes.drain(..end + END.len());
-        return Ok(WatchStream {
-            stream,
-            decoder: ChunkedDecoder::default(),
-            bytes,
-            line: Vec::new(),
-        });
+        let line = line
+            .ok()
+            .and_then(|line| serde_json::from_slice(&line).ok());
+        line.map_or(Next::End, Next::Line)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
 
-    async fn opened(answer: &'static str) -> io::Result<WatchStream> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
+    async fn opened(answer: &'static str) -> Result<WatchStream, LineError> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             // Closing with unread bytes would reset the connection.

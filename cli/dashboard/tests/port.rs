@@ -1,6 +1,12 @@
 //! The dashboard's port, spoken to with raw bytes: what it answers, to whom, and what it refuses. And
 //! how large its frames are.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "all of this target is test code, helpers included"
+)]
+
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -35,7 +41,7 @@ impl Source for Told {
             while let Some(observation) = self.0.recv().await {
                 found.send(observation).await.unwrap();
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         })
     }
 }

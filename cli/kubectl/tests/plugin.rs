@@ -174,12 +174,17 @@ fn a_stream_that_ends_goes_on_without_loss_and_without_doubles() {
 
 #[test]
 fn logs_choose_lines_and_say_what_cannot_be_read() {
-    let server = Server::start(|path, _| match path.contains("/log") {
+    let server = Server::start(|path, _| {
+        match path.contains("/log") {
         true if path.contains("previous=true") => {
-            (403, r#"{"kind":"Status","message":"forbidden"}"#.to_owned())
+            (
+                403,
+                r#"{"kind":"Status","status":"Failure","message":"forbidden","reason":"Forbidden","code":403}"#.to_owned(),
+            )
         }
         true => (200, stamp(1, "one") + &stamp(2, "[3] two")),
         false => shop(path),
+    }
     });
     let (code, shown, _) = server.run(&[
         "logs", "shop", "--worker", "3", "--tail", "5", "--since", "1m",

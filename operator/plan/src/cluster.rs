@@ -60,7 +60,7 @@ pub use observed::{
 };
 pub use pod_failure::{Part, PodFailure, WaitsFor};
 pub use refused::{Cause, refused};
-pub use resources::Resources;
+pub use resources::{Resources, cpu_millis};
 pub use selection::{is_ours, is_watched, watched};
 pub use status::{events, status};
 

@@ -99,90 +99,93 @@ fn workers_are_one_to_the_cores_that_a_pod_may_use() {
     }
 }
 
+/// Mistakes, each with the beginning of its message.
+const MISTAKES: &[(&str, &str)] = &[
+    (
+        "  replicas: {total: 2}\n  autoscaling: {}",
+        "spec.replicas: is not for an app with autoscaling",
+    ),
+    (
+        "  workers: {perCore: 2}\n  autoscaling: {}",
+        "spec.workers: perCore and count are not for an app with autoscaling",
+    ),
+    (
+        "  autoscaling: {pods: {min: 3, max: 2}}",
+        "spec.autoscaling.pods: min is more than max: raise max or lower min",
+    ),
+    (
+        "  autoscaling: {pods: {min: -1}}",
+        "spec.autoscaling.pods.min: is out of range: give 0 to 5000",
+    ),
+    (
+        "  autoscaling: {pods: {min: 0, max: 0}}",
+        "spec.autoscaling.pods.max: 0 pods serve nothing: give 1 to 5000",
+    ),
+    (
+        "  autoscaling: {workers: {min: 3, max: 2}}",
+        "spec.autoscaling.workers: min is more than max: raise max or lower min",
+    ),
+    (
+        "  autoscaling: {workers: {max: 5000}}",
+        "spec.autoscaling.workers.max: 5000 is too many: give at most 1024",
+    ),
+    (
+        "  workers: {dispatch: Connection}\n  autoscaling: {workers: {min: 1, max: 4}}",
+        "spec.autoscaling.workers: a range needs dispatch Request",
+    ),
+    (
+        "  autoscaling: {utilization: 100}",
+        "spec.autoscaling.utilization: is out of range: give 10 to 95 percent",
+    ),
+    (
+        "  autoscaling: {concurrency: 0}",
+        "spec.autoscaling.concurrency: is out of range: give 1 to 10000 requests",
+    ),
+    (
+        "  autoscaling: {cpu: {max: 2}}",
+        "spec.autoscaling.cpu: needs the CPU that a pod starts with",
+    ),
+    (
+        "  resources: {limits: {memory: 1Gi}}\n  autoscaling: {cpu: {max: 2}}",
+        "spec.autoscaling.cpu: needs the CPU that a pod starts with",
+    ),
+    (
+        "  resources: {limits: {cpu: 3}}\n  autoscaling: {cpu: {max: 2}}",
+        "spec.autoscaling.cpu.max: 2 is less than the 3 cores in spec.resources that a pod starts with",
+    ),
+    (
+        "  resources: {limits: {cpu: 3}}\n  autoscaling: {cpu: {max: 9000}}",
+        "spec.autoscaling.cpu.max: 9000 is more than any node has",
+    ),
+    (
+        "  autoscaling: {zeroAfter: 0s}",
+        "spec.autoscaling.zeroAfter: is out of range: give 1s to 24h",
+    ),
+    (
+        "  autoscaling: {scaleDown: {window: 25h}}",
+        "spec.autoscaling.scaleDown.window: is out of range: give 1s to 24h",
+    ),
+    (
+        "  autoscaling: {schedules: [{cron: '0 8 30 2 *', minPods: 2, for: 1h}]}",
+        "spec.autoscaling.schedules[0]: \"0 8 30 2 *\" never occurs",
+    ),
+    (
+        "  autoscaling: {schedules: [{cron: '0 8 * * *', timeZone: Rome, minPods: 2, for: 1h}]}",
+        "spec.autoscaling.schedules[0]: \"Rome\" is not a time zone",
+    ),
+    (
+        "  autoscaling: {schedules: [{cron: '0 8 * * *', minPods: 2}]}",
+        "spec.autoscaling.schedules: \"0 8 * * *\" would never end",
+    ),
+    (
+        "  autoscaling: {schedules: [{cron: '0 8 * * *', minPods: 11, for: 1h}]}",
+        "spec.autoscaling.schedules: has a minPods above autoscaling.pods.max",
+    ),
+];
+
 #[test]
 fn each_mistake_is_refused_with_the_cure() {
-    for (lines, expected) in [
-        (
-            "  replicas: {total: 2}\n  autoscaling: {}",
-            "spec.replicas: is not for an app with autoscaling",
-        ),
-        (
-            "  workers: {perCore: 2}\n  autoscaling: {}",
-            "spec.workers: perCore and count are not for an app with autoscaling",
-        ),
-        (
-            "  autoscaling: {pods: {min: 3, max: 2}}",
-            "spec.autoscaling.pods: min is more than max: raise max or lower min",
-        ),
-        (
-            "  autoscaling: {pods: {min: -1}}",
-            "spec.autoscaling.pods.min: is out of range: give 0 to 5000",
-        ),
-        (
-            "  autoscaling: {pods: {min: 0, max: 0}}",
-            "spec.autoscaling.pods.max: 0 pods serve nothing: give 1 to 5000",
-        ),
-        (
-            "  autoscaling: {workers: {min: 3, max: 2}}",
-            "spec.autoscaling.workers: min is more than max: raise max or lower min",
-        ),
-        (
-            "  autoscaling: {workers: {max: 5000}}",
-            "spec.autoscaling.workers.max: 5000 is too many: give at most 1024",
-        ),
-        (
-            "  workers: {dispatch: Connection}\n  autoscaling: {workers: {min: 1, max: 4}}",
-            "spec.autoscaling.workers: a range needs dispatch Request",
-        ),
-        (
-            "  autoscaling: {utilization: 100}",
-            "spec.autoscaling.utilization: is out of range: give 10 to 95 percent",
-        ),
-        (
-            "  autoscaling: {concurrency: 0}",
-            "spec.autoscaling.concurrency: is out of range: give 1 to 10000 requests",
-        ),
-        (
-            "  autoscaling: {cpu: {max: 2}}",
-            "spec.autoscaling.cpu: needs the CPU that a pod starts with",
-        ),
-        (
-            "  resources: {limits: {memory: 1Gi}}\n  autoscaling: {cpu: {max: 2}}",
-            "spec.autoscaling.cpu: needs the CPU that a pod starts with",
-        ),
-        (
-            "  resources: {limits: {cpu: 3}}\n  autoscaling: {cpu: {max: 2}}",
-            "spec.autoscaling.cpu.max: 2 is less than the 3 cores in spec.resources that a pod starts with",
-        ),
-        (
-            "  resources: {limits: {cpu: 3}}\n  autoscaling: {cpu: {max: 9000}}",
-            "spec.autoscaling.cpu.max: 9000 is more than any node has",
-        ),
-        (
-            "  autoscaling: {zeroAfter: 0s}",
-            "spec.autoscaling.zeroAfter: is out of range: give 1s to 24h",
-        ),
-        (
-            "  autoscaling: {scaleDown: {window: 25h}}",
-            "spec.autoscaling.scaleDown.window: is out of range: give 1s to 24h",
-        ),
-        (
-            "  autoscaling: {schedules: [{cron: '0 8 30 2 *', minPods: 2, for: 1h}]}",
-            "spec.autoscaling.schedules[0]: \"0 8 30 2 *\" never occurs",
-        ),
-        (
-            "  autoscaling: {schedules: [{cron: '0 8 * * *', timeZone: Rome, minPods: 2, for: 1h}]}",
-            "spec.autoscaling.schedules[0]: \"Rome\" is not a time zone",
-        ),
-        (
-            "  autoscaling: {schedules: [{cron: '0 8 * * *', minPods: 2}]}",
-            "spec.autoscaling.schedules: \"0 8 * * *\" would never end",
-        ),
-        (
-            "  autoscaling: {schedules: [{cron: '0 8 * * *', minPods: 11, for: 1h}]}",
-            "spec.autoscaling.schedules: has a minPods above autoscaling.pods.max",
-        ),
-    ] {
+    for (lines, expected) in MISTAKES {
         let found = violations(lines);
         assert!(
             found.len() == 1 && found[0].starts_with(expected),

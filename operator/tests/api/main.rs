@@ -18,4 +18,5 @@ mod operator;
 mod passes;
 mod render;
 mod rights;
+mod scaling;
 mod server;

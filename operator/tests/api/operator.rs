@@ -99,6 +99,7 @@ impl Operator {
             pod_events: scaledapp_operator::pod_events::PodEvents::default(),
             certificates: scaledapp_operator::certificates::Certificates::default(),
             admissions: scaledapp_operator::admissions::Admissions::default(),
+            decisions: scaledapp_operator::scaling::Decisions::default(),
             now: || "2026-11-24T01:00:00Z".parse::<Timestamp>().unwrap(),
         };
         {

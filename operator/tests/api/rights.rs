@@ -11,6 +11,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use scaledapp_operator::events;
 use scaledapp_operator::lease::Elector;
+use scaledapp_operator::scaling;
 use scaledapp_plan::cluster::{Event, EventType};
 use scaledapp_watch::testing::rights::{self, Right};
 use serde_json::{Value, json};
@@ -100,6 +101,10 @@ async fn the_chart_grants_what_is_used_and_nothing_else() {
         (context.now)(),
     )
     .await;
+    let patch =
+        json!({"spec": {"containers": [{"name": "app", "resources": {"limits": {"cpu": "2"}}}]}});
+    let resized = scaling::ask_to_resize(context, "default", "hello-0", &patch).await;
+    resized.unwrap();
     let leases: Api<Lease> = Api::namespaced(operator.context.caller.client.clone(), "default");
     let (mut elector, _leadership) = Elector::new(leases, "a".to_owned());
     elector.step(Instant::now()).await.unwrap();

@@ -82,11 +82,6 @@ fn settings_that_cannot_work_are_refused_with_the_cure() {
             ],
             "give PORT/metrics",
         ),
-        (
-            &["--metrics-from", "/m", "--admin", "none", "--", "app"],
-            "leave --admin none out",
-        ),
-        (&["--admin", "127.0.0.1:0", "--", "app"], "give a port"),
         (&["--metrics-from", "metrics", "--", "app"], "9464/metrics"),
         (
             &["--metrics-from", "0/metrics", "--", "app"],
@@ -115,9 +110,23 @@ fn settings_that_cannot_work_are_refused_with_the_cure() {
             ],
             "needs --dispatch request",
         ),
-        (&["--admin", "9377", "--", "app"], "127.0.0.1:9377"),
         (&["--config", "/nonexistent", "--", "app"], "cannot read"),
         (&[], "COMMAND"),
+    ] {
+        let message = format!("{:#}", resolve(words).unwrap_err());
+        assert!(message.contains(cure), "{words:?} said: {message}");
+    }
+}
+
+#[test]
+fn admin_addresses_that_cannot_work_are_refused_with_the_cure() {
+    for (words, cure) in [
+        (
+            &["--metrics-from", "/m", "--admin", "none", "--", "app"][..],
+            "leave --admin none out",
+        ),
+        (&["--admin", "127.0.0.1:0", "--", "app"], "give a port"),
+        (&["--admin", "9377", "--", "app"], "127.0.0.1:9377"),
     ] {
         let message = format!("{:#}", resolve(words).unwrap_err());
         assert!(message.contains(cure), "{words:?} said: {message}");

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
 use crate::api::Api;
+use crate::load::World;
 
 /// How often all pods are checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
@@ -82,6 +83,8 @@ pub(crate) struct Kubelets {
     api: Api,
     /// The rules by namespace. In a namespace without a rule, every pod is ready immediately.
     rules: Arc<Mutex<HashMap<String, Rule>>>,
+    /// The loads by namespace. In a namespace without one, admin ports have no `/load`.
+    worlds: Arc<Mutex<HashMap<String, World>>>,
 }
 
 impl Kubelets {
@@ -89,6 +92,7 @@ impl Kubelets {
         Self {
             api,
             rules: Arc::default(),
+            worlds: Arc::default(),
         }
     }
 
@@ -103,6 +107,38 @@ impl Kubelets {
         rule: impl Fn(&Value) -> Behaviour + Send + Sync + 'static,
     ) {
         self.rules().insert(namespace.to_owned(), Arc::new(rule));
+    }
+
+    fn worlds(&self) -> MutexGuard<'_, HashMap<String, World>> {
+        self.worlds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The load of the app of a namespace, whose pods answer `/load` from now on.
+    pub(crate) fn world(&self, namespace: &str) -> World {
+        self.worlds()
+            .entry(namespace.to_owned())
+            .or_default()
+            .clone()
+    }
+
+    /// Tells the loads how many pods are ready.
+    fn count(&self, pods: &[Value], taken: &HashMap<String, Taken>) {
+        for (namespace, world) in self.worlds().iter() {
+            let ready = |component: &str| {
+                let ours = pods.iter().filter(|pod| {
+                    let meta = &pod["metadata"];
+                    meta["namespace"] == **namespace
+                        && meta["deletionTimestamp"].is_null()
+                        && meta["labels"]["app.kubernetes.io/component"] == *component
+                        && meta["uid"]
+                            .as_str()
+                            .and_then(|uid| taken.get(uid))
+                            .is_some_and(|taken| taken.admin.is_some())
+                });
+                ours.count() as u32
+            };
+            world.set_pods(ready("app"), ready("balancer"));
+        }
     }
 
     /// Adds a Ready node.
@@ -152,6 +188,7 @@ impl Kubelets {
                     for pod in &pods {
                         kubelets.look(pod, &mut taken);
                     }
+                    kubelets.count(&pods, &taken);
                 }
                 std::thread::sleep(CHECK_INTERVAL);
             }
@@ -196,7 +233,11 @@ impl Kubelets {
             }
             let at = SocketAddr::from((known.address, ADMIN_PORT));
             known.admin = says.map(|(says, ready)| {
-                let answering = self.api.runtime.spawn(answer(at, says, ready));
+                let is_balancer = meta["labels"]["app.kubernetes.io/component"] == "balancer";
+                let world = self.worlds().get(&namespace).cloned();
+                let name = text(&meta["name"]);
+                let load = world.map(|world| (world, name, is_balancer));
+                let answering = self.api.runtime.spawn(answer(at, says, ready, load));
                 (says, ready, answering.abort_handle())
             });
         }
@@ -205,7 +246,12 @@ impl Kubelets {
         {
             self.unmounted(&namespace, meta, note);
         }
-        let status = status(pod, known);
+        let mut status = status(pod, known);
+        if self.worlds().contains_key(&namespace) {
+            // Every resize of the main container is granted at once.
+            status["containerStatuses"][0]["resources"] =
+                pod["spec"]["containers"][0]["resources"].clone();
+        }
         if known.reported != status
             && self
                 .api
@@ -243,7 +289,12 @@ fn address() -> Ipv4Addr {
 }
 
 /// Answers as the admin port of a supervisor or balancer would.
-async fn answer(at: SocketAddr, says: &'static str, ready: bool) {
+async fn answer(
+    at: SocketAddr,
+    says: &'static str,
+    ready: bool,
+    load: Option<(World, String, bool)>,
+) {
     // The previous server at this address may still be ending.
     let listener = loop {
         if let Ok(listener) = TcpListener::bind(at).await {
@@ -251,11 +302,18 @@ async fn answer(at: SocketAddr, says: &'static str, ready: bool) {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
+    let mut streams = tokio::task::JoinSet::new();
     while let Ok((mut stream, _)) = listener.accept().await {
         let mut request = [0; 2048];
         let Ok(_) = stream.read(&mut request).await else {
             continue;
         };
+        if request.starts_with(b"GET /load")
+            && let Some((world, pod, is_balancer)) = load.clone()
+        {
+            streams.spawn(world.answer(stream, pod, is_balancer));
+            continue;
+        }
         let (code, body) = if request.starts_with(b"GET /status") {
             ("200 OK", says)
         } else if ready {

@@ -14,11 +14,13 @@
 
 mod admission;
 mod api;
+mod autoscaling;
 mod certificates;
 mod chart;
 mod injected;
 mod kubelet;
 mod life;
+mod load;
 mod long;
 mod missing;
 mod names;

@@ -56,6 +56,15 @@ impl Story {
 const CRASHING: &str = r#"{"desired":2,"ready":1,"generation":3,"mechanism":"notify","dispatch":"request","workers":[{"slot":0,"pid":7,"state":"Ready","generation":3,"restarts":0,"inFlight":4,"rssBytes":50000000,"lastExit":null}],"waiting":[{"slot":1,"state":"CrashLoop","restarts":8,"lastExit":{"code":3,"reason":"Exited","text":"exit code 3","time":"2026-11-29T22:14:10.090Z"}}]}"#;
 const GOOD: &str = r#"{"desired":2,"ready":2,"generation":3,"mechanism":"notify","dispatch":"request","workers":[{"slot":0,"pid":7,"state":"Ready","generation":3,"restarts":0,"inFlight":4,"rssBytes":50000000,"lastExit":null},{"slot":1,"pid":8,"state":"Ready","generation":3,"restarts":0,"inFlight":0,"rssBytes":50000000,"lastExit":null}]}"#;
 
+/// Pods of apps have two good workers, and balancers are ready.
+fn good(pod: &Value) -> Behaviour {
+    if is_app(pod) {
+        Behaviour::Says(true, GOOD)
+    } else {
+        Behaviour::Ready(Duration::ZERO)
+    }
+}
+
 fn is_app(pod: &Value) -> bool {
     pod["metadata"]["labels"]["app.kubernetes.io/component"] == "app"
 }
@@ -73,10 +82,7 @@ fn status_is_a_tree_of_slots_pods_and_workers() {
         "{}",
         missing.stderr
     );
-    story.rule(|pod| match is_app(pod) {
-        true => Behaviour::Says(true, GOOD),
-        false => Behaviour::Ready(Duration::ZERO),
-    });
+    story.rule(good);
     story.apply(
         "hello",
         "replicas: {total: 3}\nresources: {requests: {cpu: 100m}}",
@@ -126,20 +132,7 @@ fn status_is_a_tree_of_slots_pods_and_workers() {
     ] {
         assert!(shown.contains(part), "{part} in\n{shown}");
     }
-    let report = story
-        .plugin_ends(&["status", "-o", "json", "--quick"], 0)
-        .stdout;
-    let report: Value = serde_json::from_str(&report).unwrap();
-    assert_eq!(report["version"], 1);
-    assert_eq!(report["apps"][0]["health"], "warning");
-    assert_eq!(report["apps"][0]["pods"][0]["workersReady"], 1);
-    let yaml = story
-        .plugin_ends(&["status", "-o", "yaml", "--quick"], 0)
-        .stdout;
-    let yaml: Value = serde_saphyr::from_str(&yaml).unwrap();
-    assert_eq!(yaml["apps"][0]["name"], "hello");
-    let names = story.plugin_ends(&["status", "-o", "name"], 0).stdout;
-    assert_eq!(names, "scaledapp.scaledapp.io/hello\n");
+    formats(&story);
     let waited = story.plugin_ends(
         &[
             "status",
@@ -158,6 +151,41 @@ fn status_is_a_tree_of_slots_pods_and_workers() {
     assert!(waited.stdout.contains("hello"), "the tree comes as well");
 }
 
+/// Gives the account `reader` of the story's namespace exactly these rights.
+fn grant(story: &Story, rules: Value) {
+    let mut role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+        "metadata": {"name": "reader", "namespace": story.namespace},
+    });
+    role["rules"] = rules;
+    story.try_apply(&role).unwrap();
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": {"name": "reader", "namespace": story.namespace},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
+        "subjects": [{"kind": "ServiceAccount", "name": "reader", "namespace": story.namespace}],
+    });
+    story.try_apply(&binding).unwrap();
+}
+
+/// The formats for programs, while one pod lacks a worker.
+fn formats(story: &Story) {
+    let report = story
+        .plugin_ends(&["status", "-o", "json", "--quick"], 0)
+        .stdout;
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["version"], 1);
+    assert_eq!(report["apps"][0]["health"], "warning");
+    assert_eq!(report["apps"][0]["pods"][0]["workersReady"], 1);
+    let yaml = story
+        .plugin_ends(&["status", "-o", "yaml", "--quick"], 0)
+        .stdout;
+    let yaml: Value = serde_saphyr::from_str(&yaml).unwrap();
+    assert_eq!(yaml["apps"][0]["name"], "hello");
+    let names = story.plugin_ends(&["status", "-o", "name"], 0).stdout;
+    assert_eq!(names, "scaledapp.scaledapp.io/hello\n");
+}
+
 #[test]
 fn missing_rights_are_named_in_place_of_what_they_hide() {
     let Some(story) = story("plugin-rights", 1) else {
@@ -170,19 +198,10 @@ fn missing_rights_are_named_in_place_of_what_they_hide() {
     story.wait_complete("hello");
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "reader", "namespace": story.namespace}});
     story.try_apply(&account).unwrap();
-    let role = |rules: Value| {
-        let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
-            "metadata": {"name": "reader", "namespace": story.namespace}, "rules": rules});
-        story.try_apply(&role).unwrap();
-    };
+    let role = |rules: Value| grant(&story, rules);
     role(
         json!([{"apiGroups": ["scaledapp.io"], "resources": ["scaledapps"], "verbs": ["get", "list"]}]),
     );
-    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-        "metadata": {"name": "reader", "namespace": story.namespace},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
-        "subjects": [{"kind": "ServiceAccount", "name": "reader", "namespace": story.namespace}]});
-    story.try_apply(&binding).unwrap();
     let token = story.server.token(&story.namespace, "reader").unwrap();
     let run =
         |words: &[&str]| process::run(story.plugin_command(Some(&token), words), RUN).unwrap();
@@ -253,10 +272,7 @@ fn check_finds_what_is_wrong_and_names_the_cure() {
     let Some(story) = story("plugin-check", 1) else {
         return;
     };
-    story.rule(|pod| match is_app(pod) {
-        true => Behaviour::Says(true, GOOD),
-        false => Behaviour::Ready(Duration::ZERO),
-    });
+    story.rule(good);
     story.apply(
         "hello",
         "replicas: {total: 1}\nresources: {requests: {cpu: 100m}}",
@@ -404,9 +420,12 @@ fn reload_goes_through_all_pods_and_fails_at_the_first_that_cannot() {
     };
     let asked = std::sync::Arc::new(AtomicU32::new(0));
     let failing = asked.clone();
-    story.rule(move |pod| match is_app(pod) {
-        true => reloaded(pod, failing.load(Ordering::Relaxed) > 0),
-        false => Behaviour::Ready(Duration::ZERO),
+    story.rule(move |pod| {
+        if is_app(pod) {
+            reloaded(pod, failing.load(Ordering::Relaxed) > 0)
+        } else {
+            Behaviour::Ready(Duration::ZERO)
+        }
     });
     story.apply(
         "hello",

@@ -443,6 +443,11 @@ impl Server {
         Ok(())
     }
 
+    /// Kills the operator.
+    pub(crate) fn stop_operator(&self) {
+        *self.operator() = None;
+    }
+
     /// Ends all processes of the control plane.
     pub(crate) fn stop(&self) {
         *self.operator() = None;

@@ -33,30 +33,36 @@ static NAMES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// Starts a story with this name and this many nodes; `None` without a control plane.
 pub(crate) fn story(name: &str, nodes: usize) -> Option<Story> {
-    let story = Story {
-        server: server()?,
-        namespace: name.to_owned(),
-    };
+    let server = server()?;
     let is_new = NAMES.lock().unwrap().insert(name.to_owned());
     assert!(
         is_new,
         "two stories are called {name:?}: they would share a namespace"
     );
-    let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
-    story.server.api.apply(&namespace).unwrap();
-    let account = story.at("/api/v1", "serviceaccounts/default");
-    wait::until(SOON, "the namespace has its account", || {
-        story.server.api.get(&account)
-    })
-    .unwrap();
-    for number in 1..=nodes {
-        story.add_node(number);
-    }
-    Some(story)
+    Some(Story::on(server, name, nodes))
 }
 
 impl Story {
+    /// A story on this control plane.
+    pub(crate) fn on(server: &'static Server, name: &str, nodes: usize) -> Self {
+        let story = Self {
+            server,
+            namespace: name.to_owned(),
+        };
+        let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
+        story.server.api.apply(&namespace).unwrap();
+        let account = story.at("/api/v1", "serviceaccounts/default");
+        wait::until(SOON, "the namespace has its account", || {
+            story.server.api.get(&account)
+        })
+        .unwrap();
+        for number in 1..=nodes {
+            story.add_node(number);
+        }
+        story
+    }
+
     /// The path of a resource or an object in the namespace.
     pub(crate) fn at(&self, group: &str, rest: &str) -> String {
         format!("{group}/namespaces/{}/{rest}", self.namespace)

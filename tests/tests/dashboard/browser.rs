@@ -1,4 +1,4 @@
-//! A headless Chromium, driven by its DevTools protocol over two pipes
+//! A headless Chromium, driven by its `DevTools` protocol over two pipes
 //! (<https://chromedevtools.github.io/devtools-protocol/>).
 
 use std::collections::VecDeque;
@@ -90,19 +90,19 @@ impl Browser {
     /// Opens a new tab, to which all further calls refer.
     pub(crate) fn tab(&mut self) {
         self.session.clear();
-        let target = self.call("Target.createTarget", json!({"url": "about:blank"}));
+        let target = self.call("Target.createTarget", &json!({"url": "about:blank"}));
         let to = json!({"targetId": target["targetId"], "flatten": true});
-        let attached = self.call("Target.attachToTarget", to);
+        let attached = self.call("Target.attachToTarget", &to);
         attached["sessionId"]
             .as_str()
             .unwrap()
             .clone_into(&mut self.session);
         for domain in ["Page", "Runtime", "Log"] {
-            self.call(&format!("{domain}.enable"), json!({}));
+            self.call(&format!("{domain}.enable"), &json!({}));
         }
     }
 
-    fn call(&mut self, method: &str, parameters: Value) -> Value {
+    fn call(&mut self, method: &str, parameters: &Value) -> Value {
         self.next += 1;
         let mut message = json!({"id": self.next, "method": method, "params": parameters});
         if !self.session.is_empty() {
@@ -128,13 +128,13 @@ impl Browser {
 
     /// Goes to an address.
     pub(crate) fn open(&mut self, url: &str) {
-        self.call("Page.navigate", json!({"url": url}));
+        self.call("Page.navigate", &json!({"url": url}));
     }
 
     /// The value of an expression in the page.
     pub(crate) fn value(&mut self, expression: &str) -> Value {
         let how = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
-        let result = self.call("Runtime.evaluate", how);
+        let result = self.call("Runtime.evaluate", &how);
         assert!(
             result["exceptionDetails"].is_null(),
             "{expression}: {result}"
@@ -175,9 +175,9 @@ impl Browser {
     /// Sets the size of the window and the colours that the system prefers.
     pub(crate) fn show(&mut self, width: u32, theme: &str) {
         let size = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
-        self.call("Emulation.setDeviceMetricsOverride", size);
+        self.call("Emulation.setDeviceMetricsOverride", &size);
         let features = json!([{"name": "prefers-color-scheme", "value": theme}]);
-        self.call("Emulation.setEmulatedMedia", json!({"features": features}));
+        self.call("Emulation.setEmulatedMedia", &json!({"features": features}));
         // Two frames later, everything is laid out again.
         self.value("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))");
     }
@@ -188,15 +188,15 @@ impl Browser {
         let width = self.value("innerWidth");
         let clip = json!({"x": 0, "y": 0, "width": width, "height": height, "scale": 1});
         let how = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
-        let shot = self.call("Page.captureScreenshot", how);
+        let shot = self.call("Page.captureScreenshot", &how);
         std::fs::write(file, base64(shot["data"].as_str().unwrap())).unwrap();
     }
 
     /// Presses a key that stands for a character.
     pub(crate) fn press(&mut self, key: &str) {
         let how = |kind| json!({"type": kind, "key": key, "text": key});
-        self.call("Input.dispatchKeyEvent", how("keyDown"));
-        self.call("Input.dispatchKeyEvent", how("keyUp"));
+        self.call("Input.dispatchKeyEvent", &how("keyDown"));
+        self.call("Input.dispatchKeyEvent", &how("keyUp"));
     }
 }
 

@@ -114,6 +114,14 @@ fn the_page_shows_what_runs_and_a_killed_worker_within_a_second() {
         "document.querySelectorAll('#edges .flow').length === 0 || S.view.apps.shop.rps > 0",
     );
 
+    a_killed_worker_is_seen(&mut browser, shop);
+    paused_figures_stay(&mut browser);
+    pictures(&mut browser);
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    refusals(&mut browser, &url);
+}
+
+fn a_killed_worker_is_seen(browser: &mut Browser, shop: &Value) {
     // Frames come at once and every second, so a kill between two of them is seen soon.
     let admin = shop["pods"][1]["admin"].as_str().unwrap().parse().unwrap();
     let victim = sidecar::workers(admin).unwrap().remove(0);
@@ -131,12 +139,7 @@ fn the_page_shows_what_runs_and_a_killed_worker_within_a_second() {
         BOOT,
         "document.getElementById('figure-workers').textContent === '4 of 4'",
     );
-    counts_are_those_of_the_processes(&mut browser, shop);
-
-    paused_figures_stay(&mut browser);
-    pictures(&mut browser);
-    assert_eq!(browser.complaints(), Vec::<String>::new());
-    refusals(&mut browser, &url);
+    counts_are_those_of_the_processes(browser, shop);
 }
 
 /// The counts in the page, in its picture and in its tables are those that the admin ports tell.
@@ -227,6 +230,6 @@ fn refusals(browser: &mut Browser, url: &str) {
     browser.open(&format!("{page}#t=0123456789abcdef0123456789abcdef"));
     browser.until(
         BOOT,
-        "document.getElementById('banner').textContent.startsWith('The token is missing')",
+        "document.getElementById('banner')?.textContent.startsWith('The token is missing') === true",
     );
 }

@@ -1,4 +1,4 @@
-//! What a service manager hears from the supervisor (sd_notify(3)), at a socket of the test.
+//! What a service manager hears from the supervisor (`sd_notify(3)`), at a socket of the test.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};

@@ -125,6 +125,7 @@ pub(crate) async fn serve(thread: Rc<Thread>, mut client: Client) {
         thread.counts.failed(Failure::ClientTimeout);
         return;
     };
+    deadline.holds(CONNECTION_BYTES);
     run(&thread, connection, &about, deadline).await;
 }
 
@@ -136,8 +137,6 @@ enum Heard {
     Late,
     Leaving,
     Ended,
-    /// The client has sent something that is not HTTP/2.
-    Malformed(Reason),
 }
 
 async fn run(
@@ -151,7 +150,6 @@ async fn run(
     let jitter = thread.random.borrow_mut().f64().mul_add(0.4, 0.8);
     let mut ends_at = thread.clock.now() + MAX_AGE.mul_f64(jitter);
     deadline.set_idle(thread.config.limits.idle_time);
-    deadline.holds(CONNECTION_BYTES);
     loop {
         let mut changed = pin!(streams.changed.notified());
         let mut leaving = pin!(thread.activity.leaves());
@@ -167,8 +165,7 @@ async fn run(
             }
             Poll::Ready(match ready!(connection.poll_accept(context)) {
                 Some(Ok(asked)) => Heard::Request(Box::new(asked)),
-                Some(Err(error)) => ended(&error),
-                None => Heard::Ended,
+                error => ended(thread, about, error.and_then(Result::err).as_ref()),
             })
         });
         match heard.await {
@@ -226,29 +223,26 @@ async fn run(
                 connection.graceful_shutdown();
                 deadline.set_idle(GOAWAY_TIMEOUT);
             }
-            Heard::Malformed(reason) => {
-                thread.counts.failed(Failure::Refused);
-                thread
-                    .complaints
-                    .http2_is_malformed(about.peer, reason.description());
-                if let Some(access) = &thread.access {
-                    access.refused(about.peer, about.tls_version, 400, "http2");
-                }
-                return;
-            }
             Heard::Ended => return,
         }
     }
 }
 
-/// Why a connection has ended. If the `h2` crate has ended it, the client is told the reason and
-/// nothing is known of its request.
-fn ended(error: &h2::Error) -> Heard {
-    let is_ours = error.is_library() && error.is_go_away();
-    match error.reason() {
-        Some(reason) if is_ours && reason != Reason::NO_ERROR => Heard::Malformed(reason),
-        _ => Heard::Ended,
+/// The connection has ended. If the `h2` crate has ended it because of what the client sent, nothing
+/// is known of the request.
+fn ended(thread: &Thread, about: &About, error: Option<&h2::Error>) -> Heard {
+    if let Some(error) = error.filter(|error| error.is_library() && error.is_go_away())
+        && let Some(reason) = error.reason()
+        && reason != Reason::NO_ERROR
+    {
+        let complaints = &thread.complaints;
+        thread.counts.failed(Failure::Refused);
+        complaints.http2_is_malformed(about.peer, reason.description());
+        if let Some(access) = &thread.access {
+            access.refused(about.peer, about.tls_version, 400, "http2");
+        }
     }
+    Heard::Ended
 }
 
 /// Serves one stream.

@@ -117,17 +117,23 @@ function round(value) {
   for (const step of [1, 2, 4, 6, 8, 10]) if (value <= step * power) return step * power;
   return 10 * power;
 }
-// A plot of the last 15 minutes. `lines` are [column of a point, colour, dash]; the first is filled.
+// How many seconds the plots show: no more than there is to see, so that the first minutes fill them too.
+function shownSpan(points, now) {
+  const age = points.length ? now - points[0][0] : 0;
+  return [120, 300, 600].find((span) => age <= span) || 900;
+}
+// A plot of the last seconds. `lines` are [column of a point, colour, dash]; the first is filled.
 function plot(canvas, points, now, lines, bars, least, at) {
   const [width, height] = [widthOf(canvas), 132];
   if (!width) return;
   const g = begin(canvas, width, height);
   const [left, bottom, top] = [38, height - 18, 6];
   const inner = width - left - 4;
+  const span = shownSpan(points, now);
   let most = least;
   for (const point of points) for (const [column] of lines) if (isNumber(point[column])) most = Math.max(most, point[column]);
   const end = round(most);
-  const x = (time) => left + inner * (1 - (now - time) / 900);
+  const x = (time) => left + inner * (1 - (now - time) / span);
   const y = (value) => bottom - (bottom - top) * value / end;
   g.font = COLOURS.font.replace("12px", "11px");
   g.textBaseline = "middle";
@@ -143,9 +149,11 @@ function plot(canvas, points, now, lines, bars, least, at) {
     g.fillText(count(end * part), left - 7, y(end * part));
   }
   g.textBaseline = "alphabetic";
-  for (const [minutes, align] of [[15, "left"], [10, "center"], [5, "center"], [0, "right"]]) {
-    g.textAlign = align;
-    g.fillText(minutes === 15 ? "−15 min" : minutes ? "−" + minutes : "now", x(now - minutes * 60), height - 3);
+  const labels = { 120: [2, 1], 300: [5, 3, 1], 600: [10, 5], 900: [15, 10, 5] }[span];
+  for (const minutes of labels.concat(0)) {
+    const isFirst = minutes === labels[0];
+    g.textAlign = isFirst ? "left" : minutes ? "center" : "right";
+    g.fillText(isFirst ? "−" + minutes + " min" : minutes ? "−" + minutes : "now", x(now - minutes * 60), height - 3);
   }
   g.save();
   g.beginPath();

@@ -369,7 +369,9 @@ function renderEvents() {
   sync($("events"), shown, (key) => {
     const [at, importance, app, text] = events[key], item = make("li");
     const isWarning = importance === "warning";
-    add(item, "b", isWarning ? "warn" : "grey", isWarning ? "▲" : "·").setAttribute("aria-label", isWarning ? "Warning" : "Normal");
+    const sign = add(item, "b", isWarning ? "warn" : "grey");
+    add(sign, "span", "", isWarning ? "▲" : "·").setAttribute("aria-hidden", "true");
+    if (isWarning) add(sign, "span", "hidden", "Warning: ");
     const time = add(item, "time", "", clock(at));
     time.dateTime = new Date(at).toISOString();
     add(item, "p", "", (all ? app + ": " : "") + text);

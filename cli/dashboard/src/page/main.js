@@ -17,7 +17,7 @@ function renderPlots() {
     figure.canvas.setAttribute("aria-hidden", "true");
     figure.canvas.addEventListener("pointermove", (event) => {
       const part = (event.offsetX - 38) / (figure.canvas.clientWidth - 42);
-      S.hover = part >= 0 && part <= 1 ? S.view.now / 1000 - 900 * (1 - part) : null;
+      S.hover = part >= 0 && part <= 1 ? S.view.now / 1000 - shownSpan(S.points, S.view.now / 1000) * (1 - part) : null;
       renderPlots();
     });
     figure.canvas.addEventListener("pointerleave", () => { S.hover = null; renderPlots(); });

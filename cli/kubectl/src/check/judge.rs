@@ -261,7 +261,7 @@ pub(crate) fn admission(namespace: &str, answer: &Result<Value, Trouble>) -> Fin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::finding::Outcome::{self, Failure, Ok as Good, Unchecked, Warning};
+    use crate::check::finding::Outcome::{Failure, Ok as Good, Unchecked, Warning};
     use serde_json::json;
 
     fn trouble(why: Why, message: &str) -> Trouble {
@@ -277,18 +277,15 @@ mod tests {
         let mut stored = ours.clone();
         stored["spec"]["conversion"] = json!({"strategy": "None"});
         stored["status"]["conditions"] = json!([{"type": "Established", "status": "True"}]);
-        assert_eq!(
-            definition(&Ok(stored.clone()), &ours)[0].outcome,
-            Outcome::Ok
-        );
+        assert_eq!(definition(&Ok(stored.clone()), &ours)[0].outcome, Good);
         let image =
             "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/image/maxLength";
         *stored.pointer_mut(image).unwrap() = json!(7);
         let found = definition(&Ok(stored.clone()), &ours);
-        assert_eq!(found[0].outcome, Outcome::Warning);
+        assert_eq!(found[0].outcome, Warning);
         assert!(found[0].text.contains("schema"), "{found:?}");
         stored["status"]["conditions"][0]["status"] = json!("False");
-        assert_eq!(definition(&Ok(stored), &ours)[0].outcome, Outcome::Failure);
+        assert_eq!(definition(&Ok(stored), &ours)[0].outcome, Failure);
         let missing = definition(&Err(trouble(Why::Missing, "x")), &ours);
         assert!(missing[0].cure.as_ref().unwrap().contains("helm install"));
         let hidden = definition(&Err(trouble(Why::Forbidden, "x")), &ours);
@@ -329,27 +326,24 @@ mod tests {
         let is = |words: &str| admission("a", &Err(trouble(Why::Forbidden, words))).outcome;
         assert_eq!(
             is("pods \"x\" is forbidden: violates PodSecurity \"restricted:latest\": …"),
-            Outcome::Failure
+            Failure
         );
-        assert_eq!(
-            is("pods \"x\" is forbidden: exceeded quota: q"),
-            Outcome::Failure
-        );
+        assert_eq!(is("pods \"x\" is forbidden: exceeded quota: q"), Failure);
         assert_eq!(
             is("pods is forbidden: User \"u\" cannot create resource \"pods\""),
-            Outcome::Unchecked
+            Unchecked
         );
-        assert_eq!(admission("a", &Ok(json!({}))).outcome, Outcome::Ok);
+        assert_eq!(admission("a", &Ok(json!({}))).outcome, Good);
     }
 
     #[test]
     fn a_slow_server_and_a_wrong_clock_are_warnings() {
         let version = Ok(json!({"gitVersion": "v1.36.2"}));
         assert_eq!(api(&version, 14, Some(0.4))[0].text, "1.36.2, 14 ms");
-        assert_eq!(api(&version, 2_000, None)[0].outcome, Outcome::Warning);
+        assert_eq!(api(&version, 2_000, None)[0].outcome, Warning);
         let skewed = api(&version, 1, Some(-60.0));
         assert!(skewed[1].text.contains("60 s ahead of"), "{skewed:?}");
         let none = api(&Err(trouble(Why::Unreachable, "refused")), 1, None);
-        assert_eq!(none[0].outcome, Outcome::Failure);
+        assert_eq!(none[0].outcome, Failure);
     }
 }

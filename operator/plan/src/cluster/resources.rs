@@ -24,6 +24,11 @@ pub struct Resources {
 
 const ONE: i128 = 1_000_000_000;
 
+/// An amount of CPU in thousandths of a core, rounded down; `None` if it is no amount.
+pub fn cpu_millis(text: &str) -> Option<u64> {
+    u64::try_from(amount(text)? / (ONE / 1000)).ok()
+}
+
 impl Resources {
     /// The amounts of a list; an absent one is 0.
     pub(super) fn of(amounts: Option<&BTreeMap<String, Quantity>>) -> Self {

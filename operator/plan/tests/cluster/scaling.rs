@@ -15,8 +15,8 @@ const AUTO: &str = "  resources: {limits: {cpu: 4}}\n  autoscaling: {pods: {min:
 const FROM_ONE: &str = "  autoscaling: {pods: {max: 20}}";
 
 /// A decision for so many pods, because of the load.
-fn decided(pods: u32) -> Option<Scaled> {
-    Some(Scaled {
+fn decided(pods: u32) -> Scaled {
+    Scaled {
         decision: Decision {
             pods,
             workers: 3,
@@ -26,10 +26,10 @@ fn decided(pods: u32) -> Option<Scaled> {
             since: at(0),
         },
         idlest: Vec::new(),
-    })
+    }
 }
 
-fn deployment<'a>(deployments: &'a [Deployment]) -> &'a Deployment {
+fn deployment(deployments: &[Deployment]) -> &Deployment {
     let mut all = deployments.iter();
     all.find(|one| one.metadata.name.as_deref() == Some("hello"))
         .unwrap()
@@ -58,12 +58,12 @@ fn started(lines: &str, pods: u32) -> (ScaledApp, Observed) {
     let mut observed = cluster(2);
     observed.pods = vec![balancer(0), balancer(1)];
     observed.pods.extend((0..pods.max(1)).map(pod));
-    observed.scaling = decided(pods.max(1));
+    observed.scaling = Some(decided(pods.max(1)));
     pass(&mut object, &mut observed);
     pass(&mut object, &mut observed);
     assert_eq!(condition(&object, "Ready").0, "True");
     if pods == 0 {
-        observed.scaling = decided(0);
+        observed.scaling = Some(decided(0));
         observed.pods.truncate(2);
         pass(&mut object, &mut observed);
     }
@@ -95,9 +95,9 @@ fn until_the_first_decision_the_pods_stay_within_the_range() {
         let live = live.find(|it| it.metadata.name.as_deref() == Some("hello"));
         live.unwrap().spec.replicas = Some(there);
         assert_eq!(replicas(lines, &observed), Some(pods), "{lines} {there}");
-        observed.scaling = decided(5);
+        observed.scaling = Some(decided(5));
         assert_eq!(replicas(lines, &observed), Some(5));
-        observed.scaling = decided(50);
+        observed.scaling = Some(decided(50));
         let most = if lines.contains("min: 3") { 10 } else { 20 };
         assert_eq!(replicas(lines, &observed), Some(most));
     }
@@ -161,7 +161,7 @@ fn the_disruption_budget_does_not_come_and_go_with_the_second_pod() {
         ("  replicas: {total: 1}", 1, false),
     ] {
         let mut observed = cluster(2);
-        observed.scaling = decided(pods);
+        observed.scaling = Some(decided(pods));
         let planned = plan(&app(lines), &observed, &settings());
         let mut budgets = planned.apply.pod_disruption_budgets.iter();
         let found = budgets.any(|it| it.metadata.name.as_deref() == Some("hello"));
@@ -173,7 +173,7 @@ fn the_disruption_budget_does_not_come_and_go_with_the_second_pod() {
 fn a_release_keeps_one_pod_more_at_any_size() {
     for pods in [0, 1, 20] {
         let mut observed = cluster(2);
-        observed.scaling = decided(pods);
+        observed.scaling = Some(decided(pods));
         let planned = plan(&app(AUTO), &observed, &settings());
         let strategy = deployment(&planned.apply.deployments).spec.strategy.clone();
         let rolling = strategy.unwrap().rolling_update.unwrap();
@@ -188,7 +188,7 @@ fn a_release_keeps_one_pod_more_at_any_size() {
 #[test]
 fn the_idlest_pods_are_deleted_first_and_marks_are_taken_back() {
     let mut observed = running(&app(FROM_ONE));
-    let mut scaled = decided(1).unwrap();
+    let mut scaled = decided(1);
     scaled.idlest = vec!["p1".to_owned()];
     observed.scaling = Some(scaled);
     let costs = |observed: &Observed| {
@@ -204,7 +204,7 @@ fn the_idlest_pods_are_deleted_first_and_marks_are_taken_back() {
     assert_eq!(found, [("hello-1".to_owned(), "-1000000".to_owned())]);
     apply(&mut observed, &planned);
     assert_eq!(costs(&observed).0, [], "written once");
-    observed.scaling = decided(2);
+    observed.scaling = Some(decided(2));
     let (found, planned) = costs(&observed);
     assert_eq!(found, [("hello-1".to_owned(), "0".to_owned())]);
     apply(&mut observed, &planned);
@@ -215,7 +215,7 @@ fn the_idlest_pods_are_deleted_first_and_marks_are_taken_back() {
 fn events_say_from_where_to_where_and_why_but_not_for_each_step() {
     let mut observed = running(&app(FROM_ONE));
     let step = |pods: u32, observed: &mut Observed| {
-        observed.scaling = decided(pods);
+        observed.scaling = Some(decided(pods));
         let planned = plan(&app(FROM_ONE), observed, &settings());
         apply(observed, &planned);
         let notes = notes(&planned.events);
@@ -276,7 +276,7 @@ fn an_app_without_pods_by_decision_is_ready() {
     pass(&mut object, &mut observed);
     assert_eq!(condition(&object, "Ready"), ready("ScaledToZero"));
     // A request waits, and the first pod starts.
-    observed.scaling = decided(1);
+    observed.scaling = Some(decided(1));
     let mut first = pod(0);
     (first.ready, first.created) = (false, Some(at(0)));
     observed.pods.push(first);

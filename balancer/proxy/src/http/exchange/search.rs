@@ -4,10 +4,11 @@
 //! What a failed attempt means for the next one is decided in `broken`.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::task::Poll;
 use std::time::Duration;
 
-use scaledapp_select::{EndedBy, Failed, Fate, Past, Position, Preference, Visit};
+use scaledapp_select::{EndedBy, Failed, Fate, Past, Position, Preference, Ticket, Visit};
 
 use crate::config::Limits;
 use crate::endpoint::{Endpoint, InFlight};
@@ -161,6 +162,31 @@ impl Search {
     }
 }
 
+/// Returns an endpoint that takes the request without waiting, if nobody waits already.
+fn at_once<'a>(thread: &'a Thread, source: IpAddr, search: &Search) -> Option<InFlight<'a>> {
+    let upstreams = &thread.upstreams;
+    if upstreams.queue.is_contended() {
+        return None;
+    }
+    let apart = search
+        .is_suspect
+        .then(|| upstreams.choose(source, &upstreams.apart(&search.tried), &search.preferences));
+    apart
+        .flatten()
+        .or_else(|| upstreams.choose(source, &search.tried, &search.preferences))
+}
+
+/// Takes a place in the queue, if there is one.
+fn join<'a>(thread: &'a Thread, search: &Search) -> Result<Ticket<'a>, NoEndpoint> {
+    let queue = &thread.upstreams.queue;
+    queue.join(search.visit()).ok_or_else(|| {
+        if queue.is_holding() {
+            count(&thread.counts.held_refused);
+        }
+        NoEndpoint::QueueFull
+    })
+}
+
 /// Waits, within limits, for an endpoint and returns it.
 pub(super) async fn choose<'a>(
     thread: &'a Thread,
@@ -168,34 +194,14 @@ pub(super) async fn choose<'a>(
     request: &mut Flow,
     search: &mut Search,
 ) -> Result<InFlight<'a>, NoEndpoint> {
-    let queue = &thread.upstreams.queue;
-    if search.is_suspect
-        && !queue.is_contended()
-        && let Some(entered) = thread.upstreams.choose(
-            client.source,
-            &thread.upstreams.apart(&search.tried),
-            &search.preferences,
-        )
-    {
-        return Ok(entered);
-    }
-    if !queue.is_contended()
-        && let Some(entered) =
-            thread
-                .upstreams
-                .choose(client.source, &search.tried, &search.preferences)
-    {
+    if let Some(entered) = at_once(thread, client.source, search) {
         return Ok(entered);
     }
     if search.elsewhere {
         return Err(NoEndpoint::Elsewhere);
     }
-    let Some(mut ticket) = queue.join(search.visit()) else {
-        if queue.is_holding() {
-            count(&thread.counts.held_refused);
-        }
-        return Err(NoEndpoint::QueueFull);
-    };
+    let queue = &thread.upstreams.queue;
+    let mut ticket = join(thread, search)?;
     search.position = Some(ticket.position());
     search.has_waited = true;
     let _waiting = Counted::new(&thread.counts.waiting);
