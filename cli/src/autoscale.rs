@@ -11,7 +11,7 @@ use std::time::Duration;
 use scaledapp_plan::local::Plan;
 use scaledapp_runtime::LineStream;
 use scaledapp_scale::{
-    Balancer, BalancerLedger, Decision, Found, Moment, Observation, Range, Scaler, Settings,
+    Balancer, BalancerLedger, Found, Moment, Observation, Range, Scaler, Settings,
 };
 use scaledapp_wire::{BalancerLoad, PodLoad};
 use serde::de::DeserializeOwned;
@@ -21,6 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::object::Object;
 use crate::podset::PodId;
+use crate::state::Decided;
 
 pub(crate) use pods::Change;
 use pods::Pods;
@@ -91,7 +92,7 @@ struct App {
     scaler: Scaler,
     balancers: Vec<(String, BalancerLedger)>,
     pods: Pods,
-    last: Option<Decision>,
+    last: Option<Decided>,
 }
 
 /// A line of a stream. The first number is the index of the app's autoscaler, the second one that of
@@ -103,12 +104,14 @@ enum Line {
 }
 
 /// What has to be done now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Step {
     /// The index of the app among the apps of the run.
     pub(crate) app: usize,
-    /// For the log, such as `2 pods in place of 1: …`.
-    pub(crate) text: String,
+    /// For the log if pods start or stop, such as `2 pods in place of 1: …`.
+    pub(crate) text: Option<String>,
+    /// For the state file.
+    pub(crate) decided: Decided,
     pub(crate) changes: Vec<Change>,
     /// The indexes of the pods to which balancers may send requests.
     pub(crate) listed: Vec<usize>,
@@ -182,11 +185,18 @@ impl Autoscalers {
         }
     }
 
-    /// Whether a pod has ended because an autoscaler asked for it.
+    /// Takes note that a pod has ended. Whether an autoscaler asked for that.
     pub(crate) fn ended(&mut self, id: PodId) -> bool {
         let mut apps = self.apps.iter_mut();
         let found = apps.find(|one| one.app == id.app);
         found.is_some_and(|one| one.pods.ended(id.pod))
+    }
+
+    /// Whether a pod that has ended is not to be started again.
+    pub(crate) fn left(&mut self, id: PodId) -> bool {
+        let mut apps = self.apps.iter_mut();
+        let found = apps.find(|one| one.app == id.app);
+        found.is_some_and(|one| one.pods.left(id.pod))
     }
 }
 
@@ -226,20 +236,33 @@ impl App {
         };
         let decision = self.scaler.decide(moment(now), &seen);
         let changes = self.pods.change(decision.pods as usize, now);
-        let before = self.last.replace(decision.clone());
-        if changes.is_empty() {
+        let decided = Decided {
+            concurrency: (decision.concurrency * 10.0).round() / 10.0,
+            pods: decision.pods,
+            reason: decision.reason.to_string(),
+            since: decision.since.to_string(),
+            workers: decision.workers,
+        };
+        let before = self.last.replace(decided.clone());
+        if changes.is_empty()
+            && before
+                .as_ref()
+                .is_some_and(|before| before.is_like(&decided))
+        {
             return None;
         }
         let before = before.map_or_else(String::new, |before| {
             format!(" in place of {}", before.pods)
         });
-        let pods = match decision.pods {
+        let pods = match decided.pods {
             1 => "1 pod".to_owned(),
             pods => format!("{pods} pods"),
         };
+        let text = format!("{pods}{before}: {}", decided.reason);
         Some(Step {
             app: self.app,
-            text: format!("{pods}{before}: {}", decision.reason),
+            text: (!changes.is_empty()).then_some(text),
+            decided,
             changes,
             listed: self.pods.listed().collect(),
         })

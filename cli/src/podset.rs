@@ -38,18 +38,28 @@ impl PodSet {
         )
     }
 
-    /// Starts a pod.
+    /// Starts a pod for the first time.
     ///
     /// # Errors
     /// Its program cannot be executed, or there is no such pod.
     pub(crate) fn start(&mut self, members: &mut Members, id: PodId) -> anyhow::Result<()> {
         let found = self.0.get_mut(id.app).and_then(|pods| pods.get_mut(id.pod));
         let one = found.context("there is no such pod")?;
-        match one.member {
-            Some(member) => members.start_again(member),
-            None => one.member = Some(members.add(one.program.clone())?),
-        }
+        one.member = Some(members.add(one.program.clone())?);
         Ok(())
+    }
+
+    /// Starts a pod that does not run. If its program cannot be executed, that is logged and tried
+    /// again, as for a process that ends.
+    pub(crate) fn start_again(&mut self, members: &mut Members, id: PodId) {
+        let found = self.0.get_mut(id.app).and_then(|pods| pods.get_mut(id.pod));
+        if let Some(one) = found {
+            let program = &one.program;
+            let member = *one
+                .member
+                .get_or_insert_with(|| members.keep(program.clone()));
+            members.start_again(member);
+        }
     }
 
     /// The process of a pod that has been started.

@@ -11,7 +11,7 @@ use scaledapp_plan::local::{Plan, Pod};
 use serde::{Deserialize, Serialize};
 
 /// One app of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct State {
     /// The DNS server.
     pub(crate) dns: SocketAddr,
@@ -23,7 +23,36 @@ pub(crate) struct State {
     pub(crate) pods: Vec<PodState>,
     /// The name of the app, if its pods may all be gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    app: Option<String>,
+    pub(crate) app: Option<String>,
+    /// What its autoscaler has decided last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) autoscaling: Option<Decided>,
+}
+
+/// The decision of an autoscaler, with the keys of `status.autoscaling` in a cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Decided {
+    /// How many requests one worker serves well at once, rounded to a tenth.
+    pub(crate) concurrency: f64,
+    /// Pods that there should be.
+    pub(crate) pods: u32,
+    /// Why, in one sentence.
+    pub(crate) reason: String,
+    /// Since when the numbers are these (RFC 3339).
+    pub(crate) since: String,
+    /// Workers that each pod should need.
+    pub(crate) workers: u32,
+}
+
+impl Decided {
+    /// Whether `other` says the same but for the concurrency, which is learnt all the time.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let Self { concurrency, .. } = *other;
+        Self {
+            concurrency,
+            ..self.clone()
+        } == *other
+    }
 }
 
 /// One pod.
@@ -47,6 +76,7 @@ impl State {
             balancers: plan.slots.iter().map(|slot| slot.address).collect(),
             pods: running.map(PodState::of).collect(),
             app: app.autoscaling.as_ref().map(|_| app.name.clone()),
+            autoscaling: None,
         }
     }
 
@@ -73,7 +103,7 @@ impl PodState {
 
 /// The content of a file: the first app, and if the run has several, all of them under `apps`. A
 /// reader that expects one app finds one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StateFile {
     #[serde(flatten)]
     first: State,
@@ -82,7 +112,7 @@ pub(crate) struct StateFile {
 }
 
 /// One of several apps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Named {
     /// The name that commands use. Files of older versions do not have it.
     #[serde(default)]

@@ -17,6 +17,9 @@ enum State {
     Starting(Duration),
     /// It runs since this time, and had a ready worker.
     Ran(Duration),
+    /// It was started at this time; its process has ended by itself, and has had no ready worker
+    /// since.
+    Failed(Duration),
     /// It was asked to stop.
     Leaving(Duration),
 }
@@ -65,10 +68,13 @@ impl Pods {
         let Some(one) = self.0.get_mut(index) else {
             return;
         };
-        if let State::Starting(since) = one.state
-            && load.workers > 0
-        {
-            one.state = State::Ran(since);
+        match one.state {
+            // The line is older than the end of the process.
+            State::Off => return,
+            State::Starting(since) | State::Failed(since) if load.workers > 0 => {
+                one.state = State::Ran(since);
+            }
+            _ => {}
         }
         one.ledger.on(now, load);
     }
@@ -78,12 +84,27 @@ impl Pods {
         let Some(one) = self.0.get_mut(index) else {
             return false;
         };
-        let is_asked = matches!(one.state, State::Leaving(_));
-        if is_asked {
-            (one.state, one.last) = (State::Off, None);
-            one.ledger = PodLedger::default();
+        (one.last, one.ledger) = (None, PodLedger::default());
+        match one.state {
+            State::Leaving(_) => one.state = State::Off,
+            State::Ran(since) | State::Starting(since) | State::Failed(since) => {
+                one.state = State::Failed(since);
+            }
+            State::Off => {}
         }
-        is_asked
+        one.state == State::Off
+    }
+
+    /// Whether a pod whose process does not run is to stay so. One that was asked to stop during the
+    /// pause before its restart has then left.
+    pub(crate) fn left(&mut self, index: usize) -> bool {
+        let Some(one) = self.0.get_mut(index) else {
+            return false;
+        };
+        if let State::Leaving(_) = one.state {
+            one.state = State::Off;
+        }
+        one.state == State::Off
     }
 
     /// What the autoscaler sees of the pods at `now`.
@@ -94,6 +115,7 @@ impl Pods {
                 State::Off => continue,
                 State::Starting(since) => (PodState::Starting, since),
                 State::Ran(since) => (PodState::Ready, since),
+                State::Failed(since) => (PodState::CrashLooping, since),
                 State::Leaving(since) => (PodState::Leaving, since),
             };
             let report = one.ledger.take();
@@ -156,7 +178,12 @@ impl Pods {
 
     fn running(&self) -> impl Iterator<Item = (usize, &One)> {
         let all = self.0.iter().enumerate();
-        all.filter(|(_, one)| matches!(one.state, State::Starting(_) | State::Ran(_)))
+        all.filter(|(_, one)| {
+            matches!(
+                one.state,
+                State::Starting(_) | State::Ran(_) | State::Failed(_)
+            )
+        })
     }
 }
 
@@ -194,6 +221,33 @@ mod tests {
         assert!(pods.ended(0));
         assert_eq!(pods.change(3, NOW), [Change::Start(0)]);
         assert!(!pods.ended(1), "nobody asked for that, so it is restarted");
+    }
+
+    #[test]
+    fn a_pod_that_ends_by_itself_is_no_capacity_until_it_is_ready_again() {
+        let mut pods = pods(1);
+        pods.on(0, NOW, load(3));
+        assert_eq!(pods.observe(NOW)[0].state, PodState::Ready);
+        assert!(!pods.ended(0));
+        assert_eq!(pods.observe(NOW)[0].state, PodState::CrashLooping);
+        assert_eq!(pods.change(1, NOW), [], "it is restarted, not replaced");
+        assert!(!pods.left(0));
+        pods.on(0, NOW, load(0));
+        assert_eq!(pods.observe(NOW)[0].state, PodState::Ready);
+    }
+
+    #[test]
+    fn a_pod_that_is_stopped_before_its_restart_stays_off() {
+        let mut pods = pods(2);
+        assert!(!pods.ended(1));
+        // It has had no ready worker since, so it goes first.
+        assert_eq!(pods.change(1, NOW), [Change::Stop(1)]);
+        assert!(pods.left(1));
+        // A late line of the ended process does not revive it.
+        pods.on(1, NOW, load(0));
+        assert_eq!(pods.observe(NOW).len(), 1);
+        assert_eq!(pods.change(2, NOW), [Change::Start(1)]);
+        assert!(!pods.left(1), "the pause of the first process ends now");
     }
 
     #[test]
