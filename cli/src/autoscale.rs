@@ -77,7 +77,7 @@ impl Started {
 /// The autoscalers of a run.
 #[derive(Debug)]
 pub(crate) struct Autoscalers {
-    apps: Vec<App>,
+    apps: Vec<Scaled>,
     lines: mpsc::Receiver<Line>,
     tick: tokio::time::Interval,
     begun: Instant,
@@ -86,7 +86,7 @@ pub(crate) struct Autoscalers {
 }
 
 #[derive(Debug)]
-struct App {
+struct Scaled {
     /// Its index among the apps of the run.
     app: usize,
     scaler: Scaler,
@@ -135,7 +135,7 @@ impl Autoscalers {
                 let line = move |load| Line::Pod(index, nth, load);
                 streams.spawn(follow(*admin, line, sender.clone()));
             }
-            all.push(App::new(started, begun));
+            all.push(Scaled::new(started, begun));
         }
         Self {
             apps: all,
@@ -170,7 +170,7 @@ impl Autoscalers {
     }
 
     /// Takes a line. Returns its app if the app must not wait for the next second.
-    fn take(&mut self, line: Line, now: Duration) -> Option<&mut App> {
+    fn take(&mut self, line: Line, now: Duration) -> Option<&mut Scaled> {
         match line {
             Line::Balancer(index, nth, load) => {
                 let app = self.apps.get_mut(index)?;
@@ -200,7 +200,7 @@ impl Autoscalers {
     }
 }
 
-impl App {
+impl Scaled {
     fn new(started: Started, begun: Instant) -> Self {
         let now = begun.elapsed();
         let found = Found {

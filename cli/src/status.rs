@@ -124,12 +124,13 @@ async fn look(run: &State) -> RunShown<'_> {
 }
 
 fn show(run: &RunShown<'_>) -> String {
-    let mut text = format!("{}: {} by DNS at {}\n\n", run.name, run.hostname, run.dns);
-    if let Some(decided) = run.autoscaling {
+    let decided = run.autoscaling.map_or_else(String::new, |decided| {
         let statuses = run.pods.iter().filter_map(|pod| pod.status.as_ref());
         let ready = statuses.filter(|status| status.ready > 0).count();
-        text += &format!("{ready}/{} pods: {}\n\n", decided.pods, decided.reason);
-    }
+        format!("{ready}/{} pods: {}\n\n", decided.pods, decided.reason)
+    });
+    let (name, hostname, dns) = (run.name, run.hostname, run.dns);
+    let mut text = format!("{name}: {hostname} by DNS at {dns}\n\n{decided}");
     text += &table(
         [
             "POD",
