@@ -199,6 +199,8 @@ mod tests {
     fn demand(port: u16) -> Demand {
         Demand {
             pods: 2,
+            running: 2,
+            most_workers: None,
             workers: 1,
             slots: 2,
             balancer_port: None,

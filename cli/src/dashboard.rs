@@ -120,6 +120,8 @@ mod tests {
                 address: "127.0.252.1:3000".parse().unwrap(),
                 admin: "127.0.252.1:9377".parse().unwrap(),
             }],
+            app: None,
+            autoscaling: None,
         };
         let places = places(&run);
         let balancer = &places.balancers[0];

@@ -131,7 +131,13 @@ fn shown(path: &Path, directory: &Path) -> String {
 /// say. The supervisor's message contains the last lines of the app.
 async fn reload(app: &Watched, sidecar: &Path) -> String {
     let begun = Instant::now();
+    let mut first = None;
     for (name, admin) in &app.pods {
+        // A pod that does not run needs no reload: it starts with the changed files.
+        if ask::status::<Status>(*admin).await.is_err() {
+            continue;
+        }
+        first = first.or(Some(*admin));
         if let Err(error) = ctl_reload(*admin, sidecar).await {
             let serving = match serving(*admin).await {
                 Some(generation) => format!("still serving generation {generation}"),
@@ -143,10 +149,13 @@ async fn reload(app: &Watched, sidecar: &Path) -> String {
             );
         }
     }
-    let generation = match app.pods.first() {
-        Some((_, admin)) => serving(*admin).await,
-        None => None,
+    let Some(first) = first else {
+        return format!(
+            "{}: no pod runs; the next one starts with the change\n",
+            app.name
+        );
     };
+    let generation = serving(first).await;
     let generation = generation.map_or_else(String::new, |it| format!(" generation {it}"));
     let took = begun.elapsed().as_secs_f64();
     format!("{}: serving{generation} after {took:.1} s\n", app.name)

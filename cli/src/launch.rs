@@ -103,7 +103,11 @@ pub(crate) fn programs(
     binaries: &Binaries,
     files: &Files,
 ) -> Programs {
-    let pod = |pod| supervisor(object, pod, plan.workers, binaries, files);
+    let workers = match plan.most_workers {
+        Some(most) if most > plan.workers => format!("{}..{most}", plan.workers),
+        _ => plan.workers.to_string(),
+    };
+    let pod = |pod| supervisor(object, pod, &workers, binaries, files);
     let slot = |slot| balancer(&object.app, slot, binaries, files);
     Programs {
         pods: plan.pods.iter().map(pod).collect(),
@@ -114,7 +118,7 @@ pub(crate) fn programs(
 fn supervisor(
     object: &Object,
     pod: &Pod,
-    workers: u32,
+    workers: &str,
     binaries: &Binaries,
     files: &Files,
 ) -> Program {
@@ -128,7 +132,7 @@ fn supervisor(
             Dispatch::Connection => wire::Dispatch::Connection,
         }),
         admin: Some(pod.admin),
-        workers: Some(workers.to_string()),
+        workers: Some(workers.to_owned()),
         trust_token_file: app
             .asks_for_token()
             .then(|| files.token.to_string_lossy().into_owned()),
@@ -214,6 +218,9 @@ fn balancer(app: &ValidatedApp, slot: &Slot, binaries: &Binaries, files: &Files)
                 arguments.extend(words(&[flag, &value]));
             }
         }
+    }
+    if let Some(hold) = app.hold() {
+        arguments.extend(words(&["--hold", &duration::format(hold)]));
     }
     if let Some(kind) = &app.sticky {
         arguments.extend(words(&["--sticky", kind]));

@@ -4,49 +4,40 @@
 //! Start order: pods and balancers, then DNS, then the state files. Stop order: the names are
 //! withdrawn from DNS, then the balancers drain, then the pods, and DNS stops last.
 
-use std::collections::BTreeMap;
+mod apps;
+
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use rustix::process::Signal as Kill;
-use scaledapp_plan::local::{Demand, Machine, Plan, Record, demand, hostname, plan};
+use scaledapp_plan::local::{Demand, Machine, Plan, demand};
 use scaledapp_runtime::Signals;
-use scaledapp_wire::{Backend, Status};
+use scaledapp_wire::Status;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::addresses::{self, Taken, TakenDns};
 use crate::ask;
+use crate::autoscale::{self, Autoscalers, Change, Step};
 use crate::binaries::Binaries;
 use crate::browser;
-use crate::certificate::Authority;
 use crate::cli::LocalArgs;
 use crate::develop::{self, Watched, Watching};
 use crate::failure::{self, Failed, Ran};
-use crate::launch::{Files, Program, dns, programs};
 use crate::members::{Event, Index, Members, code};
-use crate::object::{self, Object, Objects};
+use crate::object::{self, Objects};
 use crate::output::Output;
+use crate::podset::{PodId, PodSet};
 use crate::rundir::RunDir;
-use crate::state::State;
+use crate::state::{PodState, State};
 use crate::summary;
 use crate::waiting::{self, Waited, awaited};
+use apps::{
+    AllPrograms, App, ENDPOINTS, Zone, endpoints, file_of, planned, programs_of, records, zones,
+};
 
-/// File with the pods of an app, for its balancers. With several apps, its name is
-/// `NAME-endpoints.json`.
-const ENDPOINTS: &str = "endpoints.json";
-/// File with the names of a zone, for its DNS server. For the second zone, its name is
-/// `2-records.json`.
-const RECORDS: &str = "records.json";
-/// File with the token by which pods recognise their balancers. With several apps, its name is
-/// `NAME-token`.
-const TOKEN: &str = "token";
-/// Files with the certificate of an app's balancers and the key of the certificate. With several
-/// apps, the names begin with `NAME-`.
-const TLS: [&str; 2] = ["tls.crt", "tls.key"];
 /// After this long, the log says what the start waits for. Most apps listen sooner.
 const NOTICE_AFTER: Duration = Duration::from_secs(5);
 /// How often processes that start or stop are checked.
@@ -102,7 +93,8 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
     let zones = zones(&objects)?;
     let apps = planned(&objects, demands, &zones, machine)?;
     let programs = programs_of(&apps, &zones, &run, &binaries)?;
-    let states: Vec<State> = apps.iter().map(|app| State::of(&app.plan)).collect();
+    let states = apps.iter().map(|app| State::of(&app.object.app, &app.plan));
+    let mut states: Vec<State> = states.collect();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -114,7 +106,7 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
             apps: &apps,
             zones: &zones,
             stop_time: stop_time(&apps),
-            pods: Vec::new(),
+            pods: PodSet::default(),
             slots: Vec::new(),
         };
         let begun = Instant::now();
@@ -127,7 +119,7 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
                         Ok(watching) => {
                             let _reloads =
                                 all.follow(watching, &args.file, &binaries, output).await;
-                            all.keep().await;
+                            all.keep(&mut run, &mut states).await;
                             Ok(all.stop(&run).await)
                         }
                         Err(error) => Err(error),
@@ -144,30 +136,6 @@ pub(crate) fn run(args: &LocalArgs) -> anyhow::Result<Ended> {
         all.members.flushed().await;
         ended
     })
-}
-
-/// The apps with their addresses and plans.
-fn planned<'a>(
-    objects: &'a Objects,
-    demands: Vec<Demand>,
-    zones: &[Zone],
-    machine: Machine,
-) -> anyhow::Result<Vec<App<'a>>> {
-    let mut apps = Vec::new();
-    for (object, demand) in objects.apps.iter().zip(demands) {
-        let zone = hostname(&object.app).zone().to_owned();
-        let dns = zones.iter().find(|known| known.name == zone);
-        let dns = dns.context("the zone of the hostname has no server")?;
-        let taken = addresses::take(demand, dns.taken.listen)?;
-        let plan = plan(&object.app, machine, demand, taken.addresses);
-        apps.push(App {
-            object,
-            authority: authority(object)?,
-            plan,
-            _taken: taken,
-        });
-    }
-    Ok(apps)
 }
 
 /// How long a stop of all apps may take.
@@ -194,122 +162,6 @@ fn log_notes(objects: &Objects) {
     }
 }
 
-/// An app of the run.
-struct App<'a> {
-    object: &'a Object,
-    plan: Plan,
-    /// Signs the certificate of the balancers, if they speak TLS.
-    authority: Option<Authority>,
-    _taken: Taken,
-}
-
-/// The authority that signs the certificate of an app's balancers, if they speak TLS.
-fn authority(object: &Object) -> anyhow::Result<Option<Authority>> {
-    let tls = object.app.tls.as_ref();
-    tls.map(|_| Authority::find()).transpose()
-}
-
-/// A zone and the DNS server that answers for it.
-struct Zone {
-    name: String,
-    taken: TakenDns,
-    /// The name of the file that the server reads.
-    records: String,
-}
-
-/// The zones of all hostnames, each with its own server, because a server answers for one zone.
-fn zones(objects: &Objects) -> anyhow::Result<Vec<Zone>> {
-    let mut zones: Vec<Zone> = Vec::new();
-    for object in &objects.apps {
-        let name = hostname(&object.app).zone().to_owned();
-        if zones.iter().all(|known| known.name != name) {
-            let records = match zones.len() {
-                0 => RECORDS.to_owned(),
-                more => format!("{}-{RECORDS}", more + 1),
-            };
-            let taken = addresses::take_dns()?;
-            zones.push(Zone {
-                name,
-                taken,
-                records,
-            });
-        }
-    }
-    Ok(zones)
-}
-
-/// All programs to start; the files that they read exist already.
-struct AllPrograms {
-    pods: Vec<Program>,
-    slots: Vec<Program>,
-    dns: Vec<Program>,
-}
-
-fn programs_of(
-    apps: &[App<'_>],
-    zones: &[Zone],
-    run: &RunDir,
-    binaries: &Binaries,
-) -> anyhow::Result<AllPrograms> {
-    let mut all = AllPrograms {
-        pods: Vec::new(),
-        slots: Vec::new(),
-        dns: Vec::new(),
-    };
-    for app in apps {
-        let named = |file: &str| match apps.len() {
-            1 => file.to_owned(),
-            _ => format!("{}-{file}", app.object.app.name),
-        };
-        let (file, token) = (named(ENDPOINTS), named(TOKEN));
-        run.write(&file, &endpoints(&app.plan))?;
-        run.write_secret(&token, &scaledapp_runtime::secret()?)?;
-        let files = Files {
-            endpoints: run.file(&file),
-            token: run.file(&token),
-            tls: certificate(app, run, TLS.map(named))?,
-        };
-        let programs = programs(app.object, &app.plan, binaries, &files);
-        all.pods.extend(programs.pods);
-        all.slots.extend(programs.slots);
-    }
-    for zone in zones {
-        let named = apps.iter().map(|app| &app.plan.dns);
-        let named = named.filter(|record| record.hostname.zone() == zone.name);
-        run.write(&zone.records, &records(named))?;
-        let name = match zones.len() {
-            1 => "dns".to_owned(),
-            _ => format!("dns-{}", zone.name),
-        };
-        let records = run.file(&zone.records);
-        all.dns
-            .push(dns(name, &zone.name, zone.taken.listen, binaries, &records));
-    }
-    Ok(all)
-}
-
-/// Writes the certificate of an app's balancers and its key, if they speak TLS.
-fn certificate(
-    app: &App<'_>,
-    run: &RunDir,
-    names: [String; 2],
-) -> anyhow::Result<Option<[PathBuf; 2]>> {
-    let Some(authority) = &app.authority else {
-        return Ok(None);
-    };
-    let addresses: Vec<IpAddr> = app
-        .plan
-        .slots
-        .iter()
-        .map(|slot| slot.address.ip())
-        .collect();
-    let host = hostname(&app.object.app).to_string();
-    let issued = authority.issue(&host, &addresses)?;
-    run.write_secret(&names[0], issued.certificate.trim_end())?;
-    run.write_secret(&names[1], issued.key.trim_end())?;
-    Ok(Some(names.map(|name| run.file(&name))))
-}
-
 /// The result of the start.
 enum Started {
     Ready,
@@ -324,14 +176,18 @@ struct Local<'a> {
     zones: &'a [Zone],
     /// How long the processes may take to stop. A supervisor that takes longer counts as hung.
     stop_time: Duration,
-    pods: Vec<Index>,
+    pods: PodSet,
     slots: Vec<Index>,
 }
 
 impl Local<'_> {
     async fn start(&mut self, programs: AllPrograms) -> anyhow::Result<Started> {
-        for program in programs.pods {
-            self.pods.push(self.members.add(program)?);
+        self.pods = PodSet::new(programs.pods);
+        for (index, app) in self.apps.iter().enumerate() {
+            for pod in 0..app.plan.running {
+                self.pods
+                    .start(&mut self.members, PodId { app: index, pod })?;
+            }
         }
         for program in programs.slots {
             self.slots.push(self.members.add(program)?);
@@ -418,24 +274,85 @@ impl Local<'_> {
         reloads
     }
 
-    /// Restarts processes that end, until a signal arrives.
-    async fn keep(&mut self) {
+    /// Restarts processes that end, and starts and stops pods as autoscalers decide, until a signal
+    /// arrives.
+    async fn keep(&mut self, run: &mut RunDir, states: &mut [State]) {
+        let mut scalers = Autoscalers::new(self.autoscaled());
         loop {
-            tokio::select! {
-                event = self.members.next() => match event {
-                    Event::Ended(index, status) => self.members.restart(index, status),
-                    Event::StartAgain(index) => self.members.start_again(index),
-                },
+            let steps = tokio::select! {
+                event = self.members.next() => {
+                    match event {
+                        Event::Ended(index, status) => {
+                            let pod = self.pods.find(index);
+                            if !pod.is_some_and(|id| scalers.ended(id)) {
+                                self.members.restart(index, status);
+                            }
+                        }
+                        Event::StartAgain(index) => {
+                            // A pod that is stopped during the pause before its restart stays off.
+                            let pod = self.pods.find(index);
+                            if !pod.is_some_and(|id| scalers.left(id)) {
+                                self.members.start_again(index);
+                            }
+                        }
+                    }
+                    continue;
+                }
+                steps = scalers.next() => steps,
                 _ = self.signals.next() => return,
+            };
+            for step in steps {
+                if let Some(text) = &step.text {
+                    tracing::info!("{}: {text}", self.apps[step.app].object.app.name);
+                }
+                if let Err(error) = self.carry_out(step, run, states) {
+                    tracing::error!("{error:#}");
+                }
             }
         }
+    }
+
+    /// The apps with an autoscaler.
+    fn autoscaled(&self) -> Vec<autoscale::Started> {
+        let apps = self.apps.iter().enumerate();
+        apps.filter_map(|(index, app)| autoscale::Started::of(index, app.object, &app.plan))
+            .collect()
+    }
+
+    /// Starts and stops pods. Balancers learn of the pods that remain before others are stopped.
+    fn carry_out(
+        &mut self,
+        step: Step,
+        run: &mut RunDir,
+        states: &mut [State],
+    ) -> anyhow::Result<()> {
+        let app = &self.apps[step.app];
+        let listed = step.listed.iter().copied();
+        let file = file_of(self.apps, app, ENDPOINTS);
+        run.write(&file, &endpoints(&app.plan, listed.clone()))?;
+        for change in step.changes {
+            let id = |pod| PodId { app: step.app, pod };
+            match change {
+                Change::Start(pod) => self.pods.start_again(&mut self.members, id(pod)),
+                Change::Stop(pod) => {
+                    let member = self.pods.member(id(pod));
+                    self.members.signal(member.as_slice(), Kill::TERM);
+                }
+            }
+        }
+        if let Some(state) = states.get_mut(step.app) {
+            let pods = listed.filter_map(|pod| app.plan.pods.get(pod));
+            state.pods = pods.map(PodState::of).collect();
+            state.autoscaling = Some(step.decided);
+        }
+        run.publish(states)
     }
 
     /// Stops everything in order. When this function returns, no process of the run is left.
     async fn stop(&mut self, run: &RunDir) -> Ended {
         tracing::info!("stopping: the balancers drain, then the pods; a second Ctrl-C kills");
         let all = self.members.all();
-        let (pods, slots) = (self.pods.clone(), self.slots.clone());
+        let (pods, slots) = (self.pods.members(), self.slots.clone());
         let in_order = [&slots, &pods, &all];
         self.withdraw(run).await;
         for these in in_order {
@@ -548,7 +465,7 @@ fn watch(apps: &[App<'_>]) -> anyhow::Result<Watching> {
 /// is missing.
 async fn serving(plan: &Plan, path: Option<&str>) {
     let begun = Instant::now();
-    for pod in &plan.pods {
+    for pod in plan.pods.iter().take(plan.running) {
         let mut is_logged = false;
         loop {
             let status: Option<Status> = ask::status(pod.admin).await.ok();
@@ -589,28 +506,4 @@ async fn named(plan: &Plan) {
     {
         sleep(POLL_INTERVAL).await;
     }
-}
-
-fn endpoints(plan: &Plan) -> Vec<Backend> {
-    let pods = plan.pods.iter().map(|pod| Backend {
-        address: pod.address,
-        admin: Some(pod.admin),
-        name: pod.name.clone(),
-        zone: None,
-    });
-    pods.collect()
-}
-
-fn records<'a>(
-    records: impl Iterator<Item = &'a Record>,
-) -> BTreeMap<String, scaledapp_wire::Record> {
-    let records = records.map(|record| {
-        let value = scaledapp_wire::Record {
-            addresses: record.addresses.clone(),
-            probe: Some(format!("tcp:{}", record.probe)),
-            ttl: record.ttl.as_secs() as u32,
-        };
-        (format!("{}.", record.hostname), value)
-    });
-    records.collect()
 }

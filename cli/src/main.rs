@@ -5,6 +5,7 @@
 
 mod addresses;
 mod ask;
+mod autoscale;
 mod binaries;
 mod browser;
 mod certificate;
@@ -20,6 +21,7 @@ mod local;
 mod members;
 mod object;
 mod output;
+mod podset;
 mod rundir;
 mod runs;
 mod state;

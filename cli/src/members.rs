@@ -74,6 +74,13 @@ impl Members {
     /// # Errors
     /// The program cannot be executed.
     pub(crate) fn add(&mut self, program: Program) -> anyhow::Result<Index> {
+        let index = self.keep(program);
+        self.start(index)?;
+        Ok(index)
+    }
+
+    /// Takes a process that [`Self::start_again`] starts.
+    pub(crate) fn keep(&mut self, program: Program) -> Index {
         let member = Member {
             program,
             process: None,
@@ -83,8 +90,7 @@ impl Members {
         };
         let index = self.list.len();
         self.list.push(member);
-        self.start(index)?;
-        Ok(index)
+        index
     }
 
     fn start(&mut self, index: Index) -> anyhow::Result<()> {
@@ -145,8 +151,11 @@ impl Members {
         });
     }
 
-    /// Starts a process whose pause is over.
+    /// Starts a process whose pause is over, unless it runs already.
     pub(crate) fn start_again(&mut self, index: Index) {
+        if self.any_runs(&[index]) {
+            return;
+        }
         if let Err(error) = self.start(index) {
             let name = &self.list[index].program.name;
             tracing::error!("{name}: {error:#}");

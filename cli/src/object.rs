@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use scaledapp_crds::ScaledApp;
-use scaledapp_plan::local::hostname;
+use scaledapp_plan::local::{MAX_PODS, hostname};
 use scaledapp_plan::{ValidatedApp, validate};
 
 /// An app to run on this machine.
@@ -106,11 +106,16 @@ fn object(file: &Path, shown: &str, app: &ScaledApp) -> anyhow::Result<Object> {
             "spec.resources is not enforced on one machine: workers follow its cores".to_owned(),
         );
     }
-    if app.autoscaling.is_some() {
+    let scaler = app.autoscaling.as_ref();
+    if scaler.is_some_and(|scaler| scaler.settings.cpu.is_some()) {
         notes.push(
-            "spec.autoscaling does not scale on one machine: the fewest pods run, at least one, each with the most workers"
-                .to_owned(),
+            "spec.autoscaling.cpu is not obeyed on one machine: pods share its cores".to_owned(),
         );
+    }
+    if scaler.is_some_and(|scaler| scaler.settings.pods.max() > MAX_PODS) {
+        notes.push(format!(
+            "spec.autoscaling.pods.max is {MAX_PODS} on one machine, which has no addresses for more"
+        ));
     }
     if app.tls.as_ref().is_some_and(|tls| tls.clients.is_some()) {
         notes.push(

@@ -396,6 +396,8 @@ mod tests {
                 address: "127.0.78.1:3000".parse().unwrap(),
                 admin: "127.0.78.1:9377".parse().unwrap(),
             }],
+            app: None,
+            autoscaling: None,
         }
     }
 

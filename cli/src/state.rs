@@ -6,11 +6,12 @@
 
 use std::net::SocketAddr;
 
-use scaledapp_plan::local::Plan;
+use scaledapp_plan::ValidatedApp;
+use scaledapp_plan::local::{Plan, Pod};
 use serde::{Deserialize, Serialize};
 
 /// One app of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct State {
     /// The DNS server.
     pub(crate) dns: SocketAddr,
@@ -18,8 +19,40 @@ pub(crate) struct State {
     pub(crate) hostname: String,
     /// The balancers.
     pub(crate) balancers: Vec<SocketAddr>,
-    /// The pods.
+    /// The pods that run.
     pub(crate) pods: Vec<PodState>,
+    /// The name of the app, if its pods may all be gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) app: Option<String>,
+    /// What its autoscaler has decided last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) autoscaling: Option<Decided>,
+}
+
+/// The decision of an autoscaler, with the keys of `status.autoscaling` in a cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Decided {
+    /// How many requests one worker serves well at once, rounded to a tenth.
+    pub(crate) concurrency: f64,
+    /// Pods that there should be.
+    pub(crate) pods: u32,
+    /// Why, in one sentence.
+    pub(crate) reason: String,
+    /// Since when the numbers are these (RFC 3339).
+    pub(crate) since: String,
+    /// Workers that each pod should need.
+    pub(crate) workers: u32,
+}
+
+impl Decided {
+    /// Whether `other` says the same but for the concurrency, which is learnt all the time.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let Self { concurrency, .. } = *other;
+        Self {
+            concurrency,
+            ..self.clone()
+        } == *other
+    }
 }
 
 /// One pod.
@@ -35,30 +68,42 @@ pub(crate) struct PodState {
 
 impl State {
     /// The state of an app that is ready.
-    pub(crate) fn of(plan: &Plan) -> Self {
-        let pods = plan.pods.iter().map(|pod| PodState {
-            name: pod.name.clone(),
-            address: pod.address,
-            admin: pod.admin,
-        });
+    pub(crate) fn of(app: &ValidatedApp, plan: &Plan) -> Self {
+        let running = plan.pods.iter().take(plan.running);
         Self {
             dns: plan.dns.listen,
             hostname: plan.dns.hostname.to_string(),
             balancers: plan.slots.iter().map(|slot| slot.address).collect(),
-            pods: pods.collect(),
+            pods: running.map(PodState::of).collect(),
+            app: app.autoscaling.as_ref().map(|_| app.name.clone()),
+            autoscaling: None,
         }
     }
 
-    /// The name of the app: the name of its pods without their number.
+    /// The name of the app: the name of its pods without their number, if the file has no other.
     pub(crate) fn app(&self) -> &str {
+        if let Some(app) = &self.app {
+            return app;
+        }
         let first = self.pods.first().map_or("", |pod| pod.name.as_str());
         first.rsplit_once('-').map_or(first, |(app, _)| app)
     }
 }
 
+impl PodState {
+    /// The state of a pod of the plan.
+    pub(crate) fn of(pod: &Pod) -> Self {
+        Self {
+            name: pod.name.clone(),
+            address: pod.address,
+            admin: pod.admin,
+        }
+    }
+}
+
 /// The content of a file: the first app, and if the run has several, all of them under `apps`. A
 /// reader that expects one app finds one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StateFile {
     #[serde(flatten)]
     first: State,
@@ -67,7 +112,7 @@ pub(crate) struct StateFile {
 }
 
 /// One of several apps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Named {
     /// The name that commands use. Files of older versions do not have it.
     #[serde(default)]

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::ask;
 use crate::cli::Output;
 use crate::runs::{self, Runs};
-use crate::state::State;
+use crate::state::{Decided, State};
 
 /// Asks all pods and balancers, and formats their answers.
 ///
@@ -55,6 +55,8 @@ pub(crate) fn run(
 /// fields are in alphabetical order, which is part of the output's format.
 #[derive(Debug, Serialize)]
 struct RunShown<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    autoscaling: Option<&'a Decided>,
     balancers: Vec<BalancerShown>,
     dns: SocketAddr,
     hostname: &'a str,
@@ -112,6 +114,7 @@ async fn look(run: &State) -> RunShown<'_> {
         });
     }
     RunShown {
+        autoscaling: run.autoscaling.as_ref(),
         balancers,
         dns: run.dns,
         hostname: &run.hostname,
@@ -121,7 +124,13 @@ async fn look(run: &State) -> RunShown<'_> {
 }
 
 fn show(run: &RunShown<'_>) -> String {
-    let mut text = format!("{}: {} by DNS at {}\n\n", run.name, run.hostname, run.dns);
+    let decided = run.autoscaling.map_or_else(String::new, |decided| {
+        let statuses = run.pods.iter().filter_map(|pod| pod.status.as_ref());
+        let ready = statuses.filter(|status| status.ready > 0).count();
+        format!("{ready}/{} pods: {}\n\n", decided.pods, decided.reason)
+    });
+    let (name, hostname, dns) = (run.name, run.hostname, run.dns);
+    let mut text = format!("{name}: {hostname} by DNS at {dns}\n\n{decided}");
     text += &table(
         [
             "POD",
@@ -214,6 +223,7 @@ mod tests {
             ..Status::default()
         };
         let run = RunShown {
+            autoscaling: None,
             balancers: vec![BalancerShown {
                 address: "127.0.77.1:8080".parse().unwrap(),
                 admin: "127.0.77.1:9377".parse().unwrap(),

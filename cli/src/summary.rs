@@ -25,18 +25,28 @@ pub(crate) fn describe(
             slot.admin.to_string(),
         ]
     }));
-    rows.extend(plan.pods.iter().map(|pod| {
+    rows.extend(plan.pods.iter().take(plan.running).map(|pod| {
         [
             pod.name.clone(),
             pod.address.to_string(),
             pod.admin.to_string(),
         ]
     }));
+    let most = if object.app.autoscaling.is_some() {
+        let workers = plan.most_workers.unwrap_or(plan.workers) as usize;
+        let workers = counted(workers, "worker");
+        format!(
+            " (at most {} of {workers})",
+            counted(plan.pods.len(), "pod")
+        )
+    } else {
+        String::new()
+    };
     let mut text = format!(
-        "{name} is ready after {:.1} s: {}, {}\n\n{}\n",
+        "{name} is ready after {:.1} s: {}{most}, {}\n\n{}\n",
         took.as_secs_f64(),
         counted(
-            plan.pods.len(),
+            plan.running,
             &format!("pod of {}", counted(plan.workers as usize, "worker"))
         ),
         counted(plan.slots.len(), "balancer"),

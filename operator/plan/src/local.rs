@@ -43,10 +43,14 @@ pub enum LocalError {
 /// What a run needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Demand {
-    /// Simulated pods.
+    /// Simulated pods that need addresses.
     pub pods: u32,
-    /// Workers in each of them.
+    /// How many of them run at the start; all, unless the app has an autoscaler.
+    pub running: u32,
+    /// Workers in each of them; with an autoscaler, the fewest.
     pub workers: u32,
+    /// The most workers, if an autoscaler has a range.
+    pub most_workers: Option<u32>,
     /// Balancer slots.
     pub slots: u32,
     /// Whether balancers need a port for TLS as well.
@@ -77,10 +81,14 @@ pub struct Addresses {
 /// All processes of a run, with their addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// The simulated pods.
+    /// The simulated pods that may run.
     pub pods: Vec<Pod>,
-    /// Workers in each pod.
+    /// How many of them, counted from the first, run at the start.
+    pub running: usize,
+    /// Workers in each pod; with an autoscaler, the fewest.
     pub workers: u32,
+    /// The most workers, if an autoscaler has a range.
+    pub most_workers: Option<u32>,
     /// The balancers.
     pub slots: Vec<Slot>,
     /// The app's DNS record.
@@ -138,13 +146,22 @@ pub fn demand(app: &ValidatedApp, machine: Machine) -> Result<Demand, LocalError
     let pods = match app.pods {
         Pods::Total(total) => u64::from(total.get()),
         Pods::PerNode(per_node) => u64::from(per_node.get()) * u64::from(machine.nodes.get()),
-        // One machine has no autoscaler: it runs the fewest pods that serve.
-        Pods::Auto(range) => u64::from(range.min().max(1)),
+        // There are addresses for so many pods, and no more.
+        Pods::Auto(range) => u64::from(range.max().min(MAX_PODS)),
     };
     let in_range = u32::try_from(pods).ok().filter(|pods| *pods <= MAX_PODS);
     let pods = in_range.ok_or(LocalError::TooManyPods { pods })?;
+    let running = match app.pods {
+        // One pod shows whether the app starts at all.
+        Pods::Auto(range) => range.min().clamp(1, pods),
+        Pods::Total(_) | Pods::PerNode(_) => pods,
+    };
+    let most_workers = match app.workers.count {
+        WorkerCount::Range(_, most) => Some(most.get()),
+        WorkerCount::Count(_) | WorkerCount::PerCore(_) => None,
+    };
     let workers = match app.workers.count {
-        WorkerCount::Count(count) | WorkerCount::Range(_, count) => count.get(),
+        WorkerCount::Count(count) | WorkerCount::Range(count, _) => count.get(),
         // Simulated pods share this machine's cores; each real pod would have a node's cores.
         WorkerCount::PerCore(per_core) => per_core
             .get()
@@ -156,7 +173,9 @@ pub fn demand(app: &ValidatedApp, machine: Machine) -> Result<Demand, LocalError
     let is_usable = app.is_tcp() && !ours.contains(&app.port.get());
     Ok(Demand {
         pods,
+        running,
         workers,
+        most_workers,
         slots,
         has_tls: app.tls.is_some() && !app.is_tcp(),
         balancer_port: is_usable.then_some(app.port),
@@ -193,7 +212,9 @@ pub fn plan(app: &ValidatedApp, machine: Machine, demand: Demand, addresses: Add
     let named = slots.iter().map(|slot| slot.address.ip()).collect();
     Plan {
         pods,
+        running: demand.running as usize,
         workers: demand.workers,
+        most_workers: demand.most_workers,
         slots,
         dns: Record {
             listen: addresses.dns,
