@@ -84,6 +84,8 @@ fn pods_come_with_the_load_and_go_under_load_without_a_lost_request() {
     assert_eq!(place.pods(), 1);
     let load = |clients| Load {
         clients,
+        // The app does not echo bodies.
+        post_every: 0,
         ..Load::on(&local.state.balancers)
     };
     let (few, many) = (load(1).start().unwrap(), load(6).start().unwrap());

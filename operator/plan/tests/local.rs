@@ -123,6 +123,8 @@ fn the_balancers_of_tcp_serve_on_the_port_of_the_app() {
         needed,
         Demand {
             pods: 3,
+            running: 3,
+            most_workers: None,
             workers: 1,
             slots: 2,
             has_tls: false,

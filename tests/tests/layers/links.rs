@@ -35,7 +35,10 @@ fn pages_of_the_book_do_not_lead_out_of_it() {
     for page in &pages {
         let directory = page.strip_prefix(&docs).unwrap().parent().unwrap();
         let text = fs::read_to_string(page).unwrap();
-        for link in links(&text).into_iter().filter(|link| !link.contains("://")) {
+        for link in links(&text)
+            .into_iter()
+            .filter(|link| !link.contains("://"))
+        {
             let up = link.split('/').take_while(|part| *part == "..").count();
             if up > directory.components().count() {
                 wrong.push(format!("{}: ({link})", page.display()));

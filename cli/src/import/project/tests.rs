@@ -197,7 +197,10 @@ fn scripts_run_without_npm_where_they_can() {
     let pm2 = r#"{"scripts": {"start": "pm2-runtime start ecosystem.config.js"}}"#;
     let files = [("package.json", pm2), ("ecosystem.config.js", "")];
     let error = made(&files, &[]).unwrap_err();
-    assert!(error.contains("scaledapp import ecosystem.config.js"), "{error}");
+    assert!(
+        error.contains("scaledapp import ecosystem.config.js"),
+        "{error}"
+    );
     let error = made(&[("package.json", "{\"name\":")], &[]).unwrap_err();
     assert!(error.contains("not valid JSON"), "{error}");
 }
