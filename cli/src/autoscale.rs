@@ -187,16 +187,18 @@ impl Autoscalers {
 
     /// Takes note that a pod has ended. Whether an autoscaler asked for that.
     pub(crate) fn ended(&mut self, id: PodId) -> bool {
-        let mut apps = self.apps.iter_mut();
-        let found = apps.find(|one| one.app == id.app);
-        found.is_some_and(|one| one.pods.ended(id.pod))
+        self.pods_of(id).is_some_and(|pods| pods.ended(id.pod))
     }
 
     /// Whether a pod that has ended is not to be started again.
     pub(crate) fn left(&mut self, id: PodId) -> bool {
+        self.pods_of(id).is_some_and(|pods| pods.left(id.pod))
+    }
+
+    /// The pods of the same app; `None` if it has no autoscaler.
+    fn pods_of(&mut self, id: PodId) -> Option<&mut Pods> {
         let mut apps = self.apps.iter_mut();
-        let found = apps.find(|one| one.app == id.app);
-        found.is_some_and(|one| one.pods.left(id.pod))
+        apps.find(|one| one.app == id.app).map(|one| &mut one.pods)
     }
 }
 

@@ -89,7 +89,8 @@ pub(crate) fn init(args: &InitArgs) -> anyhow::Result<String> {
     }
     let path = directory.join(WRITTEN);
     let name = directory.file_name().unwrap_or(std::ffi::OsStr::new("app"));
-    let names = project::FILES.iter().map(|name| (*name).to_owned());
+    let names = project::FILES.iter().chain(&project::IMPORTED);
+    let names = names.map(|name| (*name).to_owned());
     let files = names.chain(packages(&directory)).filter_map(|name| {
         let text = std::fs::read_to_string(directory.join(&name)).ok()?;
         Some((name, text))

@@ -43,8 +43,7 @@ impl PodSet {
     /// # Errors
     /// Its program cannot be executed, or there is no such pod.
     pub(crate) fn start(&mut self, members: &mut Members, id: PodId) -> anyhow::Result<()> {
-        let found = self.0.get_mut(id.app).and_then(|pods| pods.get_mut(id.pod));
-        let one = found.context("there is no such pod")?;
+        let one = self.get_mut(id).context("there is no such pod")?;
         one.member = Some(members.add(one.program.clone())?);
         Ok(())
     }
@@ -52,14 +51,17 @@ impl PodSet {
     /// Starts a pod that does not run. If its program cannot be executed, that is logged and tried
     /// again, as for a process that ends.
     pub(crate) fn start_again(&mut self, members: &mut Members, id: PodId) {
-        let found = self.0.get_mut(id.app).and_then(|pods| pods.get_mut(id.pod));
-        if let Some(one) = found {
+        if let Some(one) = self.get_mut(id) {
             let program = &one.program;
             let member = *one
                 .member
                 .get_or_insert_with(|| members.keep(program.clone()));
             members.start_again(member);
         }
+    }
+
+    fn get_mut(&mut self, id: PodId) -> Option<&mut One> {
+        self.0.get_mut(id.app)?.get_mut(id.pod)
     }
 
     /// The process of a pod that has been started.

@@ -4,9 +4,10 @@
 //! The order: compile for each platform, lists of what is linked, images, chart, manifest, push. No
 //! container engine is needed. Everything is written to `target/images`, and the same sources give
 //! the same bytes. `oci` decides how an image looks, `cross` how the other platform is compiled,
-//! `component` lists what there is an image of, `program` refuses what could not start, `emulated` tries its programs, `sbom` lists what is linked,
-//! `chart` fills in the images, `archives` makes the downloads of a release, `push` talks to
-//! registries, and `credentials` finds the login.
+//! `component` lists what there is an image of, `program` refuses what could not start, `emulated`
+//! tries the programs of a platform, `sbom` lists what is linked, `chart` fills in the images,
+//! `archives` makes the downloads of a release, `push` talks to registries, and `credentials` finds
+//! the login.
 
 mod archives;
 mod chart;
@@ -148,7 +149,14 @@ fn make(args: &ImagesArgs) -> anyhow::Result<bool> {
         ));
         return Ok(true);
     }
-    push::everything(&cache, &built, &release, prefix, tag, &access)?;
+    let upload = push::Upload {
+        built: &built,
+        release: &release,
+        prefix,
+        tag,
+        access: &access,
+    };
+    push::everything(&cache, upload)?;
     let more = match &access {
         push::Access {
             plain_http: true, ..

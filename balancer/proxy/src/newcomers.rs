@@ -1,5 +1,6 @@
 //! Connections whose client has not achieved anything yet: half-done handshakes of TLS, HTTP/2 and
-//! the PROXY protocol, half heads of requests, and relays that have moved no byte. At the limit of connections, which of them gives way to a new one.
+//! the PROXY protocol, half heads of requests, and relays that have moved no byte. Decides which of
+//! them gives way to a new connection at the limit of connections.
 //!
 //! Opening such a connection costs its client nothing, so it gives way at once. The connection that
 //! ends is the oldest of the client address that has the most of them: one address that opens

@@ -13,9 +13,9 @@ use super::forks::{self, Forks};
 use super::report::Report;
 use super::text::{unexpanded, words_of};
 use super::tree::Node;
-use files::{Guess, IMPORTED};
+use files::Guess;
 
-pub(super) use files::{FILES, Project};
+pub(super) use files::{FILES, IMPORTED, Project};
 
 /// A `ScaledApp` for a project, and a sentence for each assumption.
 ///

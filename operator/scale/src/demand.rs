@@ -143,6 +143,7 @@ impl Demand {
         let in_flight = (sent - fleet.queued).max(fleet.in_flight).max(0.0);
         let present = in_flight + held + fleet.queued;
         let at_workers = in_flight.min(room);
+        let waiting = present - at_workers;
         // Requests of a silent balancer end without being counted. So the time of one request is
         // measured only when all balancers have reported, over the whole time since the last
         // measurement. The same holds for the queue.
@@ -151,7 +152,7 @@ impl Demand {
             let queue = Present {
                 all: sent + held,
                 at_workers,
-                waiting: present - at_workers,
+                waiting,
                 room,
             };
             let passed = std::mem::take(&mut self.arrived) + self.left;
@@ -202,7 +203,7 @@ impl Demand {
             rise: self.offered.rise(now, trend),
             cpu_short: known(self.cpu.mean(now, SHORT), SHORT),
             cpu_long: known(self.cpu.mean(now, LONG), LONG / 2),
-            waiting: present - at_workers,
+            waiting,
             standing,
             rate,
             service,

@@ -31,6 +31,18 @@ pub(super) struct Access {
     pub(super) ca_file: Option<PathBuf>,
 }
 
+/// What is pushed, and where to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Upload<'a> {
+    pub(super) built: &'a [Built],
+    pub(super) release: &'a Release,
+    /// The registry, with the path before the names of the images.
+    pub(super) prefix: &'a str,
+    /// The tag of the images.
+    pub(super) tag: &'a str,
+    pub(super) access: &'a Access,
+}
+
 /// The repository of a component's image.
 pub(super) fn repository(prefix: &str, component: Component) -> String {
     format!("{prefix}/{}", component.program())
@@ -53,28 +65,25 @@ pub(super) fn check_prefix(prefix: &str) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// A tool cannot be built, or the registry refuses.
-pub(super) fn everything(
-    cache: &Cache,
-    built: &[Built],
-    release: &Release,
-    prefix: &str,
-    tag: &str,
-    access: &Access,
-) -> anyhow::Result<()> {
-    let environment = |name: &str| std::env::var_os(name).map(PathBuf::from);
-    with_login(cache, built, release, prefix, tag, access, environment)
+pub(super) fn everything(cache: &Cache, upload: Upload<'_>) -> anyhow::Result<()> {
+    with_login(cache, upload, |name| {
+        std::env::var_os(name).map(PathBuf::from)
+    })
 }
 
 /// As [`everything`], with the environment variables that lead to stored credentials.
 pub(super) fn with_login(
     cache: &Cache,
-    built: &[Built],
-    release: &Release,
-    prefix: &str,
-    tag: &str,
-    access: &Access,
+    upload: Upload<'_>,
     environment: impl Fn(&str) -> Option<PathBuf>,
 ) -> anyhow::Result<()> {
+    let Upload {
+        built,
+        release,
+        prefix,
+        tag,
+        access,
+    } = upload;
     let crane = golang::programs(cache, &recipe::CRANE)?.join("crane");
     let helm = golang::client(cache, &recipe::HELM)?;
     let registry = prefix.split('/').next().unwrap_or(prefix);

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use super::chart::{self, Release};
 use super::component::{Arch, Built, COMPONENTS};
 use super::program;
-use super::push::{self, Access};
+use super::push::{self, Access, Upload};
 use crate::kind::cache::Cache;
 use crate::kind::golang;
 use crate::kind::recipe;
@@ -206,15 +206,16 @@ fn there_and_back(built: &[Built], reader: &Reader, registry: &Registry) {
     let mut digests = Vec::new();
     for _ in 0..2 {
         let login = reader.login.path();
-        push::with_login(
-            &reader.cache,
+        let upload = Upload {
             built,
-            &release,
-            &prefix,
-            TAG,
-            &reader.access,
-            |name| (name == "DOCKER_CONFIG").then(|| login.to_owned()),
-        )
+            release: &release,
+            prefix: &prefix,
+            tag: TAG,
+            access: &reader.access,
+        };
+        push::with_login(&reader.cache, upload, |name| {
+            (name == "DOCKER_CONFIG").then(|| login.to_owned())
+        })
         .unwrap();
         let version = env!("CARGO_PKG_VERSION");
         let chart = reader.skopeo(&["--raw"], &format!("{prefix}/scaledapp:{version}"));
@@ -304,9 +305,14 @@ fn images_and_chart_come_back_from_a_real_registry_as_they_were_pushed() {
         (trusting(), "helm registry login"),
         (Access::default(), "--ca-file"),
     ] {
-        let prefix = registry.prefix();
-        let refused = push::with_login(&cache, &built, &release, &prefix, TAG, &access, |_| None)
-            .unwrap_err();
+        let upload = Upload {
+            built: &built,
+            release: &release,
+            prefix: &registry.prefix(),
+            tag: TAG,
+            access: &access,
+        };
+        let refused = push::with_login(&cache, upload, |_| None).unwrap_err();
         let refused = format!("{refused:#}");
         assert!(refused.contains(cure), "{refused}");
     }

@@ -279,10 +279,9 @@ impl Direction<'_, '_> {
                 }
             }
         }
-        if piece.len() < LARGE_BYTES
-            && self.thread.memory.may_widen()
-            && self.thread.memory.takes(LARGE_BYTES as u64)
-        {
+        let memory = &self.thread.memory;
+        if piece.len() < LARGE_BYTES && memory.may_widen() {
+            memory.spend(LARGE_BYTES as u64);
             *piece = vec![0; LARGE_BYTES];
         }
         Ok(())

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-/// The files of a project that say what it runs. Each is read if it is there.
-pub(in super::super) const FILES: [&str; 44] = [
+/// The files of a project that say what it runs. Each is read if it is there, as are those of
+/// [`IMPORTED`].
+pub(in super::super) const FILES: [&str; 38] = [
     "Dockerfile",
     "Procfile",
     "package.json",
@@ -41,16 +42,10 @@ pub(in super::super) const FILES: [&str; 44] = [
     "pom.xml",
     "build.gradle",
     "build.gradle.kts",
-    "compose.yaml",
-    "compose.yml",
-    "docker-compose.yaml",
-    "docker-compose.yml",
-    "ecosystem.config.js",
-    "ecosystem.config.cjs",
     "src/main/resources/application.properties",
 ];
 /// Files of other tools that describe how the app runs: `scaledapp import` reads them.
-pub(super) const IMPORTED: [&str; 6] = [
+pub(in super::super) const IMPORTED: [&str; 6] = [
     "compose.yaml",
     "compose.yml",
     "docker-compose.yaml",
@@ -64,7 +59,7 @@ pub(super) const IMPORTED: [&str; 6] = [
 pub(in super::super) struct Project {
     /// The name of the directory.
     pub(in super::super) directory: String,
-    /// The contents of those of [`FILES`] that are there, and of `cmd/*/main.go` and
+    /// The contents of those of [`FILES`] and [`IMPORTED`] that are there, and of `cmd/*/main.go` and
     /// `*/__init__.py`.
     pub(in super::super) files: BTreeMap<String, String>,
     /// Programs that are there, as paths from the directory.
